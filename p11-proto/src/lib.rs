@@ -1,2 +1,37 @@
-//! Work in progress.
+//! The messages between a program that needs a signature and the server that can use the key.
+//!
+//! The format is documented in `PROTOCOL.md` at the root of the repository, well enough to write a
+//! peer in another language. This crate is data: it opens no socket and knows no PKCS#11 module.
+//!
+//! | room | what it holds |
+//! |---|---|
+//! | [`message`] | [`Request`] and [`Response`], a struct for each message |
+//! | [`error`] | what a request can fail with, on the wire ([`Failure`]) and while reading it ([`Error`]) |
+//! | [`frame`] | the preamble and the length-prefixed frames of protocol 1 |
+//! | [`scheme`] | the TLS signature schemes that a key can be asked for |
+//! | [`spki`] | public keys in the one form that is compared and hashed |
+//! | [`secret`] | [`Pin`], which nothing prints |
+//!
+//! ```
+//! use p11_proto::{Request, Response, frame, message::Ping};
+//!
+//! let mut wire = Vec::new();
+//! frame::write(&mut wire, &Request::Ping(Ping {}))?;
+//! let body = frame::read(&mut wire.as_slice())?.expect("a frame");
+//! assert_eq!(frame::decode::<Request>(&body)?, Request::Ping(Ping {}));
+//! # Ok::<(), p11_proto::Error>(())
+//! ```
 #![forbid(unsafe_code)]
+
+pub mod error;
+pub mod frame;
+pub mod message;
+pub mod scheme;
+pub mod secret;
+pub mod spki;
+
+pub use error::{Error, ErrorCode, Failure};
+pub use message::{Request, Response};
+pub use scheme::Scheme;
+pub use secret::Pin;
+pub use spki::Identity;

@@ -1,0 +1,140 @@
+//! Protocol 1 on the wire: a preamble of four bytes, then frames, each a length and a body.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+
+use rmp_serde::decode;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use zeroize::Zeroizing;
+
+use crate::error::Error;
+use crate::message::Message;
+
+/// The version of the protocol that this crate speaks.
+pub const VERSION: u8 = 1;
+
+/// The mark that a client of protocol 1 sends first. A tedge1 client sends a zero byte instead.
+pub const MARK: [u8; 3] = *b"P11";
+
+/// Mark and version: what a client sends before its first frame.
+pub const PREAMBLE: [u8; 4] = [MARK[0], MARK[1], MARK[2], VERSION];
+
+/// The longest body, in bytes, either way. TLS 1.2 signs whole transcripts, hence so much.
+pub const MAX_LEN: usize = 1 << 20;
+
+/// How deep maps and arrays may nest in a body.
+const MAX_DEPTH: usize = 16;
+
+/// A body that may hold a PIN and is wiped when dropped.
+pub type Body = Zeroizing<Vec<u8>>;
+
+/// Checks a preamble that was read.
+///
+/// # Errors
+/// [`Error::NotProtocol1`] for another mark, [`Error::Version`] for another version.
+pub fn check_preamble(preamble: [u8; 4]) -> Result<(), Error> {
+    match preamble {
+        PREAMBLE => Ok(()),
+        [a, b, c, version] if [a, b, c] == MARK => Err(Error::Version(version)),
+        _ => Err(Error::NotProtocol1),
+    }
+}
+
+/// Reads the body of one frame; `None` when the peer closed the connection before it began.
+///
+/// # Errors
+/// [`Error::TooLong`] before anything is allocated, [`Error::Truncated`], [`Error::Io`].
+pub fn read(reader: &mut impl Read) -> Result<Option<Body>, Error> {
+    let mut length = [0; 4];
+    let mut filled = 0;
+    while let Some(rest) = length.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match reader.read(rest) {
+            Ok(0) if filled == 0 => return Ok(None),
+            Ok(0) => return Err(Error::Truncated),
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    let length = u32::from_be_bytes(length) as usize;
+    if length > MAX_LEN {
+        return Err(Error::TooLong(length));
+    }
+    let mut body = Zeroizing::new(vec![0; length]);
+    reader.read_exact(&mut body).map_err(|e| match e.kind() {
+        io::ErrorKind::UnexpectedEof => Error::Truncated,
+        _ => Error::Io(e),
+    })?;
+    Ok(Some(body))
+}
+
+/// Writes one message as one frame, with a single call to `write` where the writer takes it whole.
+///
+/// # Errors
+/// [`Error::TooLong`], with nothing written, and [`Error::Io`].
+pub fn write(writer: &mut impl Write, message: &impl Message) -> Result<(), Error> {
+    writer.write_all(&encode(message)?)?;
+    Ok(())
+}
+
+/// A message as a whole frame, length included.
+///
+/// # Errors
+/// [`Error::TooLong`]
+pub fn encode(message: &impl Message) -> Result<Body, Error> {
+    let mut frame = Zeroizing::new(Vec::with_capacity(1024));
+    frame.extend_from_slice(&[0; 4]);
+    rmp_serde::encode::write_named(&mut *frame, message)
+        .map_err(|_| Error::Malformed("it has no MessagePack form"))?;
+    let length = frame.len() - 4;
+    match u32::try_from(length) {
+        Ok(prefix) if length <= MAX_LEN => {
+            for (place, byte) in frame.iter_mut().zip(prefix.to_be_bytes()) {
+                *place = byte;
+            }
+            Ok(frame)
+        }
+        _ => Err(Error::TooLong(length)),
+    }
+}
+
+/// The message in the body of a frame.
+///
+/// # Errors
+/// [`Error::UnknownMessage`] for a well-formed message of another name, [`Error::Malformed`] for
+/// anything else, bytes after the message among it.
+pub fn decode<M: Message>(body: &[u8]) -> Result<M, Error> {
+    parse(body).map_err(
+        |malformed| match parse::<BTreeMap<String, IgnoredAny>>(body) {
+            Ok(map) => match map.into_keys().next() {
+                Some(name) if !M::NAMES.contains(&name.as_str()) => Error::UnknownMessage(name),
+                _ => malformed,
+            },
+            Err(_) => malformed,
+        },
+    )
+}
+
+fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Error> {
+    // Borrows from the body: a PIN is copied once, into the `Pin` that will be wiped.
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(body);
+    deserializer.set_max_depth(MAX_DEPTH);
+    let value = T::deserialize(&mut deserializer).map_err(|e| Error::Malformed(explain(&e)))?;
+    match IgnoredAny::deserialize(&mut deserializer) {
+        Err(decode::Error::InvalidMarkerRead(_)) => Ok(value),
+        _ => Err(Error::Malformed("bytes follow it")),
+    }
+}
+
+/// The kind of a decoding error. Its own text may quote a value, and a value may be a PIN.
+fn explain(error: &decode::Error) -> &'static str {
+    match error {
+        decode::Error::InvalidMarkerRead(_) | decode::Error::InvalidDataRead(_) => {
+            "it ends too early"
+        }
+        decode::Error::DepthLimitExceeded => "it is nested too deeply",
+        decode::Error::Utf8Error(_) => "a text is not UTF-8",
+        _ => "a field is missing or has a value of the wrong type",
+    }
+}
