@@ -1,1 +1,45 @@
-//! Work in progress.
+//! The harness of the end-to-end tests: a test asks for real parts (token, server, broker,
+//! certificates) and gets them running in a temporary folder; dropping them leaves nothing.
+//!
+//! - [`tools`]: finds the programs of Debian that the tests drive, and names the package of a missing one
+//! - [`process`]: a running program, its log, and how to end it
+//! - [`secrets`]: what no log may ever show
+//! - [`softhsm`], [`keys`]: a token store of its own, with tokens, keys and certificates in it
+//! - [`pki`]: a certificate authority, certificates for a broker and for keys in tokens
+//! - [`server`]: the real `tedge-p11-server`
+//! - [`broker`], [`openssl`]: the peers of a TLS handshake
+//! - [`mqtt`]: the shortest MQTT exchange that proves a login
+//! - [`verify`]: checks a signature without any code of ours
+//!
+//! A test reads like this:
+//!
+//! ```no_run
+//! use p11_tests::{server::Server, keys::{KeyKind, KeySpec}, softhsm::SoftHsm};
+//!
+//! let hsm = SoftHsm::new();
+//! let token = hsm.init_token("device", "482915", "771122");
+//! let key = hsm.generate(&token, &KeySpec::new(KeyKind::P256, "my-key", &[1]));
+//! let server = Server::builder().softhsm(&hsm).pin("482915").start();
+//! server.wait_for_log("Server listening");
+//! ```
+
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "only tests use this crate, and a panic is how a test says what went wrong"
+)]
+
+pub mod broker;
+pub mod keys;
+pub mod mqtt;
+pub mod openssl;
+pub mod pki;
+pub mod process;
+pub mod secrets;
+pub mod server;
+pub mod softhsm;
+pub mod tools;
+pub mod verify;
