@@ -1,0 +1,195 @@
+//! What can go wrong between a program and its signature, each with what to do about it.
+
+use std::error::Error as StdError;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use p11_proto::{Failure, Identity};
+
+use crate::config::Config;
+
+/// Why there is no answer, no key or no signature.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no socket at the path.
+    #[error(
+        "there is no socket {path:?}: is tedge-p11-server running, and is this its socket path?"
+    )]
+    NoSocket {
+        /// The path that was tried.
+        path: PathBuf,
+    },
+    /// The socket is there and nobody listens on it.
+    #[error("nobody listens on {path:?}: start tedge-p11-server")]
+    Refused {
+        /// The path that was tried.
+        path: PathBuf,
+    },
+    /// This user may not use the socket.
+    #[error("no permission to use {path:?}: {}", permission_remedy(path))]
+    PermissionDenied {
+        /// The path that was tried.
+        path: PathBuf,
+    },
+    /// The server closed the connection instead of answering.
+    #[error("the server closed the connection without an answer: its log says why")]
+    ConnectionLost,
+    /// The socket could not be used for another reason.
+    #[error("the socket {path:?} cannot be used: {source}")]
+    Socket {
+        /// The path that was tried.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// The time for the request ran out.
+    #[error(
+        "the server at {path:?} did not answer within {deadline:?}: its token may be busy or stuck, or it speaks no protocol 1"
+    )]
+    Deadline {
+        /// The path that was tried.
+        path: PathBuf,
+        /// How long the request was allowed to take.
+        deadline: Duration,
+    },
+    /// The server answered that the request failed.
+    #[error(transparent)]
+    Server(Failure),
+    /// What answered does not speak this client's protocol.
+    #[error(
+        "what answers on {path:?} does not speak protocol 1 ({cause}): is it the socket of tedge-p11-server, and of a version as new as this client?"
+    )]
+    Protocol {
+        /// The path that was tried.
+        path: PathBuf,
+        /// What is wrong with the answer.
+        cause: String,
+    },
+    /// The request cannot be sent, for its length most likely.
+    #[error("the request cannot be sent: {0}")]
+    Request(#[source] p11_proto::Error),
+    /// The chain has no certificate.
+    #[error("there is no client certificate: the chain is empty")]
+    NoCertificate,
+    /// The client certificate cannot be read.
+    #[error("the client certificate cannot be used: {0}")]
+    Certificate(#[source] p11_proto::Error),
+    /// The certificate was issued for another key.
+    #[error(
+        "the client certificate and the key {uri:?} do not belong together: the certificate is for the key {certificate}, the token has the key {key} (SHA-256 of the public key); name the certificate's key or get a certificate for this one"
+    )]
+    Mismatch {
+        /// The URI of the key.
+        uri: String,
+        /// The certificate's public key.
+        certificate: Identity,
+        /// The token's public key.
+        key: Identity,
+    },
+}
+
+impl Error {
+    /// Finds this crate's error in what a failed handshake returned, however wrapped: in a
+    /// [`rustls::Error`], an [`io::Error`] around one, or an error that has one of these as source.
+    ///
+    /// When it is [`Error::Server`] with the code `KeyChanged`, the key must be opened again.
+    pub fn in_handshake<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            // Neither of these two names what it wraps as its source.
+            next = if let Some(rustls::Error::Other(other)) = error.downcast_ref() {
+                Some(other.0.as_ref())
+            } else if let Some(inner) = error
+                .downcast_ref::<io::Error>()
+                .and_then(io::Error::get_ref)
+            {
+                Some(inner)
+            } else {
+                error.source()
+            };
+        }
+        None
+    }
+
+    /// Whether the server was not there, which a restart explains and a repetition may mend.
+    pub(crate) fn is_lost_server(&self) -> bool {
+        matches!(
+            self,
+            Error::NoSocket { .. } | Error::Refused { .. } | Error::ConnectionLost
+        )
+    }
+
+    pub(crate) fn from_connecting(error: io::Error, config: &Config) -> Self {
+        let path = config.socket_path.clone();
+        match error.kind() {
+            io::ErrorKind::NotFound => Error::NoSocket { path },
+            io::ErrorKind::ConnectionRefused => Error::Refused { path },
+            io::ErrorKind::PermissionDenied => Error::PermissionDenied { path },
+            _ => Error::from_exchange(error.into(), config),
+        }
+    }
+
+    pub(crate) fn from_exchange(error: p11_proto::Error, config: &Config) -> Self {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, WouldBlock};
+        let path = config.socket_path.clone();
+        match error {
+            p11_proto::Error::Truncated => Error::ConnectionLost,
+            p11_proto::Error::Io(source) => match source.kind() {
+                BrokenPipe | ConnectionReset => Error::ConnectionLost,
+                WouldBlock | TimedOut => Error::Deadline {
+                    path,
+                    deadline: config.deadline,
+                },
+                _ => Error::Socket { path, source },
+            },
+            other => Error::Protocol {
+                path,
+                cause: other.to_string(),
+            },
+        }
+    }
+}
+
+/// Text of the server made fit for a log or terminal: control characters are escaped.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars()
+        .fold(String::with_capacity(text.len()), |mut out, c| {
+            match c.is_control() {
+                true => out.extend(c.escape_default()),
+                false => out.push(c),
+            }
+            out
+        })
+}
+
+/// Whose group to join. The socket's folder may hide it.
+fn permission_remedy(path: &Path) -> String {
+    match path.metadata() {
+        Ok(socket) => format!(
+            "join its group {} and log in again",
+            group_name(socket.gid())
+        ),
+        Err(_) => "its folder is closed to this user".to_owned(),
+    }
+}
+
+/// The name of a group as `/etc/group` has it, else its number.
+fn group_name(gid: u32) -> String {
+    let number = gid.to_string();
+    std::fs::read_to_string("/etc/group")
+        .ok()
+        .and_then(|groups| {
+            groups.lines().find_map(|group| {
+                let mut fields = group.split(':');
+                let name = fields.next()?;
+                (fields.nth(1)? == number).then(|| format!("{name:?}"))
+            })
+        })
+        .unwrap_or(number)
+}

@@ -1,0 +1,139 @@
+//! The key as rustls sees it: asked for once when opened, then one request for each signature.
+
+use std::sync::Arc;
+
+use p11_proto::message::{OpenKey, Sign};
+use p11_proto::spki::{Kind, PublicKey};
+use p11_proto::{Identity, Pin};
+use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
+use rustls::{OtherError, SignatureAlgorithm, SignatureScheme, sign};
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::uri::split_pin;
+
+/// A private key in a token, for [`rustls::sign::CertifiedKey`].
+///
+/// It stands for the one key that was found when it was opened. When the token has another key by
+/// now, handshakes fail with `KeyChanged` (see [`Error::in_handshake`]) until a new one is opened.
+#[derive(Clone, Debug)]
+pub struct SigningKey(Arc<Opened>);
+
+#[derive(Debug)]
+struct Opened {
+    client: Client,
+    uri: String,
+    pin: Option<Pin>,
+    identity: Identity,
+    algorithm: SignatureAlgorithm,
+    schemes: Vec<SignatureScheme>,
+    spki: SubjectPublicKeyInfoDer<'static>,
+}
+
+impl SigningKey {
+    /// Asks the server for the key that an RFC 7512 URI means.
+    ///
+    /// Among several that match, the one of the certificate is meant, and no other. A `pin-value`
+    /// in the URI wins over `pin`; without either the server uses its own.
+    ///
+    /// # Errors
+    /// As for any request, and [`Error::Certificate`] for a certificate that cannot be read.
+    pub fn open(
+        client: &Client,
+        uri: &str,
+        pin: Option<Pin>,
+        certificate: Option<&CertificateDer<'_>>,
+    ) -> Result<SigningKey, Error> {
+        let (uri, pin) = split_pin(uri, pin);
+        let spki = certificate
+            .map(|certificate| PublicKey::of_certificate(certificate))
+            .transpose()
+            .map_err(Error::Certificate)?
+            .map(|key| key.spki().to_vec().into());
+        let key = client.open_key(OpenKey {
+            uri,
+            pin: pin.clone(),
+            spki,
+        })?;
+        let public = PublicKey::from_spki(&key.spki).map_err(|e| client.not_understood(&e))?;
+        Ok(SigningKey(Arc::new(Opened {
+            client: client.clone(),
+            uri: key.uri,
+            pin,
+            identity: public.identity(),
+            algorithm: match public.kind() {
+                Kind::Rsa { .. } => SignatureAlgorithm::RSA,
+                Kind::Ec(_) => SignatureAlgorithm::ECDSA,
+                Kind::Ed25519 => SignatureAlgorithm::ED25519,
+            },
+            schemes: key.schemes.into_iter().map(SignatureScheme::from).collect(),
+            spki: public.spki().to_vec().into(),
+        })))
+    }
+
+    /// The full URI of the key, without PIN.
+    pub fn uri(&self) -> &str {
+        &self.0.uri
+    }
+
+    /// Which key pair this is.
+    pub fn identity(&self) -> Identity {
+        self.0.identity
+    }
+
+    /// The schemes that it can sign with, the preferred one first.
+    pub fn schemes(&self) -> &[SignatureScheme] {
+        &self.0.schemes
+    }
+}
+
+impl sign::SigningKey for SigningKey {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn sign::Signer>> {
+        let available = self.schemes();
+        let Some(scheme) = available.iter().find(|scheme| offered.contains(scheme)) else {
+            // rustls goes on without a certificate, and the peer's complaint names no reason.
+            tracing::warn!(
+                uri = ?self.0.uri, ?offered, ?available,
+                "no client certificate is sent: the peer offers no signature scheme that the key can do"
+            );
+            return None;
+        };
+        Some(Box::new(Signer {
+            key: self.0.clone(),
+            scheme: *scheme,
+        }))
+    }
+
+    fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
+        Some(SubjectPublicKeyInfoDer::from(self.0.spki.as_ref()))
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        self.0.algorithm
+    }
+}
+
+/// One handshake's use of the key, with the scheme that was negotiated.
+#[derive(Debug)]
+struct Signer {
+    key: Arc<Opened>,
+    scheme: SignatureScheme,
+}
+
+impl sign::Signer for Signer {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+        let request = Sign {
+            uri: self.key.uri.clone(),
+            pin: self.key.pin.clone(),
+            scheme: self.scheme.into(),
+            message: message.to_vec().into(),
+            identity: self.key.identity,
+        };
+        let signed = self.key.client.sign(request);
+        signed.map_err(|e| OtherError(Arc::new(e)).into())
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        self.scheme
+    }
+}
