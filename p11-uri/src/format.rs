@@ -1,5 +1,5 @@
 //! A [`Uri`] goes in, its text comes out: without PIN for people and logs, whole where that is asked for
-//! by name. And text of any kind goes in, what may be logged of it comes out.
+//! by name.
 
 use crate::Uri;
 use crate::uri::{Path, Query};
@@ -8,43 +8,7 @@ use std::fmt::{self, Write};
 
 /// Stands for a PIN. `<` is legal nowhere in a URI, so that what is printed with it is refused when
 /// somebody feeds it back, and not tried as a PIN.
-const REDACTED: &str = "<REDACTED>";
-
-/// Longest piece of a text that is no URI that [`redact`] shows, in characters.
-const SHOWN: usize = 1024;
-
-/// What may be logged of a text that should be a PKCS#11 URI.
-///
-/// If it is one, it is shown as given but for the PINs. If not, everything after the first `?`, or from
-/// the first word `pin` on, is left out, the rest is cut after 1,024 characters, and control characters
-/// and others that could fake a log line or drive a terminal are escaped.
-///
-/// ```
-/// use p11_uri::redact;
-///
-/// assert_eq!(redact("pkcs11:token=a?pin-value=1234&x=y"), "pkcs11:token=a?pin-value=<REDACTED>&x=y");
-/// assert_eq!(redact("pkcs11:token=a b?pin-value=1234"), "pkcs11:token=a b?<REDACTED>");
-/// ```
-pub fn redact(text: &str) -> String {
-    if Uri::parse(text).is_ok() {
-        return match text.split_once('?') {
-            Some((path, query)) => {
-                format!("{}?{}", without_pins(path, ';'), without_pins(query, '&'))
-            }
-            None => without_pins(text, ';'),
-        };
-    }
-    let safe = start_without_pin(text);
-    let shown: String = safe.chars().take(SHOWN).collect();
-    let mark = if safe.len() < text.len() {
-        REDACTED
-    } else if shown.len() < safe.len() {
-        "…"
-    } else {
-        ""
-    };
-    format!("{}{mark}", shown.escape_debug())
-}
+pub(crate) const REDACTED: &str = "<REDACTED>";
 
 impl Uri {
     /// The whole URI, its PIN included. What [`Uri::parse`] makes of it equals this URI.
@@ -228,36 +192,9 @@ impl Write for Length {
 }
 
 /// Whether an attribute holds a PIN: `pin-value`, and what is meant by `pin`, `so-pin` or `PIN_VALUE`.
-fn holds_pin(name: &str) -> bool {
+pub(crate) fn holds_pin(name: &str) -> bool {
     name != "pin-source"
         && name
             .split(['-', '_'])
             .any(|word| word.eq_ignore_ascii_case("pin"))
-}
-
-fn without_pins(list: &str, separator: char) -> String {
-    let shown = list
-        .split(separator)
-        .map(|attribute| match attribute.split_once('=') {
-            Some((name, _)) if holds_pin(name) => format!("{name}={REDACTED}"),
-            _ => attribute.to_owned(),
-        });
-    shown
-        .collect::<Vec<_>>()
-        .join(separator.encode_utf8(&mut [0; 4]))
-}
-
-/// The text up to and with the first `?`, or up to the first word that starts with `pin`.
-fn start_without_pin(text: &str) -> &str {
-    let end = text.find('?').map_or(text.len(), |at| at + 1);
-    let start = text.get(..end).unwrap_or_default();
-    let mut previous = ' ';
-    let pin = start.char_indices().find(|&(at, char)| {
-        let starts_word = !std::mem::replace(&mut previous, char).is_alphanumeric();
-        starts_word
-            && start
-                .get(at..at + 3)
-                .is_some_and(|word| word.eq_ignore_ascii_case("pin"))
-    });
-    pin.map_or(start, |(at, _)| start.get(..at).unwrap_or_default())
 }

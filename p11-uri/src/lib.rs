@@ -44,8 +44,8 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `uri` | [`Uri`]: what a URI says, attribute by attribute |
-//! | `parse` | text to [`Uri`] |
-//! | `format` | [`Uri`] to text, with and without PIN; [`redact`] |
+//! | `parse`, `attribute` | text to [`Uri`]: the grammar, and the values of the attributes |
+//! | `format`, `redact` | [`Uri`] to text, with and without PIN; any text to what may be logged |
 //! | `facts` | [`TokenFacts`], [`ObjectFacts`], and the URIs that name them |
 //! | `matching` | which token and object a URI means; one URI held to the scope of another |
 //! | `error` | [`Error`] |
@@ -53,16 +53,18 @@
 //! [RFC 7512]: https://www.rfc-editor.org/rfc/rfc7512
 #![forbid(unsafe_code)]
 
+mod attribute;
 mod error;
 mod facts;
 mod format;
 mod matching;
 mod parse;
+mod redact;
 mod uri;
 
 pub use error::Error;
 pub use facts::{ObjectFacts, ObjectType, TokenFacts};
-pub use format::redact;
 pub use matching::Scoped;
 pub use parse::MAX_LEN;
+pub use redact::redact;
 pub use uri::Uri;
