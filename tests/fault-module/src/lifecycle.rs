@@ -1,0 +1,51 @@
+//! `C_Initialize` and `C_Finalize`: what a module may refuse about locking, and what ends with the load.
+
+use std::ffi::c_void;
+
+use cryptoki_sys::*;
+
+use crate::call::Call;
+use crate::module::forward;
+use crate::rules::Rule;
+
+/// # Safety
+/// `args` must be null or point to a `CK_C_INITIALIZE_ARGS`.
+pub(crate) unsafe fn initialize(call: &Call, args: *mut c_void) -> CK_RV {
+    if !call
+        .rules
+        .iter()
+        .any(|rule| matches!(rule, Rule::CantLock {}))
+    {
+        // SAFETY: as the caller promises.
+        return unsafe { forward::C_Initialize(args) };
+    }
+    // SAFETY: as the caller promises.
+    let given = unsafe { args.cast::<CK_C_INITIALIZE_ARGS>().as_ref() };
+    if given.is_some_and(|args| args.flags & CKF_OS_LOCKING_OK != 0) {
+        return CKR_CANT_LOCK;
+    }
+    // The real module locks all the same: an application that calls it from two threads shall fail by an
+    // assertion on `max_concurrent`, not crash.
+    let mut args = CK_C_INITIALIZE_ARGS {
+        CreateMutex: None,
+        DestroyMutex: None,
+        LockMutex: None,
+        UnlockMutex: None,
+        flags: CKF_OS_LOCKING_OK,
+        pReserved: given.map_or(std::ptr::null_mut(), |args| args.pReserved),
+    };
+    // SAFETY: the arguments outlive the call.
+    unsafe { forward::C_Initialize((&raw mut args).cast()) }
+}
+
+/// # Safety
+/// `reserved` must be as PKCS#11 demands.
+pub(crate) unsafe fn finalize(call: &Call, reserved: *mut c_void) -> CK_RV {
+    // SAFETY: as the caller promises.
+    let rv = unsafe { forward::C_Finalize(reserved) };
+    if rv == CKR_OK {
+        call.state.sessions.clear();
+        call.state.pins.forget_learnt();
+    }
+    rv
+}

@@ -1,0 +1,138 @@
+//! The wrapped module: its path goes in once; then it answers what the faults themselves need to know or
+//! do. These calls are not counted, and no rule touches them.
+
+use std::mem::MaybeUninit;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use cryptoki_sys::*;
+
+use crate::error::Error;
+use crate::module::forward;
+
+/// Loads the wrapped module, for the life of the process.
+pub(crate) fn load(path: &Path) -> Result<(), Error> {
+    // SAFETY: the test named a PKCS#11 module; loading it runs its initialisers and nothing else.
+    let library = unsafe { Pkcs11::new(path) }.map_err(|error| Error::Module {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })?;
+    let mut list = std::ptr::null_mut();
+    let rv = match &library.C_GetFunctionList {
+        // SAFETY: the symbol is the function of PKCS#11 with that name, and `list` outlives the call.
+        Ok(function) => unsafe { function(&mut list) },
+        Err(_) => CKR_FUNCTION_NOT_SUPPORTED,
+    };
+    if rv != CKR_OK || list.is_null() {
+        let path = path.to_owned();
+        return Err(Error::FunctionList { path, rv });
+    }
+    // SAFETY: PKCS#11 makes the pointer valid while the library is loaded.
+    FUNCTIONS.get_or_init(|| unsafe { *list });
+    // Never unloaded: the functions copied above lie in it.
+    std::mem::forget(library);
+    Ok(())
+}
+
+/// The functions of the wrapped module, once it is loaded.
+pub(crate) fn functions() -> Option<&'static CK_FUNCTION_LIST> {
+    FUNCTIONS.get()
+}
+
+static FUNCTIONS: OnceLock<CK_FUNCTION_LIST> = OnceLock::new();
+
+/// More slots than any test has; a fixed buffer spares the size query, with which SoftHSM adds a slot.
+const MAX_SLOTS: usize = 256;
+
+/// The ids of the slots.
+pub(crate) fn slots(token_present: bool) -> Vec<CK_SLOT_ID> {
+    let mut slots = vec![0; MAX_SLOTS];
+    let mut count = MAX_SLOTS as CK_ULONG;
+    // SAFETY: the buffer has `count` places.
+    let rv =
+        unsafe { forward::C_GetSlotList(token_present.into(), slots.as_mut_ptr(), &mut count) };
+    slots.truncate(if rv == CKR_OK { count as usize } else { 0 });
+    slots
+}
+
+/// The label of the token in a slot, without its padding.
+pub(crate) fn label(slot: CK_SLOT_ID) -> Option<String> {
+    let mut info = MaybeUninit::<CK_TOKEN_INFO>::zeroed();
+    // SAFETY: the pointer is valid for a CK_TOKEN_INFO.
+    let rv = unsafe { forward::C_GetTokenInfo(slot, info.as_mut_ptr()) };
+    if rv != CKR_OK {
+        return None;
+    }
+    // SAFETY: all zeroes is a CK_TOKEN_INFO, and so is what the call made of it.
+    let info = unsafe { info.assume_init() };
+    let label = String::from_utf8_lossy(&info.label);
+    Some(label.trim_end_matches([' ', '\0']).to_owned())
+}
+
+/// The mechanisms of the token in a slot.
+pub(crate) fn mechanisms(slot: CK_SLOT_ID) -> Result<Vec<CK_MECHANISM_TYPE>, CK_RV> {
+    let mut count = 0;
+    // SAFETY: a null list asks for the count alone.
+    let rv = unsafe { forward::C_GetMechanismList(slot, std::ptr::null_mut(), &mut count) };
+    if rv != CKR_OK {
+        return Err(rv);
+    }
+    let mut mechanisms = vec![0; count as usize];
+    // SAFETY: the buffer has `count` places.
+    let rv = unsafe { forward::C_GetMechanismList(slot, mechanisms.as_mut_ptr(), &mut count) };
+    mechanisms.truncate(count as usize);
+    if rv == CKR_OK {
+        Ok(mechanisms)
+    } else {
+        Err(rv)
+    }
+}
+
+/// Whether the security officer is logged in where this session is.
+pub(crate) fn is_so_session(session: CK_SESSION_HANDLE) -> bool {
+    let mut info = MaybeUninit::<CK_SESSION_INFO>::zeroed();
+    // SAFETY: the pointer is valid for a CK_SESSION_INFO, which all zeroes is.
+    unsafe {
+        forward::C_GetSessionInfo(session, info.as_mut_ptr()) == CKR_OK
+            && info.assume_init().state == CKS_RW_SO_FUNCTIONS
+    }
+}
+
+/// The class and label of an object that the session may see.
+pub(crate) fn class_and_label(
+    session: CK_SESSION_HANDLE,
+    object: CK_OBJECT_HANDLE,
+) -> Option<(CK_OBJECT_CLASS, String)> {
+    let mut class: CK_OBJECT_CLASS = 0;
+    let mut label = [0u8; 256];
+    let mut template = [
+        CK_ATTRIBUTE {
+            type_: CKA_CLASS,
+            pValue: (&raw mut class).cast(),
+            ulValueLen: size_of_val(&class) as CK_ULONG,
+        },
+        CK_ATTRIBUTE {
+            type_: CKA_LABEL,
+            pValue: label.as_mut_ptr().cast(),
+            ulValueLen: label.len() as CK_ULONG,
+        },
+    ];
+    let count = template.len() as CK_ULONG;
+    // SAFETY: each attribute points to a buffer of its length that outlives the call.
+    let rv = unsafe { forward::C_GetAttributeValue(session, object, template.as_mut_ptr(), count) };
+    let [_, CK_ATTRIBUTE { ulValueLen, .. }] = template;
+    let label = label.get(..ulValueLen as usize)?;
+    (rv == CKR_OK).then(|| (class, String::from_utf8_lossy(label).into_owned()))
+}
+
+/// Closes the sessions of a slot, and with them the login.
+pub(crate) fn close_all_sessions(slot: CK_SLOT_ID) {
+    // SAFETY: no pointers are passed. A slot without sessions is as good as one that had some.
+    unsafe { forward::C_CloseAllSessions(slot) };
+}
+
+/// Logs out of the token of this session.
+pub(crate) fn log_out(session: CK_SESSION_HANDLE) {
+    // SAFETY: no pointers are passed. A token where nobody is logged in stays as it is.
+    unsafe { forward::C_Logout(session) };
+}
