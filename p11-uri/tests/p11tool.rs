@@ -1,6 +1,6 @@
 //! p11tool and this crate mean the same by a URI, both ways, on SoftHSM tokens with awkward names.
 
-#![allow(clippy::panic)] // A helper that fails fails the test.
+#![allow(clippy::panic, clippy::expect_used)] // A helper that fails fails the test.
 
 use p11_uri::{ObjectFacts, ObjectType, TokenFacts, Uri};
 use secrecy::ExposeSecret;

@@ -1,0 +1,80 @@
+//! What must hold for any input: the bodies of the fuzz targets, called by `corpus.rs` on stable too.
+
+use p11_uri::{Error, MAX_LEN, ObjectFacts, ObjectType, TokenFacts, Uri, redact};
+use secrecy::ExposeSecret;
+
+/// Any text is refused at a place of its own, or is read, printed and read alike.
+pub fn parse(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
+    assert!(!redact(text).contains(char::is_control));
+    let uri = match Uri::parse(text) {
+        Ok(uri) => uri,
+        Err(error) => return assert!(error.position().is_none_or(|at| text.is_char_boundary(at))),
+    };
+    same_when_printed(&uri);
+    let _ = (uri.pin_source_path(), uri.require_request_form());
+    let bare = uri.without_query();
+    same_when_printed(&bare);
+    let scoped = uri.scoped_by(&bare);
+    assert!(scoped.uri == uri && scoped.replaced.is_empty());
+    if uri.pin_value().is_some() {
+        assert!(Uri::parse(&uri.to_string()).is_err() && Uri::parse(&redact(text)).is_err());
+    }
+}
+
+/// The URI made of any facts is read alike and means them.
+pub fn roundtrip(input: &[u8]) {
+    let mut fields = input.split(|byte| *byte == b'\n');
+    let mut bytes = || fields.next().unwrap_or_default();
+    let id = bytes().to_vec();
+    let mut text = || String::from_utf8_lossy(bytes()).into_owned();
+    let token = TokenFacts {
+        label: text(),
+        manufacturer: text(),
+        serial: text(),
+        model: text(),
+        slot_id: input
+            .iter()
+            .fold(0, |sum, byte| (sum << 8) | u64::from(*byte)),
+        ..TokenFacts::default()
+    };
+    let types = [
+        ObjectType::Cert,
+        ObjectType::Data,
+        ObjectType::Private,
+        ObjectType::Public,
+        ObjectType::SecretKey,
+    ];
+    let object_type = types[input.len() % types.len()];
+    let object = ObjectFacts {
+        object_type,
+        label: text(),
+        id,
+    };
+
+    let uri = Uri::of_object(&token, &object);
+    same_when_printed(&uri);
+    same_when_printed(&Uri::of_slot(&token));
+    assert!(uri.matches_token(&token) && uri.matches_object(&object));
+    assert!(
+        Uri::of_token(&token).matches_token(&token) && Uri::of_slot(&token).matches_token(&token)
+    );
+}
+
+fn same_when_printed(uri: &Uri) {
+    let printed = uri.to_string_with_pin();
+    let printed = printed.expose_secret();
+    match Uri::parse(printed) {
+        Ok(again) => assert!(again == *uri),
+        // Percent-encoding may make three bytes of one.
+        Err(error) => {
+            let length = printed.len();
+            assert!(
+                length > MAX_LEN && error == Error::TooLong { length },
+                "{error}"
+            );
+        }
+    }
+}
