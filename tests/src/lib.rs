@@ -6,7 +6,7 @@
 //! - [`secrets`]: what no log may ever show
 //! - [`softhsm`], [`keys`]: a token store of its own, with tokens, keys and certificates in it
 //! - [`pki`]: a certificate authority, certificates for a broker and for keys in tokens
-//! - [`server`]: the real `tedge-p11-server`
+//! - [`server`], [`binary`]: the real `tedge-p11-server`, built from the sources as they are
 //! - [`broker`], [`openssl`]: the peers of a TLS handshake
 //! - [`mqtt`]: the shortest MQTT exchange that proves a login
 //! - [`verify`]: checks a signature without any code of ours
@@ -32,6 +32,7 @@
     reason = "only tests use this crate, and a panic is how a test says what went wrong"
 )]
 
+pub mod binary;
 pub mod broker;
 pub mod keys;
 pub mod mqtt;

@@ -2,13 +2,11 @@
 //! against the PINs that it must not have printed.
 
 use std::{
-    env,
     ffi::OsStr,
     fs,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
-    sync::OnceLock,
     thread,
     time::{Duration, Instant},
 };
@@ -17,10 +15,10 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::{
+    binary,
     process::{PATIENCE, Process},
     secrets::Secrets,
     softhsm::SoftHsm,
-    tools::run,
 };
 
 /// A running server. Dropping it kills it and fails the test if its log shows a PIN.
@@ -28,7 +26,7 @@ pub struct Server {
     process: Process,
     socket: PathBuf,
     secrets: Secrets,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// What a server is started with: at first a socket and a configuration folder in a temporary
@@ -36,6 +34,7 @@ pub struct Server {
 pub struct Builder {
     command: Command,
     folder: TempDir,
+    socket: Option<PathBuf>,
     secrets: Secrets,
 }
 
@@ -43,15 +42,14 @@ impl Server {
     /// A server that has no module yet.
     pub fn builder() -> Builder {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut command = command();
+        let mut command = binary::server();
         command
             .current_dir(folder.path())
-            .env("TEDGE_CONFIG_DIR", folder.path())
-            .arg("--socket-path")
-            .arg(folder.path().join("p11.sock"));
+            .env("TEDGE_CONFIG_DIR", folder.path());
         Builder {
             command,
             folder,
+            socket: None,
             secrets: Secrets::default(),
         }
     }
@@ -59,6 +57,11 @@ impl Server {
     /// The socket that it listens on.
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// The temporary folder that it runs in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Its process id.
@@ -157,6 +160,18 @@ impl Builder {
         self
     }
 
+    /// The temporary folder that the server will run in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Passes no `--socket-path`: other configuration makes the server listen on this path, which
+    /// may be relative to its folder.
+    pub fn expect_socket(mut self, path: impl AsRef<Path>) -> Self {
+        self.socket = Some(self.folder.path().join(path));
+        self
+    }
+
     /// Starts the server and waits until it takes connections.
     pub fn start(self) -> Server {
         let mut server = self.spawn();
@@ -173,61 +188,27 @@ impl Builder {
     }
 
     /// Starts the server and waits for nothing.
-    pub fn spawn(self) -> Server {
+    pub fn spawn(mut self) -> Server {
+        let socket = self.settle_socket();
         Server {
             process: Process::start("tedge-p11-server", self.command),
-            socket: self.folder.path().join("p11.sock"),
+            socket,
             secrets: self.secrets,
-            _folder: self.folder,
+            folder: self.folder,
         }
     }
-}
 
-/// A command that runs the server with no argument, and with no variable of its own in the environment.
-pub fn command() -> Command {
-    let mut command = Command::new(binary());
-    for (name, _) in env::vars_os() {
-        if name.to_string_lossy().starts_with("TEDGE_") {
-            command.env_remove(name);
-        }
+    /// The command that would start the server, and the folder that must live as long as it runs.
+    pub fn into_command(mut self) -> (Command, TempDir) {
+        self.settle_socket();
+        (self.command, self.folder)
     }
-    command
-}
 
-/// The server's binary, built from the sources as they are now.
-///
-/// Cargo builds the libraries that a test depends on but not their binaries, and a stale binary
-/// would test yesterday's code. So the first use in each test process has cargo build it into the
-/// folder the test itself came from; where nothing changed that takes 50 ms. It works alike under
-/// `cargo test` and nextest, which hold no lock on that folder while tests run.
-pub fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| built("p11-server", "tedge-p11-server"))
-}
-
-/// Builds a binary of this workspace beside the test that runs, and returns its path.
-pub fn built(package: &str, binary: &str) -> PathBuf {
-    // target/debug/deps/this-test, or target/debug/this-test
-    let test = env::current_exe().expect("the path of this test");
-    let folder = test
-        .ancestors()
-        .find(|folder| folder.join(".fingerprint").is_dir())
-        .expect("tests run from cargo's target folder");
-    let profile = match folder.file_name().and_then(OsStr::to_str) {
-        Some("debug") => "dev",
-        Some(profile) => profile,
-        None => panic!("no profile in {}", folder.display()),
-    };
-    run(
-        Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .args(["build", "--quiet", "--package", package, "--bin", binary])
-            .args(["--profile", profile, "--target-dir"])
-            .arg(
-                folder
-                    .parent()
-                    .expect("a profile lies in the target folder"),
-            ),
-    );
-    folder.join(binary)
+    fn settle_socket(&mut self) -> PathBuf {
+        self.socket.take().unwrap_or_else(|| {
+            let socket = self.folder.path().join("p11.sock");
+            self.command.arg("--socket-path").arg(&socket);
+            socket
+        })
+    }
 }
