@@ -1,0 +1,275 @@
+//! Where a value is taken from: flag, environment, file, default, in this order.
+
+use std::fs;
+
+use p11_client::{Client, Config, SigningKey};
+use p11_tests::{
+    keys::{KeyKind, KeySpec},
+    server::{Builder, Server},
+    softhsm::SoftHsm,
+};
+use rustls::{SignatureScheme, sign::SigningKey as _};
+
+use super::{NO_MODULE, fails_to_start, with_module};
+
+/// One value in its three places, `None` where it is not given at all.
+#[derive(Clone, Copy)]
+struct Given<'a> {
+    flag: Option<&'a str>,
+    env: Option<&'a str>,
+    file: Option<&'a str>,
+}
+
+impl Given<'_> {
+    /// Gives the value of `key` (as in tedge.toml) to a server.
+    fn to(self, mut builder: Builder, key: &str) -> Builder {
+        if let Some(value) = self.flag {
+            builder = builder.args([&format!("--{}", key.replace('_', "-")), value]);
+        }
+        if let Some(value) = self.env {
+            let name = format!("TEDGE_DEVICE_CRYPTOKI_{}", key.to_uppercase());
+            builder = builder.envs([(name, value)]);
+        }
+        if let Some(value) = self.file {
+            builder = builder.tedge_toml(&format!("[device.cryptoki]\n{key} = \"{value}\"\n"));
+        }
+        builder
+    }
+}
+
+/// Every way in which a value can come from each place, with what must come of it.
+fn precedence<'a>(
+    flag: &'a str,
+    env: &'a str,
+    file: &'a str,
+    default: &'a str,
+) -> Vec<(Given<'a>, &'a str)> {
+    let mut cases = Vec::new();
+    for flag in [Some(flag), Some(""), None] {
+        for env in [Some(env), Some(""), None] {
+            for file in [Some(file), Some(""), None] {
+                let first = [flag, env, file]
+                    .into_iter()
+                    .flatten()
+                    .find(|value| !value.is_empty());
+                cases.push((Given { flag, env, file }, first.unwrap_or(default)));
+            }
+        }
+    }
+    cases
+}
+
+#[test]
+fn module_path_is_taken_from_flag_environment_file() {
+    let none = "module_path";
+    for (given, expected) in precedence("/no/flag.so", "/no/env.so", "/no/file.so", none) {
+        let said = fails_to_start(given.to(Server::builder(), "module_path"));
+        if expected == none {
+            assert!(said.contains("--module-path"), "{said}");
+        } else {
+            let shown = format!("module_path: \"{expected}\", pin");
+            assert!(said.contains(&shown), "{shown} is not in {said}");
+        }
+    }
+}
+
+#[test]
+fn uri_is_taken_from_flag_environment_file() {
+    let none = "None";
+    let cases = precedence("pkcs11:token=a", "pkcs11:token=b", "pkcs11:token=c", none);
+    for (given, expected) in cases {
+        let builder = Server::builder().module(NO_MODULE.as_ref());
+        let said = fails_to_start(given.to(builder, "uri"));
+        let shown = match expected {
+            "None" => "uri: None }".to_owned(),
+            uri => format!("uri: Some(\"{uri}\") }}"),
+        };
+        assert!(said.contains(&shown), "{shown} is not in {said}");
+    }
+}
+
+#[test]
+fn socket_path_is_taken_from_flag_environment_file_default() {
+    let hsm = SoftHsm::new();
+    for (given, expected) in precedence("f.sock", "e.sock", "t.sock", "tedge-p11-server.sock") {
+        // Starting is proof: it waits for the expected socket.
+        let server = given
+            .to(with_module(&hsm).expect_socket(expected), "socket_path")
+            .start();
+        server.wait_for_log(expected);
+    }
+}
+
+#[test]
+fn pin_is_taken_from_flag_environment_file() {
+    const RIGHT: &str = "482915";
+    const WRONG: &str = "111999";
+    let hsm = SoftHsm::new();
+    let token = hsm.init_token("configured", RIGHT, "771122");
+    hsm.generate(&token, &KeySpec::new(KeyKind::P256, "key", &[1]));
+    let places = [
+        [Some(RIGHT), Some(WRONG), Some(WRONG)],
+        [None, Some(RIGHT), Some(WRONG)],
+        [None, None, Some(RIGHT)],
+        [Some(""), Some(""), Some(RIGHT)],
+    ];
+    for [flag, env, file] in places {
+        let given = Given { flag, env, file };
+        let server = given.to(with_module(&hsm), "pin").start();
+        server.secrets().add(WRONG);
+        assert_eq!(sign(&server), Ok(()));
+    }
+    let only_wrong = Given {
+        flag: None,
+        env: None,
+        file: Some(WRONG),
+    };
+    let server = only_wrong.to(with_module(&hsm), "pin").start();
+    server.secrets().add(WRONG);
+    let refused = sign(&server).unwrap_err();
+    assert!(refused.contains("PinIncorrect"), "{refused}");
+}
+
+/// Opens the key and signs, which takes a login.
+fn sign(server: &Server) -> Result<(), String> {
+    let client = Client::new(Config::new(server.socket()));
+    let key = SigningKey::open(&client, "pkcs11:object=key", None, None)
+        .map_err(|error| format!("{error:?}"))?;
+    let signer = key
+        .choose_scheme(&[SignatureScheme::ECDSA_NISTP256_SHA256])
+        .ok_or("no scheme")?;
+    signer
+        .sign(b"a message")
+        .map_err(|error| format!("{error:?}"))?;
+    Ok(())
+}
+
+#[test]
+fn the_default_socket_and_pin_are_used_with_a_warning_each() {
+    let hsm = SoftHsm::new();
+    let token = hsm.init_token("default", "123456", "771122");
+    hsm.generate(&token, &KeySpec::new(KeyKind::P256, "key", &[1]));
+    let server = with_module(&hsm)
+        .expect_socket("./tedge-p11-server.sock")
+        .start();
+    let listening = server.wait_for_log("Server listening");
+    assert!(
+        listening.ends_with("listener=Some(\"./tedge-p11-server.sock\")"),
+        "{listening}"
+    );
+    assert_eq!(sign(&server), Ok(()));
+    let log = server.log();
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains(" WARN ")).collect();
+    assert_eq!(warnings.len(), 2, "{log}");
+    assert!(
+        warnings
+            .iter()
+            .any(|line| line.contains("tedge-p11-server.sock"))
+    );
+    assert!(
+        warnings
+            .iter()
+            .any(|line| line.to_lowercase().contains("default pin"))
+    );
+}
+
+#[test]
+fn configured_values_raise_no_warning() {
+    let server = with_module(&SoftHsm::new()).pin("482915").start();
+    server.wait_for_log("Server listening");
+    assert!(!server.log().contains(" WARN "), "{}", server.log());
+}
+
+#[test]
+fn no_module_path_anywhere_is_an_error_that_says_how_to_set_it() {
+    let said = fails_to_start(Server::builder());
+    for way in [
+        "--module-path",
+        "TEDGE_DEVICE_CRYPTOKI_MODULE_PATH",
+        "module_path",
+        "tedge.toml",
+    ] {
+        assert!(said.contains(way), "{way} is not in {said}");
+    }
+}
+
+#[test]
+fn the_folder_of_tedge_toml_is_taken_from_flag_then_environment() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "[device.cryptoki]\nmodule_path = \"/no/flagged.so\"\n";
+    fs::write(folder.path().join("tedge.toml"), text).unwrap();
+    let builder = || {
+        Server::builder().tedge_toml("[device.cryptoki]\nmodule_path = \"/no/environment.so\"\n")
+    };
+    let said = fails_to_start(builder().args(["--config-dir".as_ref(), folder.path().as_os_str()]));
+    assert!(said.contains("/no/flagged.so"), "{said}");
+    let said = fails_to_start(builder());
+    assert!(said.contains("/no/environment.so"), "{said}");
+    let said = fails_to_start(builder().args(["--config-dir", ""]));
+    assert!(said.contains("/no/environment.so"), "{said}");
+}
+
+#[test]
+fn a_file_without_our_section_is_silent_and_other_keys_are_no_error() {
+    let hsm = SoftHsm::new();
+    let others = "[mqtt]\nport = 1883\n[device]\nkey_path = \"/x\"\n[c8y]\nurl = \"y\"\n";
+    let ours = "[device.cryptoki]\nmode = \"socket\"\nenable = true\nuri = \"pkcs11:token=t\"\n";
+    for toml in ["", others, &format!("{others}{ours}")] {
+        let server = with_module(&hsm).pin("482915").tedge_toml(toml).start();
+        server.wait_for_log("Server listening");
+        assert!(!server.log().contains("tedge.toml"), "{}", server.log());
+        assert!(!server.log().contains(" WARN "), "{}", server.log());
+        assert_eq!(server.log().contains("pkcs11:token=t"), toml.contains(ours));
+    }
+}
+
+/// A server that needs nothing from `tedge.toml`, and one that needs the module path.
+fn needless_and_needy() -> [Builder; 2] {
+    let builder = || Server::builder().pin("482915").uri("pkcs11:");
+    [builder().module(NO_MODULE.as_ref()), builder()]
+}
+
+#[test]
+fn a_malformed_file_is_a_warning_only_if_a_value_from_it_was_needed() {
+    let [needless, needy] = needless_and_needy().map(|builder| builder.tedge_toml("pin = 48x2915"));
+    let needless = fails_to_start(needless);
+    assert!(!needless.contains("tedge.toml"), "{needless}");
+    let path = needy.folder().join("tedge.toml");
+    let said = fails_to_start(needy);
+    let expected = format!("Failed to parse {}: invalid TOML", path.display());
+    let line = said.lines().find(|line| line.contains(&expected));
+    assert!(line.is_some_and(|line| line.contains(" WARN ")), "{said}");
+    assert!(!said.contains("48x2915"), "a PIN may stand there: {said}");
+}
+
+#[test]
+fn an_unreadable_file_is_a_warning_only_if_a_value_from_it_was_needed() {
+    // Tests run as root too, who reads everything; but nobody reads a folder.
+    let [needless, needy] = needless_and_needy().map(|builder| {
+        fs::create_dir(builder.folder().join("tedge.toml")).unwrap();
+        builder
+    });
+    let needless = fails_to_start(needless);
+    assert!(!needless.contains("tedge.toml"), "{needless}");
+    let path = needy.folder().join("tedge.toml");
+    let said = fails_to_start(needy);
+    let expected = format!("Failed to read {}: Is a directory", path.display());
+    let line = said.lines().find(|line| line.contains(&expected));
+    assert!(line.is_some_and(|line| line.contains(" WARN ")), "{said}");
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_a_warning_too() {
+    let builder = Server::builder().tedge_toml("[device.cryptoki]\npin = [\"482915\"]\n");
+    let said = fails_to_start(builder.module(NO_MODULE.as_ref()));
+    assert!(said.contains("Failed to parse"), "{said}");
+    assert!(!said.contains("482915"), "{said}");
+}
+
+#[test]
+fn a_bad_file_does_not_keep_a_configured_server_from_starting() {
+    let mut server = with_module(&SoftHsm::new()).tedge_toml("= = =").start();
+    server.wait_for_log("invalid TOML");
+    assert!(server.is_running());
+    assert_eq!(server.terminate().code(), Some(0));
+}

@@ -1,0 +1,74 @@
+//! A PIN, wherever it is configured, is in no log.
+
+use p11_tests::{
+    server::{Builder, Server},
+    softhsm::SoftHsm,
+};
+
+use super::{NO_MODULE, fails_to_start, with_module};
+
+const PIN: &str = "482915";
+
+/// Starts a server at the most talkative level, and holds its log against the PIN.
+fn assert_redacted(builder: Builder) {
+    let server = builder.args(["--log-level", "trace"]).start();
+    server.secrets().add(PIN);
+    server.wait_for_log("pin: \"[REDACTED]\"");
+    server.wait_for_log("Server listening");
+    // Dropping it looks for the PIN.
+}
+
+#[test]
+fn in_the_flag() {
+    assert_redacted(with_module(&SoftHsm::new()).args(["--pin", PIN]));
+}
+
+#[test]
+fn in_the_environment() {
+    assert_redacted(with_module(&SoftHsm::new()).envs([("TEDGE_DEVICE_CRYPTOKI_PIN", PIN)]));
+}
+
+#[test]
+fn in_the_file() {
+    let toml = format!("[device.cryptoki]\npin = \"{PIN}\"\n");
+    assert_redacted(with_module(&SoftHsm::new()).tedge_toml(&toml));
+}
+
+#[test]
+fn in_the_uri() {
+    let uri = format!("pkcs11:token=a;object=b?pin-value={PIN}&module-name=c");
+    let server = with_module(&SoftHsm::new()).uri(&uri).start();
+    server.secrets().add(PIN);
+    let line = server.wait_for_log("Using cryptoki configuration");
+    assert!(
+        line.contains("pkcs11:token=a;object=b?pin-value="),
+        "{line}"
+    );
+    assert!(
+        line.contains("module-name=c"),
+        "only the PIN is hidden: {line}"
+    );
+}
+
+#[test]
+fn in_a_uri_that_does_not_parse() {
+    for uri in [
+        format!("zz.uri?pin-value={PIN}"),
+        format!("pkcs11:token=a;token=b?pin-value={PIN}"),
+        format!("pkcs11:token=a?x=y&Pin-Value={PIN}%zz"),
+    ] {
+        let builder = Server::builder().module(NO_MODULE.as_ref()).uri(&uri);
+        let said = fails_to_start(builder.args(["--log-level", "trace"]));
+        assert!(!said.contains(PIN), "{said}");
+        let shown = uri.split('?').next().unwrap();
+        assert!(said.contains(&format!("uri: Some(\"{shown}?")), "{said}");
+    }
+}
+
+#[test]
+fn control_characters_cannot_fake_a_line() {
+    let uri = "pkcs11:token=a\n2025-05-06T11:13:40.171073Z  INFO tedge_p11_server: fake\x1b[2J";
+    let said = fails_to_start(Server::builder().module(NO_MODULE.as_ref()).uri(uri));
+    assert!(!said.contains('\x1b'), "{said:?}");
+    assert!(said.lines().all(|line| !line.ends_with("fake") && !line.starts_with("2025-05-06T11:13:40.171073Z")), "{said:?}");
+}

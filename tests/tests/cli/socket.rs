@@ -1,0 +1,131 @@
+//! The life of the socket that the server makes for itself.
+
+use std::{
+    fs,
+    os::unix::{
+        fs::{FileTypeExt, PermissionsExt},
+        net::UnixStream,
+    },
+    path::Path,
+};
+
+use nix::sys::signal::Signal;
+use p11_client::{Client, Config};
+use p11_tests::{process::PATIENCE, server::Server, softhsm::SoftHsm};
+
+use super::{NO_MODULE, fails_to_start, with_module};
+
+fn answers(socket: &Path) -> bool {
+    Client::new(Config::new(socket)).ping().is_ok()
+}
+
+/// A server whose socket is in a folder that outlives it.
+fn server_at(hsm: &SoftHsm, socket: &Path) -> p11_tests::server::Builder {
+    with_module(hsm)
+        .args(["--socket-path".as_ref(), socket.as_os_str()])
+        .expect_socket(socket)
+}
+
+#[test]
+fn it_makes_the_folder_and_a_socket_for_owner_and_group() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("run/deep/p11.sock");
+    let _server = server_at(&SoftHsm::new(), &socket).start();
+    let metadata = fs::metadata(&socket).unwrap();
+    assert!(metadata.file_type().is_socket());
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o660);
+    assert!(answers(&socket));
+}
+
+#[test]
+fn it_removes_the_socket_on_sigterm_and_sigint_and_exits_well() {
+    let hsm = SoftHsm::new();
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut server = with_module(&hsm).start();
+        assert!(answers(server.socket()));
+        server.signal(signal);
+        assert_eq!(server.wait(PATIENCE).code(), Some(0), "{}", server.log());
+        assert!(!server.socket().exists(), "after {signal}");
+    }
+}
+
+#[test]
+fn it_stops_while_a_client_is_connected_and_silent() {
+    let mut server = with_module(&SoftHsm::new()).start();
+    let _silent = UnixStream::connect(server.socket()).unwrap();
+    assert_eq!(server.terminate().code(), Some(0), "{}", server.log());
+    assert!(!server.socket().exists());
+}
+
+#[test]
+fn it_removes_the_socket_when_the_start_fails_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("p11.sock");
+    let builder = Server::builder()
+        .module(NO_MODULE.as_ref())
+        .args(["--socket-path".as_ref(), socket.as_os_str()])
+        .expect_socket(&socket);
+    let said = fails_to_start(builder);
+    assert!(said.contains("Server listening"), "{said}");
+    assert!(!socket.exists());
+}
+
+#[test]
+fn it_takes_over_the_socket_of_a_server_that_was_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("p11.sock");
+    let hsm = SoftHsm::new();
+    let killed = server_at(&hsm, &socket).start();
+    drop(killed);
+    assert!(socket.exists(), "kill -9 leaves the file");
+    assert!(UnixStream::connect(&socket).is_err());
+    let _server = server_at(&hsm, &socket).start();
+    assert!(answers(&socket));
+}
+
+#[test]
+fn it_refuses_to_start_beside_a_live_server_and_leaves_it_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("p11.sock");
+    let hsm = SoftHsm::new();
+    let _first = server_at(&hsm, &socket).start();
+    let said = fails_to_start(server_at(&hsm, &socket));
+    assert!(said.contains(socket.to_str().unwrap()), "{said}");
+    assert!(said.contains("already"), "{said}");
+    assert!(answers(&socket));
+}
+
+#[test]
+fn it_finds_a_live_server_by_a_ping_where_the_lock_tells_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("p11.sock");
+    let hsm = SoftHsm::new();
+    let _first = server_at(&hsm, &socket).start();
+    for entry in fs::read_dir(folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path != socket {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let said = fails_to_start(server_at(&hsm, &socket));
+    assert!(said.contains("already"), "{said}");
+    assert!(answers(&socket));
+}
+
+#[test]
+fn it_removes_no_file_that_is_not_a_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("p11.sock");
+    fs::write(&socket, "precious").unwrap();
+    let said = fails_to_start(server_at(&SoftHsm::new(), &socket));
+    assert!(said.contains(socket.to_str().unwrap()), "{said}");
+    assert_eq!(fs::read_to_string(&socket).unwrap(), "precious");
+}
+
+#[test]
+fn a_socket_that_cannot_be_made_is_an_error_with_path_and_cause() {
+    let builder = server_at(&SoftHsm::new(), Path::new("/proc/none/p11.sock"));
+    let said = fails_to_start(builder);
+    assert!(said.contains("/proc/none"), "{said}");
+    assert!(said.contains("No such file"), "{said}");
+}
