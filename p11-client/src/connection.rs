@@ -126,3 +126,30 @@ impl Write for Timed {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use p11_proto::message::Ping;
+    use p11_proto::{ErrorCode, Failure, Request, Response};
+
+    use super::*;
+
+    #[test]
+    fn an_answer_that_came_before_the_request_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p11.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let deadline = Deadline::after(Duration::from_secs(5));
+        let mut connection = Connection::open(&path, deadline).unwrap();
+        let (mut full_server, _) = listener.accept().unwrap();
+        let busy = Response::Error(Failure::new(ErrorCode::Busy, "too many connections"));
+        frame::write(&mut full_server, &busy).unwrap();
+        drop(full_server);
+
+        let ping = frame::encode(&Request::Ping(Ping {})).unwrap();
+        let body = connection.exchange(&ping, deadline).unwrap();
+        assert_eq!(frame::decode::<Response>(&body).unwrap(), busy);
+    }
+}

@@ -65,6 +65,7 @@ pub fn client_auth(
     pin: Option<Pin>,
     chain: Vec<CertificateDer<'static>>,
 ) -> Result<Arc<dyn ResolvesClientCert>, Error> {
-    let key = SigningKey::open(&Client::new(config), uri, pin, chain.first())?;
+    let leaf = chain.first().ok_or(Error::NoCertificate)?;
+    let key = SigningKey::open(&Client::new(config), uri, pin, Some(leaf))?;
     Ok(Arc::new(Resolver::new(chain, key)?))
 }

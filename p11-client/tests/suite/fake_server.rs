@@ -1,0 +1,125 @@
+//! A server for tests: requests of real clients on a real socket in, whatever the test wants out.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use p11_proto::{Request, Response, frame};
+
+/// What the server does with a request.
+pub enum Reaction {
+    Answer(Response),
+    AnswerAndClose(Response),
+    /// Bytes as they are, then closes.
+    Bytes(Vec<u8>),
+    /// Bytes one by one, with pauses.
+    Trickle(Vec<u8>),
+    Close,
+    Silence,
+}
+
+/// Listens until it is dropped; then its socket is gone and its connections are closed.
+pub struct FakeServer {
+    path: PathBuf,
+    shared: Arc<Shared>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    react: Box<dyn Fn(Request) -> Reaction + Send + Sync>,
+    stopping: AtomicBool,
+    accepted: AtomicUsize,
+    open: Mutex<Vec<UnixStream>>,
+}
+
+impl FakeServer {
+    pub fn start(
+        path: &Path,
+        react: impl Fn(Request) -> Reaction + Send + Sync + 'static,
+    ) -> FakeServer {
+        let listener = UnixListener::bind(path).unwrap();
+        let shared = Arc::new(Shared {
+            react: Box::new(react),
+            stopping: AtomicBool::new(false),
+            accepted: AtomicUsize::new(0),
+            open: Mutex::default(),
+        });
+        FakeServer {
+            path: path.to_owned(),
+            shared: shared.clone(),
+            accepting: Some(thread::spawn(move || accept(&listener, &shared))),
+        }
+    }
+
+    /// How many connections there have been.
+    pub fn connections(&self) -> usize {
+        self.shared.accepted.load(Ordering::SeqCst)
+    }
+
+    /// Closes all connections, as a server may with idle ones.
+    pub fn close_connections(&self) {
+        for stream in self.shared.open.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Drop for FakeServer {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        let _ = UnixStream::connect(&self.path);
+        let _ = std::fs::remove_file(&self.path);
+        if let Some(accepting) = self.accepting.take() {
+            let _ = accepting.join();
+        }
+        self.close_connections();
+    }
+}
+
+fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
+    for stream in listener.incoming() {
+        let stream = stream.unwrap();
+        if shared.stopping.load(Ordering::SeqCst) {
+            return;
+        }
+        shared.accepted.fetch_add(1, Ordering::SeqCst);
+        shared
+            .open
+            .lock()
+            .unwrap()
+            .push(stream.try_clone().unwrap());
+        let shared = shared.clone();
+        thread::spawn(move || {
+            serve(&stream, &shared);
+            // The clone in `open` would keep the connection open.
+            let _ = stream.shutdown(Shutdown::Both);
+        });
+    }
+}
+
+fn serve(mut stream: &UnixStream, shared: &Shared) -> Option<()> {
+    let mut preamble = [0; 4];
+    stream.read_exact(&mut preamble).ok()?;
+    frame::check_preamble(preamble).unwrap();
+    loop {
+        let body = frame::read(&mut stream).ok()??;
+        match (shared.react)(frame::decode(&body).unwrap()) {
+            Reaction::Answer(response) => frame::write(&mut stream, &response).ok()?,
+            Reaction::AnswerAndClose(response) => return frame::write(&mut stream, &response).ok(),
+            Reaction::Bytes(bytes) => return stream.write_all(&bytes).ok(),
+            Reaction::Trickle(bytes) => {
+                for byte in bytes {
+                    thread::sleep(Duration::from_millis(20));
+                    stream.write_all(&[byte]).ok()?;
+                }
+            }
+            Reaction::Close => return None,
+            Reaction::Silence => return stream.read_to_end(&mut Vec::new()).ok().map(|_| ()),
+        }
+    }
+}
