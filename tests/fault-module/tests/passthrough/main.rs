@@ -1,0 +1,16 @@
+//! Each fault, as an application sees it that loads the module around SoftHSM2. One file per group of faults.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests, too, end the test with the reason"
+)]
+
+mod calls;
+mod login;
+mod objects;
+mod sessions;
+mod slots;
+mod stage;
+mod token;
