@@ -18,6 +18,8 @@ use crate::spki::Identity;
 pub enum Request {
     /// Is anybody there, and who? Answered by [`Response::Pong`].
     Ping(Ping),
+    /// How is the module doing? Answered by [`Response::Status`]. Touches no token.
+    Status(GetStatus),
     /// Which key is this, and what can it sign? Answered by [`Response::Key`].
     OpenKey(OpenKey),
     /// One signature. Answered by [`Response::Signature`].
@@ -29,6 +31,8 @@ pub enum Request {
 pub enum Response {
     /// To [`Request::Ping`].
     Pong(Pong),
+    /// To [`Request::Status`].
+    Status(Status),
     /// To [`Request::OpenKey`].
     Key(Key),
     /// To [`Request::Sign`].
@@ -48,11 +52,12 @@ pub trait Message: Serialize + for<'de> Deserialize<'de> {
 }
 
 impl Message for Request {
-    const NAMES: &'static [&'static str] = &["Ping", "OpenKey", "Sign"];
+    const NAMES: &'static [&'static str] = &["Ping", "Status", "OpenKey", "Sign"];
 
     fn name(&self) -> &'static str {
         match self {
             Request::Ping(_) => "Ping",
+            Request::Status(_) => "Status",
             Request::OpenKey(_) => "OpenKey",
             Request::Sign(_) => "Sign",
         }
@@ -60,11 +65,12 @@ impl Message for Request {
 }
 
 impl Message for Response {
-    const NAMES: &'static [&'static str] = &["Pong", "Key", "Signature", "Error"];
+    const NAMES: &'static [&'static str] = &["Pong", "Status", "Key", "Signature", "Error"];
 
     fn name(&self) -> &'static str {
         match self {
             Response::Pong(_) => "Pong",
+            Response::Status(_) => "Status",
             Response::Key(_) => "Key",
             Response::Signature(_) => "Signature",
             Response::Error(_) => "Error",
@@ -83,6 +89,22 @@ pub struct Pong {
     pub server: String,
     /// The highest version of the protocol that it speaks.
     pub protocol: u8,
+}
+
+/// Asks how the module is doing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GetStatus {}
+
+/// How the module is doing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Name and version of the server, for people.
+    pub server: String,
+    /// Whether the module is initialised and none of its tokens is stuck.
+    pub available: bool,
+    /// What is wrong if it is not, and when it is tried again, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// Asks which key a URI means. Done once, before any handshake.

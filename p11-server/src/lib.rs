@@ -1,2 +1,47 @@
-//! Work in progress.
-#![forbid(unsafe_code)]
+//! The server side of `tedge-p11-server`: an engine that signs with the keys of a PKCS#11 module, and
+//! the daemon that lets programs use it through a UNIX socket.
+//!
+//! A request comes in by `net`, which knows sockets and clients; [`dispatch`] is the only place that
+//! knows all requests; [`service`] is the port that it speaks to; [`token`] is the engine behind it,
+//! and the only part that knows PKCS#11. Imports point that way and never back.
+//!
+//! | room | what enters, what leaves |
+//! |---|---|
+//! | `main` | flags and signals; joins `net` and `token` |
+//! | `config` | flags, environment, `tedge.toml`, credentials; one configuration |
+//! | `net` | connections; requests, with limits and deadlines |
+//! | [`dispatch`] | a request; its response |
+//! | [`service`] | the trait between the two halves |
+//! | [`token`] | a URI and a message; a signature |
+//! | [`error`] | what a request can fail with |
+//!
+//! Without the feature `daemon`, which holds the first three, the engine can be embedded:
+//!
+//! ```no_run
+//! use p11_proto::message::OpenKey;
+//! use p11_server::{Engine, Service, Settings};
+//!
+//! let module = "/usr/lib/softhsm/libsofthsm2.so".as_ref();
+//! let engine = Engine::load(module, Settings { pin: Some("1234".into()), ..Settings::default() })?;
+//! let key = engine.open_key(&OpenKey {
+//!     uri: "pkcs11:token=my-token;object=my-key".into(),
+//!     pin: None,
+//!     spki: None,
+//! })?;
+//! println!("{} can sign {:x?}", key.uri, key.schemes);
+//! # Ok::<(), p11_server::Error>(())
+//! ```
+#![deny(unsafe_code)]
+
+#[cfg(feature = "daemon")]
+pub mod config;
+pub mod dispatch;
+pub mod error;
+#[cfg(feature = "daemon")]
+pub mod net;
+pub mod service;
+pub mod token;
+
+pub use error::Error;
+pub use service::Service;
+pub use token::{Engine, Settings};

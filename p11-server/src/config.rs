@@ -1,0 +1,330 @@
+//! Flags, environment, `tedge.toml` and credentials enter; one [`Config`] leaves, with what to warn about.
+
+use std::env;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, ValueEnum};
+use p11_proto::Pin;
+use p11_uri::Uri;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use crate::token::Settings;
+
+const DEFAULT_SOCKET: &str = "./tedge-p11-server.sock";
+const DEFAULT_PIN: &str = "123456";
+const DEFAULT_CONFIG_DIR: &str = "/etc/tedge";
+
+/// The command line.
+#[derive(Clone, Parser)]
+#[command(
+    name = "tedge-p11-server",
+    version,
+    about = "thin-edge.io service for passing PKCS#11 cryptographic tokens"
+)]
+pub struct Args {
+    /// A path where the UNIX socket listener will be created
+    ///
+    /// [env: TEDGE_DEVICE_CRYPTOKI_SOCKET_PATH]
+    #[arg(long)]
+    socket_path: Option<OsString>,
+
+    /// The path to the PKCS#11 module
+    ///
+    /// [env: TEDGE_DEVICE_CRYPTOKI_MODULE_PATH]
+    #[arg(long)]
+    module_path: Option<OsString>,
+
+    /// The PIN for the PKCS#11 token
+    ///
+    /// [env: TEDGE_DEVICE_CRYPTOKI_PIN]
+    #[arg(long)]
+    pin: Option<Pin>,
+
+    /// A URI of the token/object to use.
+    ///
+    /// See RFC #7512.
+    ///
+    /// [env: TEDGE_DEVICE_CRYPTOKI_URI]
+    #[arg(long, verbatim_doc_comment)]
+    uri: Option<String>,
+
+    /// Configures the logging level.
+    ///
+    /// One of error/warn/info/debug/trace. Logs with verbosity lower or equal to the selected level
+    /// will be printed, i.e. warn prints ERROR and WARN logs and trace prints logs of all levels.
+    #[arg(long, hide_possible_values = true)]
+    log_level: Option<LogLevel>,
+
+    /// [env: TEDGE_CONFIG_DIR, default: /etc/tedge]
+    #[arg(long)]
+    config_dir: Option<OsString>,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, ValueEnum)]
+enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl Args {
+    /// The most detailed level that is logged.
+    pub fn log_level(&self) -> tracing::Level {
+        match self.log_level.unwrap_or(LogLevel::Info) {
+            LogLevel::Error => tracing::Level::ERROR,
+            LogLevel::Warn => tracing::Level::WARN,
+            LogLevel::Info => tracing::Level::INFO,
+            LogLevel::Debug => tracing::Level::DEBUG,
+            LogLevel::Trace => tracing::Level::TRACE,
+        }
+    }
+}
+
+/// Why the server cannot start (or not go on with a new configuration).
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is nothing to load.
+    #[error(
+        "no PKCS#11 module is configured; set it with --module-path, \
+         TEDGE_DEVICE_CRYPTOKI_MODULE_PATH, or device.cryptoki.module_path in {}",
+        .0.display()
+    )]
+    NoModule(PathBuf),
+    /// The server's own URI is unusable.
+    #[error("the server's URI cannot be used: {0}")]
+    Uri(#[from] p11_uri::Error),
+    /// The file that the URI names as the source of the PIN.
+    #[error("cannot read the PIN from {}, the pin-source of the server's URI: {cause}", path.display())]
+    PinSource {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+/// All that is configured.
+pub struct Config {
+    /// Where to listen, unless the socket is inherited.
+    pub socket_path: PathBuf,
+    /// What the start-up line shows.
+    pub cryptoki: CryptokiConfigDirect,
+    /// What the operator should know about how this came to be.
+    pub warnings: Vec<String>,
+}
+
+/// Which module, PIN and URI are used. Its `Debug` is the line that the reference page shows.
+pub struct CryptokiConfigDirect {
+    /// The module to load.
+    pub module_path: PathBuf,
+    /// The PIN of flag, environment, credential or file.
+    pub pin: Pin,
+    /// The server's URI, as given.
+    pub uri: Option<String>,
+}
+
+impl fmt::Debug for CryptokiConfigDirect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CryptokiConfigDirect")
+            .field("module_path", &self.module_path)
+            .field("pin", &self.pin)
+            .field("uri", &self.uri.as_deref().map(p11_uri::redact))
+            .finish()
+    }
+}
+
+impl Config {
+    /// Gathers the configuration; an inherited socket needs no path.
+    ///
+    /// # Errors
+    /// [`Error::NoModule`]
+    pub fn gather(args: &Args, inherited_socket: bool) -> Result<Config, Error> {
+        let dir = args.config_dir.clone().filter(|dir| !dir.is_empty());
+        let dir = dir.or_else(|| from_env("TEDGE_CONFIG_DIR"));
+        let dir = dir.map_or_else(|| DEFAULT_CONFIG_DIR.into(), PathBuf::from);
+        let mut file = TedgeToml::at(dir.join("tedge.toml"));
+        let mut warnings = Vec::new();
+
+        let socket_path = match inherited_socket {
+            true => None,
+            false => path(&args.socket_path, "TEDGE_DEVICE_CRYPTOKI_SOCKET_PATH").or_else(|| {
+                file.get(|section| &mut section.socket_path)
+                    .map(PathBuf::from)
+            }),
+        };
+        let module_path =
+            path(&args.module_path, "TEDGE_DEVICE_CRYPTOKI_MODULE_PATH").or_else(|| {
+                file.get(|section| &mut section.module_path)
+                    .map(PathBuf::from)
+            });
+        let uri = args.uri.clone().filter(|uri| !uri.is_empty());
+        let uri = uri
+            .or_else(|| text_from_env("TEDGE_DEVICE_CRYPTOKI_URI"))
+            .or_else(|| file.get(|section| &mut section.uri));
+        let flag_pin = args.pin.clone().filter(|pin| !pin.expose().is_empty());
+        if flag_pin.is_some() {
+            warnings.push(
+                "the PIN was given on the command line, where every user of this machine can read \
+                 it in the process list; TEDGE_DEVICE_CRYPTOKI_PIN or a systemd credential hides it"
+                    .into(),
+            );
+        }
+        let pin = flag_pin
+            .or_else(|| text_from_env("TEDGE_DEVICE_CRYPTOKI_PIN").map(Pin::from))
+            .or_else(|| credential(&mut warnings))
+            .or_else(|| file.get(|section| &mut section.pin).map(Pin::from));
+
+        warnings.extend(file.warning());
+        // A URI that does not parse is refused later, after it was logged.
+        let named_by_uri = || {
+            Uri::parse(uri.as_deref()?)
+                .ok()?
+                .module_path()
+                .map(PathBuf::from)
+        };
+        let module_path = module_path.or_else(named_by_uri);
+        let module_path = module_path.ok_or_else(|| Error::NoModule(file.path.clone()))?;
+        if socket_path.is_none() && !inherited_socket {
+            warnings.push(format!(
+                "no socket path is configured, using the default {DEFAULT_SOCKET}; \
+                 set --socket-path or device.cryptoki.socket_path"
+            ));
+        }
+        if pin.is_none() {
+            warnings.push(
+                "no PIN is configured, using the default one; set --pin or device.cryptoki.pin"
+                    .into(),
+            );
+        }
+        Ok(Config {
+            socket_path: socket_path.unwrap_or_else(|| DEFAULT_SOCKET.into()),
+            cryptoki: CryptokiConfigDirect {
+                module_path,
+                pin: pin.unwrap_or_else(|| DEFAULT_PIN.into()),
+                uri,
+            },
+            warnings,
+        })
+    }
+}
+
+impl CryptokiConfigDirect {
+    /// What the engine needs: parses the URI and reads the PIN that it may name.
+    ///
+    /// # Errors
+    /// [`Error::Uri`], [`Error::PinSource`]
+    pub fn settings(&self) -> Result<Settings, Error> {
+        let scope = Uri::parse(self.uri.as_deref().unwrap_or("pkcs11:"))?;
+        let pin = match (scope.pin_value(), scope.pin_source_path()?) {
+            (Some(pin), _) => Pin::from(pin.clone()),
+            (None, Some(path)) => {
+                read_pin(&path).map_err(|cause| Error::PinSource { path, cause })?
+            }
+            (None, None) => self.pin.clone(),
+        };
+        Ok(Settings {
+            pin: Some(pin),
+            scope,
+        })
+    }
+}
+
+/// The section of tedge's configuration file that is ours, read when a value is first wanted.
+struct TedgeToml {
+    path: PathBuf,
+    section: Option<Result<Section, String>>,
+}
+
+#[derive(Default, Deserialize)]
+struct Section {
+    module_path: Option<String>,
+    pin: Option<String>,
+    uri: Option<String>,
+    socket_path: Option<String>,
+}
+
+impl TedgeToml {
+    fn at(path: PathBuf) -> TedgeToml {
+        TedgeToml {
+            path,
+            section: None,
+        }
+    }
+
+    fn get(&mut self, value: fn(&mut Section) -> &mut Option<String>) -> Option<String> {
+        let section = self
+            .section
+            .get_or_insert_with(|| Section::read(&self.path));
+        value(section.as_mut().ok()?)
+            .take()
+            .filter(|value| !value.is_empty())
+    }
+
+    fn warning(&self) -> Option<String> {
+        self.section.as_ref()?.as_ref().err().cloned()
+    }
+}
+
+impl Section {
+    fn read(path: &Path) -> Result<Section, String> {
+        #[derive(Deserialize)]
+        struct File {
+            #[serde(default)]
+            device: Device,
+        }
+        #[derive(Default, Deserialize)]
+        struct Device {
+            #[serde(default)]
+            cryptoki: Section,
+        }
+        let text = match fs::read_to_string(path) {
+            Ok(text) => Zeroizing::new(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Section::default()),
+            Err(error) => return Err(format!("Failed to read {}: {error}", path.display())),
+        };
+        // The parser's own message quotes the line, which may hold the PIN.
+        let file = toml::from_str::<File>(&text);
+        let file = file.map_err(|_| format!("Failed to parse {}: invalid TOML", path.display()))?;
+        Ok(file.device.cryptoki)
+    }
+}
+
+fn path(flag: &Option<OsString>, variable: &str) -> Option<PathBuf> {
+    let flag = flag.clone().filter(|value| !value.is_empty());
+    flag.or_else(|| from_env(variable)).map(PathBuf::from)
+}
+
+fn from_env(variable: &str) -> Option<OsString> {
+    env::var_os(variable).filter(|value| !value.is_empty())
+}
+
+fn text_from_env(variable: &str) -> Option<String> {
+    from_env(variable).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// The systemd credential named `pin` (systemd.exec(5), `LoadCredential=`).
+fn credential(warnings: &mut Vec<String>) -> Option<Pin> {
+    let path = PathBuf::from(from_env("CREDENTIALS_DIRECTORY")?).join("pin");
+    match read_pin(&path) {
+        Ok(pin) => Some(pin).filter(|pin| !pin.expose().is_empty()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            warnings.push(format!("Failed to read {}: {error}", path.display()));
+            None
+        }
+    }
+}
+
+/// A file that holds a PIN; one newline at its end is not part of it.
+fn read_pin(path: &Path) -> io::Result<Pin> {
+    let text = Zeroizing::new(fs::read_to_string(path)?);
+    Ok(Pin::from(text.strip_suffix('\n').unwrap_or(&text)))
+}

@@ -1,0 +1,230 @@
+//! What a request to the engine can fail with, and the [`Failure`] that the client is told.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cryptoki::context::Function;
+use cryptoki::error::RvError;
+use p11_proto::{ErrorCode, Failure, Identity};
+
+/// Why the engine could not do what was asked.
+///
+/// Messages name the remedy; none contains a PIN or a message to sign.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The URI of the request or of the configuration cannot be used.
+    #[error("the PKCS#11 URI cannot be used: {0}")]
+    BadUri(#[from] p11_uri::Error),
+    /// A field of the request makes no sense.
+    #[error("{0}")]
+    BadRequest(String),
+    /// No token matches.
+    #[error("{0}")]
+    TokenNotFound(String),
+    /// No key matches.
+    #[error("{0}")]
+    KeyNotFound(String),
+    /// Several tokens want a login before they show their keys.
+    #[error(
+        "several tokens could hold the key and each wants a login, so none was tried; \
+         add token=… or serial=… to the URI to name one of: {0}"
+    )]
+    AmbiguousToken(String),
+    /// The URI leads to another key than the client opened.
+    #[error(
+        "{uri} led to the key {opened} when it was opened and leads to another one now; \
+         check the certificate and open the key again"
+    )]
+    KeyChanged {
+        /// The URI as the client gave it, without PIN.
+        uri: String,
+        /// The key that was opened.
+        opened: Identity,
+    },
+    /// The key cannot do this scheme.
+    #[error("the key cannot sign with TLS scheme {scheme:#06x}; it can do {available}")]
+    UnsupportedScheme {
+        /// Number of the scheme.
+        scheme: u16,
+        /// The names of the schemes that it can do.
+        available: String,
+    },
+    /// The token wants a PIN and nobody gave one.
+    #[error(
+        "the token {token} wants a PIN and none is configured; set --pin or device.cryptoki.pin"
+    )]
+    PinRequired {
+        /// The token's URI.
+        token: String,
+    },
+    /// The token refused the PIN, now or earlier, or is logged in with another.
+    #[error("{0}")]
+    PinIncorrect(String),
+    /// The token accepts no PIN any more.
+    #[error("{0}")]
+    PinLocked(String),
+    /// We refuse to send a PIN, so that the token is not locked.
+    #[error("{0}")]
+    PinGuarded(String),
+    /// Token, key or module cannot do this.
+    #[error("{0}")]
+    NotSupported(String),
+    /// All sessions are in use, or the token is being changed.
+    #[error("{0}")]
+    Busy(String),
+    /// The module is down; it is tried again at the next request after `retry_in`.
+    #[error(
+        "the PKCS#11 module is not available ({cause}); it is tried again in {} s",
+        retry_in.as_secs_f32().ceil()
+    )]
+    ModuleUnavailable {
+        /// What its `C_Initialize` said.
+        cause: String,
+        /// Time until the next try.
+        retry_in: Duration,
+    },
+    /// The module file cannot be used at all.
+    #[error("cannot load the PKCS#11 module {}: {cause}", path.display())]
+    Load {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What the loader said.
+        cause: String,
+    },
+    /// A call of the module failed.
+    #[error("the PKCS#11 module failed: {}", ckr(*rv, *function))]
+    Module {
+        /// Its return value.
+        rv: RvError,
+        /// The function that returned it.
+        function: Function,
+    },
+    /// A defect, of the module or of ours.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// The kind of failure, as the wire names it.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Error::BadUri(_) => ErrorCode::BadUri,
+            Error::BadRequest(_) => ErrorCode::BadRequest,
+            Error::TokenNotFound(_) => ErrorCode::TokenNotFound,
+            Error::KeyNotFound(_) => ErrorCode::KeyNotFound,
+            Error::AmbiguousToken(_) => ErrorCode::AmbiguousToken,
+            Error::KeyChanged { .. } => ErrorCode::KeyChanged,
+            Error::UnsupportedScheme { .. } => ErrorCode::UnsupportedScheme,
+            Error::PinRequired { .. } => ErrorCode::PinRequired,
+            Error::PinIncorrect(_) => ErrorCode::PinIncorrect,
+            Error::PinLocked(_) => ErrorCode::PinLocked,
+            Error::PinGuarded(_) => ErrorCode::PinGuarded,
+            Error::NotSupported(_) => ErrorCode::NotSupported,
+            Error::Busy(_) => ErrorCode::Busy,
+            Error::ModuleUnavailable { .. } | Error::Load { .. } => ErrorCode::ModuleUnavailable,
+            Error::Module { .. } => ErrorCode::Module,
+            Error::Internal(_) => ErrorCode::Internal,
+        }
+    }
+
+    /// Adds to the message of a miss what may become of it.
+    pub(crate) fn with_hint(self, hint: &str) -> Error {
+        match self {
+            Error::TokenNotFound(message) => Error::TokenNotFound(message + hint),
+            Error::KeyNotFound(message) => Error::KeyNotFound(message + hint),
+            other => other,
+        }
+    }
+
+    /// The return value of the module, where it is the module that failed.
+    pub fn rv(&self) -> Option<RvError> {
+        match self {
+            Error::Module { rv, .. } => Some(*rv),
+            _ => None,
+        }
+    }
+}
+
+impl From<cryptoki::error::Error> for Error {
+    fn from(error: cryptoki::error::Error) -> Self {
+        use cryptoki::error::Error as Cryptoki;
+        match error {
+            Cryptoki::Pkcs11(rv, function) => Error::Module { rv, function },
+            Cryptoki::NullFunctionPointer => {
+                Error::NotSupported("the PKCS#11 module lacks a function that this needs".into())
+            }
+            other => Error::Internal(format!(
+                "the PKCS#11 module gave an unusable answer: {other}"
+            )),
+        }
+    }
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        let mut failure = Failure::new(error.code(), error.to_string());
+        if let Error::Module { rv, function } = error {
+            failure.function = Some(function_name(*function));
+            failure.ckr = Some(ckr_name(*rv));
+        }
+        failure
+    }
+}
+
+/// `C_Sign returned CKR_DEVICE_REMOVED`
+fn ckr(rv: RvError, function: Function) -> String {
+    format!("{} returned {}", function_name(function), ckr_name(rv))
+}
+
+/// The function as the standard names it: `C_Sign`.
+pub fn function_name(function: Function) -> String {
+    format!("C_{function:?}")
+}
+
+/// The return value as the standard names it: `CKR_DEVICE_REMOVED`.
+pub fn ckr_name(rv: RvError) -> String {
+    match rv {
+        RvError::VendorDefined(code) => format!("CKR_VENDOR_DEFINED ({code:#x})"),
+        RvError::UnknownErrorCode(code) => format!("the unknown value {code:#x}"),
+        // cryptoki's variants are the standard's names in camel case.
+        named => {
+            let mut name = String::from("CKR");
+            for letter in format!("{named:?}").chars() {
+                if letter.is_ascii_uppercase() {
+                    name.push('_');
+                }
+                name.push(letter.to_ascii_uppercase());
+            }
+            name
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_standard() {
+        assert_eq!(ckr_name(RvError::DeviceRemoved), "CKR_DEVICE_REMOVED");
+        assert_eq!(ckr_name(RvError::UserNotLoggedIn), "CKR_USER_NOT_LOGGED_IN");
+        assert_eq!(
+            ckr_name(RvError::VendorDefined(0x8000_0001)),
+            "CKR_VENDOR_DEFINED (0x80000001)"
+        );
+        assert_eq!(function_name(Function::SignInit), "C_SignInit");
+    }
+
+    #[test]
+    fn function_and_ckr_reach_the_client() {
+        let failure = Failure::from(&Error::Module {
+            rv: RvError::DeviceError,
+            function: Function::Sign,
+        });
+        assert_eq!(failure.code, ErrorCode::Module);
+        assert_eq!(failure.function.as_deref(), Some("C_Sign"));
+        assert_eq!(failure.ckr.as_deref(), Some("CKR_DEVICE_ERROR"));
+        assert!(failure.message.contains("C_Sign returned CKR_DEVICE_ERROR"));
+    }
+}

@@ -1,0 +1,180 @@
+//! `tedge-p11-server`: starts in the order that operators rely on, then waits for signals.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use p11_server::Engine;
+use p11_server::config::{Args, Config};
+use p11_server::net::{Limits, Server, Socket};
+use sd_notify::NotifyState;
+use tracing::{error, info, warn};
+
+/// How long running requests may take to end after SIGTERM.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How often we look whether an operation is overdue.
+const TICK: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_max_level(args.log_level())
+        .init();
+    info!("Starting tedge-p11-server {}", env!("CARGO_PKG_VERSION"));
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
+    let inherited = Socket::inherited()?;
+    let config = Config::gather(args, inherited.is_some())?;
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    info!(cryptoki_config = ?config.cryptoki, "Using cryptoki configuration");
+
+    // Modules start threads of their own, which must not take these signals.
+    let signals = block_signals()?;
+    let socket = match inherited {
+        Some(socket) => socket,
+        None => Socket::bind(&config.socket_path)?,
+    };
+    info!(listener = ?socket.path(), "Server listening");
+
+    let engine = Engine::load(&config.cryptoki.module_path, config.cryptoki.settings()?)?;
+    let engine = Arc::new(engine);
+    if let Err(error) = engine.start() {
+        warn!("listening all the same: {error}");
+    }
+    let server = Server::new(socket, engine.clone(), Limits::default());
+    let result = serve(args, &signals, &server, &engine);
+    notify(NotifyState::Stopping);
+    let left = server.drain(GRACE);
+    if left > 0 {
+        warn!("{left} requests did not end in time");
+    }
+    engine.shut_down();
+    server.remove_socket();
+    result
+}
+
+/// Serves until a signal says to stop.
+fn serve(
+    args: &Args,
+    signals: &SignalFd,
+    server: &Arc<Server>,
+    engine: &Engine,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let (stop, stopped) = UnixStream::pair()?;
+    let accepting = {
+        let server = server.clone();
+        thread::Builder::new()
+            .name("accept".into())
+            .spawn(move || server.accept(&stopped))?
+    };
+    notify(NotifyState::Ready);
+    let mut watchdog = Watchdog::new();
+    loop {
+        let mut ready = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut ready, PollTimeout::try_from(TICK)?) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => drop(other?),
+        }
+        match signals.read_signal()?.map(|signal| signal.ssi_signo as i32) {
+            Some(number) if number == Signal::SIGHUP as i32 => reconfigure(args, server, engine),
+            Some(_) => break,
+            None => {}
+        }
+        server.close_overdue();
+        if accepting.is_finished() {
+            return Err(match accepting.join() {
+                Ok(Err(error)) => format!("accepting connections failed: {error}").into(),
+                _ => "accepting connections ended unexpectedly".into(),
+            });
+        }
+        watchdog.tick(server, engine)?;
+    }
+    info!("stopping");
+    drop(stop);
+    let _ = accepting.join();
+    Ok(())
+}
+
+/// SIGHUP: takes over what can change while we run. A bad configuration changes nothing.
+fn reconfigure(args: &Args, server: &Server, engine: &Engine) {
+    let new = Config::gather(args, server.is_inherited());
+    match new.and_then(|config| Ok((config.cryptoki.settings()?, config))) {
+        Ok((settings, config)) => {
+            for warning in &config.warnings {
+                warn!("{warning}");
+            }
+            info!(cryptoki_config = ?config.cryptoki, "Using cryptoki configuration");
+            engine.reconfigure(settings);
+        }
+        Err(error) => error!("the configuration is left as it was: {error}"),
+    }
+}
+
+/// Tells systemd that we are alive, as long as we are of use (sd_watchdog_enabled(3)).
+struct Watchdog {
+    interval: Option<Duration>,
+    last: Instant,
+    beats: u64,
+}
+
+impl Watchdog {
+    fn new() -> Watchdog {
+        Watchdog {
+            interval: sd_notify::watchdog_enabled().map(|timeout| timeout / 3),
+            last: Instant::now(),
+            beats: 0,
+        }
+    }
+
+    /// Unsupervised, a stuck token ends the process; supervised, silence does.
+    fn tick(&mut self, server: &Server, engine: &Engine) -> Result<(), String> {
+        let stuck = engine.stuck();
+        match (&stuck, self.interval) {
+            (Some(token), None) => {
+                return Err(format!("no PKCS#11 call returns on {token}; giving up"));
+            }
+            (None, Some(interval)) if self.last.elapsed() >= interval => {
+                self.last = Instant::now();
+                let beats = server.beats();
+                if beats != self.beats {
+                    self.beats = beats;
+                    notify(NotifyState::Watchdog);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn block_signals() -> nix::Result<SignalFd> {
+    let set = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
+    set.thread_block()?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+}
+
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        warn!("cannot notify the service manager: {error}");
+    }
+}

@@ -1,0 +1,164 @@
+//! The accept loop: every connection gets a place and a thread of its own.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tracing::{debug, error, warn};
+
+use super::exchange::{self, PATIENCE};
+use super::listen::Socket;
+use super::peer::Peer;
+use super::places::{Limits, Places};
+use super::watch::Connection;
+use crate::service::Service;
+
+/// Connections that may wait for a place at the same time.
+const MOST_WAITING: usize = 64;
+
+/// The pause after the system could not give us another connection.
+const SHORTAGE: Duration = Duration::from_millis(100);
+
+/// The accept loop looks up this often, so that it can be seen to move.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// A socket that is served.
+pub struct Server {
+    socket: Socket,
+    service: Arc<dyn Service>,
+    places: Places,
+    waiting: AtomicUsize,
+    beats: AtomicU64,
+}
+
+impl Server {
+    /// A server that does not accept yet.
+    pub fn new(socket: Socket, service: Arc<dyn Service>, limits: Limits) -> Arc<Server> {
+        Arc::new(Server {
+            socket,
+            service,
+            places: Places::new(limits),
+            waiting: AtomicUsize::new(0),
+            beats: AtomicU64::new(0),
+        })
+    }
+
+    /// Accepts until `stop` becomes readable.
+    ///
+    /// # Errors
+    /// What makes it impossible to go on.
+    pub fn accept(self: &Arc<Self>, stop: &UnixStream) -> io::Result<()> {
+        let listener = self.socket.listener();
+        listener.set_nonblocking(true)?;
+        let timeout = PollTimeout::try_from(HEARTBEAT).unwrap_or(PollTimeout::NONE);
+        loop {
+            self.beats.fetch_add(1, Ordering::Relaxed);
+            let mut ready =
+                [listener.as_fd(), stop.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+            match poll(&mut ready, timeout) {
+                Err(nix::errno::Errno::EINTR) => continue,
+                other => other?,
+            };
+            let [at_socket, at_stop] = ready.map(|fd| fd.any().unwrap_or(false));
+            if at_stop {
+                return Ok(());
+            }
+            if at_socket {
+                match listener.accept() {
+                    Ok((stream, _)) => self.welcome(stream),
+                    Err(error) => self.forgive(error)?,
+                }
+            }
+        }
+    }
+
+    /// A number that goes up while the accept loop moves.
+    pub fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Relaxed)
+    }
+
+    /// How many connections are served.
+    pub fn connections(&self) -> usize {
+        self.places.count()
+    }
+
+    /// Answers for the operations that are overdue.
+    pub fn close_overdue(&self) {
+        self.places.close_overdue();
+    }
+
+    /// After accepting has stopped: closes what is idle and gives running requests some time.
+    pub fn drain(&self, grace: Duration) -> usize {
+        self.places.drain(grace)
+    }
+
+    /// Whether the socket was passed by the service manager.
+    pub fn is_inherited(&self) -> bool {
+        self.socket.is_inherited()
+    }
+
+    /// Removes the socket from the file system, if we made it.
+    pub fn remove_socket(&self) {
+        self.socket.remove();
+    }
+
+    fn welcome(self: &Arc<Self>, stream: UnixStream) {
+        let connection = match Peer::of(&stream).and_then(|peer| {
+            stream.set_nonblocking(false)?;
+            Ok(Connection::new(stream, peer))
+        }) {
+            Ok(connection) => Arc::new(connection),
+            Err(error) => return debug!("a connection was gone at once: {error}"),
+        };
+        if self.waiting.load(Ordering::Relaxed) >= MOST_WAITING {
+            return refuse(&connection);
+        }
+        let server = self.clone();
+        let thread = thread::Builder::new().name("connection".into());
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = thread.spawn(move || server.attend(&connection)) {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            warn!("no thread for a connection, which is closed: {error}");
+        }
+    }
+
+    /// The life of a connection's thread. A panic in it ends the connection and frees its place.
+    fn attend(&self, connection: &Arc<Connection>) {
+        let place = self.places.take(connection);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        let Some(_place) = place else {
+            return refuse(connection);
+        };
+        if let Err(error) = exchange::serve(connection, self.service.as_ref(), PATIENCE) {
+            debug!(peer = %connection.peer, "a connection ended: {error}");
+        }
+    }
+
+    /// Errors of accept(2) that concern one connection, or pass.
+    fn forgive(&self, error: io::Error) -> io::Result<()> {
+        use nix::errno::Errno;
+        let errno = error.raw_os_error().map(Errno::from_raw);
+        match errno {
+            Some(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => Ok(()),
+            Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
+                error!("cannot accept a connection now: {error}");
+                thread::sleep(SHORTAGE);
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
+}
+
+fn refuse(connection: &Connection) {
+    warn!(peer = %connection.peer, "all places are at work; a connection is refused");
+    exchange::refuse(
+        connection,
+        "all connections of the server are at work; try again",
+    );
+}

@@ -1,0 +1,316 @@
+//! PINs enter, logins leave, and no token is ever locked: the guard stands before every `C_Login`.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use cryptoki::context::Function;
+use cryptoki::error::{Error as Cryptoki, RvError};
+use cryptoki::session::{Session, UserType};
+use cryptoki::slot::TokenInfo;
+use cryptoki::types::AuthPin;
+use p11_proto::Pin;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tracing::{info, warn};
+
+use super::lock;
+use super::module::Call;
+use super::session::{Era, Token};
+use super::slots::TokenId;
+use crate::error::Error;
+
+/// Refused logins that a token may see from us until one succeeds.
+const MOST_REFUSED: usize = 2;
+
+/// Whether the process is logged in to a token, which PKCS#11 shares among all its sessions
+/// (section 5.6.8).
+pub enum Login {
+    /// It is not, as far as we know.
+    Out,
+    /// Since this era, with this PIN; `None` for a PIN pad.
+    In(Era, Option<Pin>),
+}
+
+/// Remembers the PINs that tokens have refused, in memory and as keyed digests.
+pub struct Guard {
+    key: [u8; 32],
+    tokens: Mutex<HashMap<TokenId, Record>>,
+}
+
+#[derive(Default)]
+struct Record {
+    refused: Vec<[u8; 32]>,
+    /// Refusals of the user's and the security officer's logins since one of that kind succeeded.
+    user: usize,
+    so: usize,
+}
+
+/// Whose PIN it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The normal user's.
+    User,
+    /// The security officer's.
+    #[expect(
+        dead_code,
+        reason = "until tokens are initialised and PINs changed through us"
+    )]
+    So,
+}
+
+impl Guard {
+    /// A guard that has seen nothing yet.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] where the system gives no random bytes.
+    pub fn new() -> Result<Guard, Error> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key)
+            .map_err(|error| Error::Internal(format!("no random bytes: {error}")))?;
+        Ok(Guard {
+            key,
+            tokens: Mutex::default(),
+        })
+    }
+
+    /// The operator has changed something: every PIN may be tried again.
+    pub fn forget_all(&self) {
+        lock(&self.tokens).clear();
+    }
+
+    /// Makes sure that a token may be shown its user's PIN, then logs the process in.
+    ///
+    /// A token that is logged in is not asked again: the PIN must be the one that logged in.
+    ///
+    /// # Errors
+    /// The PIN errors of [`Error`], each with what to do, or what `C_Login` said.
+    pub fn log_in(&self, call: &Call<'_>, token: &Token, pin: Option<&Pin>) -> Result<(), Error> {
+        if !token.info().login_required() {
+            return Ok(());
+        }
+        let mut login = lock(&token.login);
+        if let Login::In(era, with) = &*login
+            && *era == token.era(call)
+        {
+            return match (with, pin) {
+                (None, _) => Ok(()),
+                (Some(with), Some(pin)) if same(with, pin) => Ok(()),
+                (Some(_), _) => Err(Error::PinIncorrect(format!(
+                    "The specified PIN is incorrect: the token {} is logged in with another one",
+                    token.name()
+                ))),
+            };
+        }
+        call.about(token.name());
+        token.keep(call)?;
+        let era = token.era(call);
+        let lease = token.lend(call)?;
+        let by_pin_pad = self.attempt(call, token, &lease, UserType::User, Role::User, pin)?;
+        lease.finish();
+        info!("logged in to the token {}", token.name());
+        *login = Login::In(era, pin.cloned().filter(|_| !by_pin_pad));
+        Ok(())
+    }
+
+    /// The login for one signature, between `C_SignInit` and `C_Sign`, that a key with
+    /// `CKA_ALWAYS_AUTHENTICATE` wants.
+    ///
+    /// # Errors
+    /// As [`Guard::log_in`].
+    pub fn log_in_for_signature(
+        &self,
+        call: &Call<'_>,
+        token: &Token,
+        session: &Session,
+        pin: Option<&Pin>,
+    ) -> Result<(), Error> {
+        self.attempt(
+            call,
+            token,
+            session,
+            UserType::ContextSpecific,
+            Role::User,
+            pin,
+        )
+        .map(drop)
+    }
+
+    /// One `C_Login`, if the guard lets it pass. Answers whether the PIN came from a PIN pad.
+    fn attempt(
+        &self,
+        call: &Call<'_>,
+        token: &Token,
+        session: &Session,
+        user: UserType,
+        role: Role,
+        pin: Option<&Pin>,
+    ) -> Result<bool, Error> {
+        // The flags of this moment: another program may have used up tries.
+        let info = call.pkcs11().get_token_info(token.slot())?;
+        refuse_by_flags(&info, token, role)?;
+        if info.protected_authentication_path() {
+            session.login(user, None)?;
+            return Ok(true);
+        }
+        let pin = pin.ok_or_else(|| Error::PinRequired {
+            token: token.name().into(),
+        })?;
+        self.admit(token, role, pin)?;
+        let auth = AuthPin::new(pin.expose().into());
+        let mut answer = session.login(user, Some(&auth));
+        if let Err(Cryptoki::Pkcs11(RvError::UserAlreadyLoggedIn, _)) = answer {
+            // Somebody in this process logged in behind our back, so the PIN was not checked.
+            session.logout()?;
+            answer = session.login(user, Some(&auth));
+        }
+        match answer {
+            Ok(()) => {
+                self.succeeded(token.id(), role);
+                Ok(false)
+            }
+            Err(Cryptoki::Pkcs11(rv, Function::Login)) if means_refused(rv) => {
+                self.refused(token.id(), role, pin);
+                let after = call.pkcs11().get_token_info(token.slot()).unwrap_or(info);
+                let error = Error::PinIncorrect(format!(
+                    "The specified PIN is incorrect: the token {} refused it ({}). {} \
+                     It will not be sent to the token again; set the right one \
+                     (--pin, device.cryptoki.pin or the request's) and send SIGHUP or restart",
+                    token.name(),
+                    crate::error::ckr_name(rv),
+                    remaining(&after, role),
+                ));
+                warn!("{error}");
+                Err(error)
+            }
+            Err(Cryptoki::Pkcs11(RvError::PinLocked, _)) => Err(locked(token, role)),
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    fn admit(&self, token: &Token, role: Role, pin: &Pin) -> Result<(), Error> {
+        let digest = self.digest(token.id(), role, pin);
+        let tokens = lock(&self.tokens);
+        let Some(record) = tokens.get(token.id()) else {
+            return Ok(());
+        };
+        if record.refused.contains(&digest) {
+            return Err(Error::PinIncorrect(format!(
+                "The specified PIN is incorrect: the token {} has refused it before, so it was not \
+                 sent again; set the right one and send SIGHUP or restart",
+                token.name()
+            )));
+        }
+        if record.count(role) >= MOST_REFUSED {
+            return Err(Error::PinGuarded(format!(
+                "the token {} has refused {MOST_REFUSED} PINs, so no other is tried; \
+                 set the right one and send SIGHUP or restart",
+                token.name()
+            )));
+        }
+        Ok(())
+    }
+
+    fn refused(&self, token: &TokenId, role: Role, pin: &Pin) {
+        let digest = self.digest(token, role, pin);
+        let mut tokens = lock(&self.tokens);
+        let record = tokens.entry(token.clone()).or_default();
+        record.refused.push(digest);
+        *record.count_mut(role) += 1;
+    }
+
+    fn succeeded(&self, token: &TokenId, role: Role) {
+        if let Some(record) = lock(&self.tokens).get_mut(token) {
+            *record.count_mut(role) = 0;
+        }
+    }
+
+    fn digest(&self, token: &TokenId, role: Role, pin: &Pin) -> [u8; 32] {
+        Sha256::new()
+            .chain_update(self.key)
+            .chain_update(format!("{token:?}/{role:?}/"))
+            .chain_update(pin.expose())
+            .finalize()
+            .into()
+    }
+}
+
+impl Record {
+    fn count(&self, role: Role) -> usize {
+        match role {
+            Role::User => self.user,
+            Role::So => self.so,
+        }
+    }
+
+    fn count_mut(&mut self, role: Role) -> &mut usize {
+        match role {
+            Role::User => &mut self.user,
+            Role::So => &mut self.so,
+        }
+    }
+}
+
+/// Compares in a time that tells nothing but the length.
+fn same(a: &Pin, b: &Pin) -> bool {
+    a.expose().as_bytes().ct_eq(b.expose().as_bytes()).into()
+}
+
+/// The answers that say that the PIN is wrong. Every other failure says nothing about the PIN.
+fn means_refused(rv: RvError) -> bool {
+    matches!(
+        rv,
+        RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange
+    )
+}
+
+/// No PIN is sent to a token that is locked, or that has one try left.
+fn refuse_by_flags(info: &TokenInfo, token: &Token, role: Role) -> Result<(), Error> {
+    let (is_locked, final_try) = match role {
+        Role::User => (info.user_pin_locked(), info.user_pin_final_try()),
+        Role::So => (info.so_pin_locked(), info.so_pin_final_try()),
+    };
+    if is_locked {
+        return Err(locked(token, role));
+    }
+    if final_try {
+        return Err(Error::PinGuarded(format!(
+            "the token {} has one PIN try left, so none is sent; log in once by hand with the \
+             token's own tool, for example pkcs11-tool --login --list-objects",
+            token.name()
+        )));
+    }
+    Ok(())
+}
+
+fn locked(token: &Token, role: Role) -> Error {
+    let remedy = match role {
+        Role::User => "unlock it with the security officer's PIN, by the token's own tool",
+        Role::So => "the security officer's PIN is lost; the token must be initialised anew",
+    };
+    Error::PinLocked(format!(
+        "the PIN of the token {} is locked: {remedy}",
+        token.name()
+    ))
+}
+
+/// What the token's flags (PKCS#11 section 3.2, `CK_TOKEN_INFO`) say of the tries that are left.
+fn remaining(info: &TokenInfo, role: Role) -> &'static str {
+    let (is_locked, final_try, low) = match role {
+        Role::User => (
+            info.user_pin_locked(),
+            info.user_pin_final_try(),
+            info.user_pin_count_low(),
+        ),
+        Role::So => (
+            info.so_pin_locked(),
+            info.so_pin_final_try(),
+            info.so_pin_count_low(),
+        ),
+    };
+    match (is_locked, final_try, low) {
+        (true, ..) => "The token is locked now.",
+        (_, true, _) => "One try is left, which we do not use.",
+        (.., true) => "At least one try was used up.",
+        _ => "The token does not say how many tries are left.",
+    }
+}

@@ -1,0 +1,325 @@
+//! The loaded module and the gate before it: every call enters here, and a reload waits for all to leave.
+//!
+//! `C_Initialize` starts an *epoch*. Sessions and handles belong to the epoch in which they were
+//! made and are used and closed only in it, since a later one hands out the same numbers again.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Function, Pkcs11};
+use cryptoki::error::{Error as Cryptoki, RvError};
+use tracing::{info, warn};
+
+use super::activity::Activity;
+use super::lock;
+use super::raw::Raw;
+use crate::error::Error;
+
+/// The first pause after a failed or repeated `C_Initialize`; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// After this long without a reload the next one is the first again.
+const QUIET: Duration = Duration::from_secs(20);
+/// How long a reload waits for running calls to return; none starts under a call that is older.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// One PKCS#11 module, loaded once and initialised as often as it needs.
+pub struct Module {
+    pkcs11: Pkcs11,
+    raw: Raw,
+    gate: Mutex<Gate>,
+    changed: Condvar,
+    /// Held during every call of a module that cannot be called from several threads.
+    one_at_a_time: Mutex<()>,
+}
+
+/// Who is inside, and whether anybody may enter.
+struct Gate {
+    state: State,
+    epoch: u64,
+    activity: Activity,
+    reloading: bool,
+    pause: Duration,
+    /// The earliest time of the next `C_Initialize`.
+    not_before: Instant,
+    /// The time of the last one.
+    initialized: Instant,
+}
+
+#[derive(Clone)]
+enum State {
+    /// Not initialised, and why.
+    Down(String),
+    Up {
+        /// Whether the module was initialised by us, so that we may finalise it.
+        ours: bool,
+        /// `CKR_CANT_LOCK`: it must be called from one thread at a time.
+        serial: bool,
+    },
+}
+
+/// The right to call the module, in one epoch, until it is dropped.
+pub struct Call<'m> {
+    module: &'m Module,
+    epoch: u64,
+    number: u64,
+    _alone: Option<MutexGuard<'m, ()>>,
+}
+
+impl Module {
+    /// Loads the library; it is initialised by the first [`Module::enter`].
+    ///
+    /// # Errors
+    /// [`Error::Load`] where the file is missing, is no library or no PKCS#11 module.
+    pub fn load(path: &Path) -> Result<Module, Error> {
+        let unusable = |error: Cryptoki| Error::Load {
+            path: PathBuf::from(path),
+            cause: cause(&error),
+        };
+        Ok(Module {
+            pkcs11: Pkcs11::new(path).map_err(unusable)?,
+            raw: Raw::load(path).map_err(unusable)?,
+            gate: Mutex::new(Gate {
+                state: State::Down("it was not initialised yet".into()),
+                epoch: 0,
+                activity: Activity::default(),
+                reloading: false,
+                pause: FIRST_PAUSE,
+                not_before: Instant::now(),
+                initialized: Instant::now(),
+            }),
+            changed: Condvar::new(),
+            one_at_a_time: Mutex::new(()),
+        })
+    }
+
+    /// Waits until no reload is under way, initialises the module if it is down and due, and enters
+    /// for calls that should take no longer than `deadline` together.
+    ///
+    /// # Errors
+    /// [`Error::ModuleUnavailable`] with the time of the next try.
+    pub fn enter(&self, deadline: Duration) -> Result<Call<'_>, Error> {
+        let mut gate = self.wait_for_reload();
+        if let State::Down(cause) = &gate.state {
+            let wait = gate.not_before.saturating_duration_since(Instant::now());
+            if !wait.is_zero() {
+                return Err(unavailable(cause, wait));
+            }
+            gate = self.initialize(gate, false)?;
+        }
+        let serial = matches!(gate.state, State::Up { serial: true, .. });
+        let number = gate.activity.begin(deadline);
+        let epoch = gate.epoch;
+        drop(gate);
+        // The place in the gate is taken before the wait for the other caller, so the call is made
+        // first: dropped, it gives the place back.
+        let mut call = Call {
+            module: self,
+            epoch,
+            number,
+            _alone: None,
+        };
+        if serial {
+            call._alone = Some(lock(&self.one_at_a_time));
+        }
+        Ok(call)
+    }
+
+    /// `C_Finalize` and `C_Initialize` with nothing else in flight, unless that has happened since
+    /// `seen`, an epoch in which something was found broken.
+    ///
+    /// # Errors
+    /// [`Error::ModuleUnavailable`] when it is too early for another one or the module did not come
+    /// back, [`Error::Busy`] when a running call did not return.
+    pub fn reload(&self, seen: u64, why: &str) -> Result<(), Error> {
+        let gate = self.wait_for_reload();
+        if gate.epoch != seen {
+            return Ok(());
+        }
+        let wait = gate.not_before.saturating_duration_since(Instant::now());
+        if !wait.is_zero() {
+            return Err(unavailable(why, wait));
+        }
+        warn!("reloading the PKCS#11 module: {why}");
+        self.initialize(gate, true).map(drop)
+    }
+
+    /// How long ago the module was last initialised.
+    pub fn age(&self) -> Duration {
+        lock(&self.gate).initialized.elapsed()
+    }
+
+    /// Why the module is down and when it is tried again, `None` while it is up.
+    pub fn trouble(&self) -> Option<String> {
+        let gate = lock(&self.gate);
+        match &gate.state {
+            State::Down(cause) => {
+                let wait = gate.not_before.saturating_duration_since(Instant::now());
+                Some(unavailable(cause, wait).to_string())
+            }
+            State::Up { .. } => None,
+        }
+    }
+
+    /// What is stuck: a token of which no call has returned for two deadlines.
+    pub fn stuck(&self) -> Option<String> {
+        let gate = lock(&self.gate);
+        let about = gate.activity.stuck()?;
+        Some(about.clone().unwrap_or_else(|| "the module itself".into()))
+    }
+
+    /// `C_Finalize`, if the module is ours and no call is stuck in it. Nothing can enter afterwards.
+    pub fn shut_down(&self) {
+        let mut gate = self.wait_for_reload();
+        gate.reloading = true;
+        let gate = self.drain(gate);
+        if !gate.activity.is_quiet() {
+            warn!("a PKCS#11 call has not returned, so the module is left as it is");
+        } else if matches!(gate.state, State::Up { ours: true, .. }) {
+            self.finalize();
+        }
+    }
+
+    /// (Re-)initialises with the gate closed. Afterwards the state says how it went.
+    fn initialize<'m>(
+        &'m self,
+        mut gate: MutexGuard<'m, Gate>,
+        reload: bool,
+    ) -> Result<MutexGuard<'m, Gate>, Error> {
+        if !gate.activity.has_older_than(DRAIN) {
+            gate.reloading = true;
+            gate = self.drain(gate);
+        }
+        if !gate.activity.is_quiet() {
+            gate.reloading = false;
+            self.changed.notify_all();
+            return Err(Error::Busy(
+                "the module needs a reload, which has to wait for a PKCS#11 call that does not return"
+                    .into(),
+            ));
+        }
+        if gate.not_before + QUIET < Instant::now() {
+            gate.pause = FIRST_PAUSE;
+        }
+        let before = gate.state.clone();
+        drop(gate);
+        if reload && matches!(before, State::Up { ours: true, .. }) {
+            self.finalize();
+        }
+        let state = self.c_initialize();
+        let mut gate = lock(&self.gate);
+        gate.epoch += 1;
+        gate.initialized = Instant::now();
+        // The very first success costs no pause: a reload may follow it at once.
+        if reload || matches!(state, State::Down(_)) {
+            gate.not_before = Instant::now() + gate.pause;
+            gate.pause = (gate.pause * 2).min(LONGEST_PAUSE);
+        }
+        gate.state = state;
+        gate.reloading = false;
+        self.changed.notify_all();
+        match &gate.state {
+            State::Down(cause) => {
+                let error = unavailable(cause, gate.pause / 2);
+                warn!("{error}");
+                Err(error)
+            }
+            State::Up { .. } => Ok(gate),
+        }
+    }
+
+    fn c_initialize(&self) -> State {
+        let flags = |flags| self.pkcs11.initialize(CInitializeArgs::new(flags));
+        let (result, serial) = match flags(CInitializeFlags::OS_LOCKING_OK) {
+            Err(Cryptoki::Pkcs11(RvError::CantLock, Function::Initialize)) => {
+                (flags(CInitializeFlags::empty()), true)
+            }
+            other => (other, false),
+        };
+        let ours = match result {
+            Ok(()) => true,
+            // In-process use: another part of the program was first, and finalises it.
+            Err(Cryptoki::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => false,
+            Err(error) => return State::Down(cause(&error)),
+        };
+        if serial {
+            info!("the PKCS#11 module cannot lock, so it is called from one thread at a time");
+        }
+        State::Up { ours, serial }
+    }
+
+    fn finalize(&self) {
+        if let Err(error) = self.pkcs11.clone().finalize() {
+            info!("finalising the PKCS#11 module: {}", cause(&error));
+        }
+    }
+
+    fn wait_for_reload(&self) -> MutexGuard<'_, Gate> {
+        self.changed
+            .wait_while(lock(&self.gate), |gate| gate.reloading)
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn drain<'m>(&'m self, gate: MutexGuard<'m, Gate>) -> MutexGuard<'m, Gate> {
+        self.changed
+            .wait_timeout_while(gate, DRAIN, |gate| !gate.activity.is_quiet())
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .0
+    }
+}
+
+impl Call<'_> {
+    /// cryptoki's view of the module.
+    pub fn pkcs11(&self) -> &Pkcs11 {
+        &self.module.pkcs11
+    }
+
+    /// The two functions that sign.
+    pub fn raw(&self) -> &Raw {
+        &self.module.raw
+    }
+
+    /// The epoch that lasts as long as this call.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// From now on the call is about this token.
+    pub fn about(&self, token: &str) {
+        lock(&self.module.gate).activity.about(self.number, token);
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        let mut gate = lock(&self.module.gate);
+        gate.activity.end(self.number);
+        if gate.reloading && gate.activity.is_quiet() {
+            self.module.changed.notify_all();
+        }
+    }
+}
+
+fn unavailable(cause: &str, retry_in: Duration) -> Error {
+    Error::ModuleUnavailable {
+        cause: cause.into(),
+        retry_in,
+    }
+}
+
+/// cryptoki's text, with the names of the standard where it is the module's own return value.
+fn cause(error: &Cryptoki) -> String {
+    match error {
+        Cryptoki::Pkcs11(rv, function) => format!(
+            "{} returned {}",
+            crate::error::function_name(*function),
+            crate::error::ckr_name(*rv)
+        ),
+        Cryptoki::LibraryLoading(error) => error.to_string(),
+        Cryptoki::MissingSymbol(symbol) => {
+            format!("it has no symbol {symbol}, so it is no PKCS#11 module")
+        }
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,226 @@
+//! Objects on a token enter as handles and leave as facts: attributes by kind, never by position.
+
+use cryptoki::error::{Error as Cryptoki, RvError};
+use cryptoki::mechanism::MechanismType;
+use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
+use cryptoki::session::Session;
+use p11_proto::spki::PublicKey;
+use tracing::debug;
+
+use super::encode;
+use crate::error::Error;
+
+/// One object, as far as it lets itself be read.
+#[derive(Clone, Debug)]
+pub struct Object {
+    pub handle: ObjectHandle,
+    pub label: String,
+    pub id: Vec<u8>,
+    attributes: Vec<Attribute>,
+}
+
+/// What is read of a private key.
+const PRIVATE: [AttributeType; 13] = [
+    AttributeType::Label,
+    AttributeType::Id,
+    AttributeType::KeyType,
+    AttributeType::Sign,
+    AttributeType::AlwaysAuthenticate,
+    AttributeType::Extractable,
+    AttributeType::Sensitive,
+    AttributeType::AllowedMechanisms,
+    AttributeType::Modulus,
+    AttributeType::PublicExponent,
+    AttributeType::EcParams,
+    AttributeType::EcPoint,
+    AttributeType::PublicKeyInfo,
+];
+
+/// What is read of a public key.
+const PUBLIC: [AttributeType; 8] = [
+    AttributeType::Label,
+    AttributeType::Id,
+    AttributeType::KeyType,
+    AttributeType::Modulus,
+    AttributeType::PublicExponent,
+    AttributeType::EcParams,
+    AttributeType::EcPoint,
+    AttributeType::PublicKeyInfo,
+];
+
+/// What is read of a certificate.
+const CERTIFICATE: [AttributeType; 3] = [
+    AttributeType::Label,
+    AttributeType::Id,
+    AttributeType::Value,
+];
+
+impl Object {
+    /// Finds the objects of a class that have this label and this id, where given.
+    ///
+    /// # Errors
+    /// What the module said. An object that cannot be read at all is left out.
+    pub fn find(
+        session: &Session,
+        class: ObjectClass,
+        label: Option<&str>,
+        id: Option<&[u8]>,
+    ) -> Result<Vec<Object>, Error> {
+        let mut template = vec![Attribute::Token(true), Attribute::Class(class)];
+        template.extend(label.map(|label| Attribute::Label(label.into())));
+        template.extend(id.map(|id| Attribute::Id(id.into())));
+        let wanted: &[AttributeType] = match class {
+            ObjectClass::PRIVATE_KEY => &PRIVATE,
+            ObjectClass::PUBLIC_KEY => &PUBLIC,
+            _ => &CERTIFICATE,
+        };
+        let mut objects = Vec::new();
+        for handle in session.find_objects(&template)? {
+            match Object::read(session, handle, wanted) {
+                Ok(object) => objects.push(object),
+                Err(error) if concerns_one_object(&error) => {
+                    debug!("leaving out an object that cannot be read: {error}");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(objects)
+    }
+
+    /// Reads a private key again.
+    ///
+    /// # Errors
+    /// What the module said.
+    pub fn reread(session: &Session, handle: ObjectHandle) -> Result<Object, Error> {
+        Object::read(session, handle, &PRIVATE)
+    }
+
+    fn read(
+        session: &Session,
+        handle: ObjectHandle,
+        wanted: &[AttributeType],
+    ) -> Result<Object, Error> {
+        let attributes = attributes(session, handle, wanted)?;
+        let bytes = |pick: fn(&Attribute) -> Option<&Vec<u8>>| attributes.iter().find_map(pick);
+        let label = bytes(|a| match a {
+            Attribute::Label(bytes) => Some(bytes),
+            _ => None,
+        });
+        let id = bytes(|a| match a {
+            Attribute::Id(bytes) => Some(bytes),
+            _ => None,
+        });
+        Ok(Object {
+            handle,
+            label: label
+                .map(|label| String::from_utf8_lossy(label).into_owned())
+                .unwrap_or_default(),
+            id: id.cloned().unwrap_or_default(),
+            attributes,
+        })
+    }
+
+    /// The public key that the object itself tells.
+    ///
+    /// # Errors
+    /// As [`encode::public_key`].
+    pub fn public_key(&self) -> Result<Option<PublicKey>, Error> {
+        let certificate = self
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                Attribute::Value(der) => Some(der),
+                _ => None,
+            });
+        match certificate {
+            Some(der) => PublicKey::of_certificate(der)
+                .map(Some)
+                .map_err(|error| Error::NotSupported(error.to_string())),
+            None => encode::public_key(&self.attributes),
+        }
+    }
+
+    /// `CKA_SIGN`; a module that does not tell is believed to sign.
+    pub fn can_sign(&self) -> bool {
+        !self.attributes.contains(&Attribute::Sign(false))
+    }
+
+    /// `CKA_ALWAYS_AUTHENTICATE`
+    pub fn always_authenticate(&self) -> bool {
+        self.attributes
+            .contains(&Attribute::AlwaysAuthenticate(true))
+    }
+
+    /// `CKA_ALLOWED_MECHANISMS`; empty means all.
+    pub fn allowed_mechanisms(&self) -> Vec<MechanismType> {
+        let allowed = self
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                Attribute::AllowedMechanisms(allowed) => Some(allowed.clone()),
+                _ => None,
+            });
+        allowed.unwrap_or_default()
+    }
+}
+
+/// Reads what can be read. When one attribute fails the whole call, each is asked for alone.
+fn attributes(
+    session: &Session,
+    handle: ObjectHandle,
+    wanted: &[AttributeType],
+) -> Result<Vec<Attribute>, Error> {
+    let first = match session.get_attributes(handle, wanted) {
+        Ok(all) => return Ok(all),
+        Err(error) if concerns_attributes(&error) => error,
+        Err(error) => return Err(error.into()),
+    };
+    let mut readable = Vec::new();
+    for one in wanted {
+        match session.get_attributes(handle, &[*one]) {
+            Ok(found) => readable.extend(found),
+            Err(error) if concerns_attributes(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if readable.is_empty() {
+        return Err(first.into());
+    }
+    Ok(readable)
+}
+
+/// Whether another attribute of the same object may still be readable.
+fn concerns_attributes(error: &Cryptoki) -> bool {
+    match error {
+        Cryptoki::Pkcs11(rv, _) => matches!(
+            rv,
+            RvError::AttributeSensitive
+                | RvError::AttributeTypeInvalid
+                | RvError::AttributeValueInvalid
+                | RvError::ArgumentsBad
+                | RvError::BufferTooSmall
+                | RvError::FunctionFailed
+                | RvError::FunctionNotSupported
+                | RvError::GeneralError
+                | RvError::VendorDefined(_)
+        ),
+        // cryptoki could not make sense of a value, of an unknown mechanism for example.
+        _ => true,
+    }
+}
+
+/// Whether other objects may still be readable.
+fn concerns_one_object(error: &Error) -> bool {
+    match error {
+        Error::Module { rv, .. } => matches!(
+            rv,
+            RvError::AttributeSensitive
+                | RvError::AttributeTypeInvalid
+                | RvError::AttributeValueInvalid
+                | RvError::ArgumentsBad
+                | RvError::FunctionFailed
+                | RvError::ObjectHandleInvalid
+        ),
+        _ => true,
+    }
+}

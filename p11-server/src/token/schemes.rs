@@ -1,0 +1,260 @@
+//! A key and its token enter, the TLS schemes they can sign leave, each with the way to do it.
+
+use cryptoki::context::Pkcs11;
+use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
+use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsPssParams};
+use cryptoki::mechanism::{Mechanism, MechanismInfo, MechanismType};
+use cryptoki::slot::Slot;
+use p11_proto::Scheme;
+use p11_proto::spki::{Curve, Kind};
+
+use super::encode::Hash;
+use crate::error::Error;
+
+/// The mechanisms of a token that we could sign with, with their limits.
+#[derive(Debug, Default)]
+pub struct Mechanisms(Vec<(MechanismType, Limits)>);
+
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    min: usize,
+    max: usize,
+}
+
+impl Mechanisms {
+    /// Asks the token (PKCS#11 section 5.5, `C_GetMechanismList`).
+    ///
+    /// # Errors
+    /// What the module said to the list; a mechanism that tells nothing of itself is left out.
+    pub fn read(module: &Pkcs11, slot: Slot) -> Result<Mechanisms, Error> {
+        let sign = |how: &MechanismType| {
+            let info: MechanismInfo = module.get_mechanism_info(slot, *how).ok()?;
+            info.sign().then_some(Limits {
+                min: info.min_key_size(),
+                max: info.max_key_size(),
+            })
+        };
+        let listed = module.get_mechanism_list(slot)?;
+        let usable = listed.into_iter().filter(|how| SIGNING.contains(how));
+        Ok(Mechanisms(
+            usable.filter_map(|how| Some((how, sign(&how)?))).collect(),
+        ))
+    }
+
+    fn has(&self, how: MechanismType, bits: u32) -> bool {
+        let bits = bits as usize;
+        self.0.iter().any(|(known, limits)| {
+            // Modules that set no limit say 0.
+            *known == how && bits >= limits.min && (limits.max == 0 || bits <= limits.max)
+        })
+    }
+}
+
+const SIGNING: [MechanismType; 14] = [
+    MechanismType::ECDSA,
+    MechanismType::ECDSA_SHA256,
+    MechanismType::ECDSA_SHA384,
+    MechanismType::ECDSA_SHA512,
+    MechanismType::EDDSA,
+    MechanismType::RSA_X_509,
+    MechanismType::RSA_PKCS,
+    MechanismType::SHA256_RSA_PKCS,
+    MechanismType::SHA384_RSA_PKCS,
+    MechanismType::SHA512_RSA_PKCS,
+    MechanismType::RSA_PKCS_PSS,
+    MechanismType::SHA256_RSA_PKCS_PSS,
+    MechanismType::SHA384_RSA_PKCS_PSS,
+    MechanismType::SHA512_RSA_PKCS_PSS,
+];
+
+/// How one scheme is signed with one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The scheme.
+    pub scheme: Scheme,
+    /// What `C_Sign` is given.
+    pub input: Input,
+}
+
+impl Plan {
+    /// What `C_SignInit` is given.
+    pub fn mechanism(&self) -> Mechanism<'static> {
+        match self.input {
+            Input::Pkcs1Block(_) | Input::PssBlock(_) => Mechanism::RsaX509,
+            Input::DigestInfo(_) => Mechanism::RsaPkcs,
+            Input::Digest(hash) => match self.scheme {
+                Scheme::RsaPssSha256 | Scheme::RsaPssSha384 | Scheme::RsaPssSha512 => {
+                    Mechanism::RsaPkcsPss(pss_params(hash))
+                }
+                _ => Mechanism::Ecdsa,
+            },
+            Input::Message => match self.scheme {
+                Scheme::EcdsaP256Sha256 => Mechanism::EcdsaSha256,
+                Scheme::EcdsaP384Sha384 => Mechanism::EcdsaSha384,
+                Scheme::EcdsaP521Sha512 => Mechanism::EcdsaSha512,
+                Scheme::RsaPkcs1Sha256 => Mechanism::Sha256RsaPkcs,
+                Scheme::RsaPkcs1Sha384 => Mechanism::Sha384RsaPkcs,
+                Scheme::RsaPkcs1Sha512 => Mechanism::Sha512RsaPkcs,
+                Scheme::RsaPssSha256 => Mechanism::Sha256RsaPkcsPss(pss_params(Hash::Sha256)),
+                Scheme::RsaPssSha384 => Mechanism::Sha384RsaPkcsPss(pss_params(Hash::Sha384)),
+                Scheme::RsaPssSha512 => Mechanism::Sha512RsaPkcsPss(pss_params(Hash::Sha512)),
+                Scheme::Ed25519 => Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Pure)),
+            },
+        }
+    }
+}
+
+/// What the token is given to sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The message; the token hashes it, or the scheme does not hash first.
+    Message,
+    /// Its hash.
+    Digest(Hash),
+    /// Its hash in a `DigestInfo` (RFC 8017 section 9.2).
+    DigestInfo(Hash),
+    /// The whole block of EMSA-PKCS1-v1_5 (RFC 8017 section 9.2).
+    Pkcs1Block(Hash),
+    /// The whole block of EMSA-PSS (RFC 8017 section 9.1.1).
+    PssBlock(Hash),
+}
+
+/// The schemes of a key, the preferred one first.
+///
+/// `allowed` is its `CKA_ALLOWED_MECHANISMS`, where an empty list allows all.
+pub fn plans(kind: Kind, token: &Mechanisms, allowed: &[MechanismType]) -> Vec<Plan> {
+    let bits = match kind {
+        Kind::Rsa { bits } => bits,
+        Kind::Ec(curve) => curve.bits(),
+        Kind::Ed25519 => 255,
+    };
+    let usable = |plan: &Plan| {
+        let how = plan.mechanism().mechanism_type();
+        token.has(how, bits) && (allowed.is_empty() || allowed.contains(&how))
+    };
+    let best = |scheme: &Scheme| {
+        let scheme = *scheme;
+        let ways = inputs(scheme).into_iter();
+        ways.map(|input| Plan { scheme, input }).find(usable)
+    };
+    schemes(kind).iter().filter_map(best).collect()
+}
+
+/// What TLS knows for a kind of key, in our order of preference.
+fn schemes(kind: Kind) -> &'static [Scheme] {
+    match kind {
+        Kind::Rsa { .. } => &[
+            Scheme::RsaPssSha256,
+            Scheme::RsaPssSha384,
+            Scheme::RsaPssSha512,
+            Scheme::RsaPkcs1Sha256,
+            Scheme::RsaPkcs1Sha384,
+            Scheme::RsaPkcs1Sha512,
+        ],
+        Kind::Ec(Curve::P256) => &[Scheme::EcdsaP256Sha256],
+        Kind::Ec(Curve::P384) => &[Scheme::EcdsaP384Sha384],
+        Kind::Ec(Curve::P521) => &[Scheme::EcdsaP521Sha512],
+        Kind::Ed25519 => &[Scheme::Ed25519],
+    }
+}
+
+/// The ways to sign a scheme, best first: hash here and sign there, else let the token hash, else
+/// leave it nothing but the raw RSA operation.
+fn inputs(scheme: Scheme) -> Vec<Input> {
+    match scheme {
+        Scheme::EcdsaP256Sha256 => vec![Input::Digest(Hash::Sha256), Input::Message],
+        Scheme::EcdsaP384Sha384 => vec![Input::Digest(Hash::Sha384), Input::Message],
+        Scheme::EcdsaP521Sha512 => vec![Input::Digest(Hash::Sha512), Input::Message],
+        Scheme::RsaPkcs1Sha256 => pkcs1(Hash::Sha256),
+        Scheme::RsaPkcs1Sha384 => pkcs1(Hash::Sha384),
+        Scheme::RsaPkcs1Sha512 => pkcs1(Hash::Sha512),
+        Scheme::RsaPssSha256 => pss(Hash::Sha256),
+        Scheme::RsaPssSha384 => pss(Hash::Sha384),
+        Scheme::RsaPssSha512 => pss(Hash::Sha512),
+        Scheme::Ed25519 => vec![Input::Message],
+    }
+}
+
+fn pkcs1(hash: Hash) -> Vec<Input> {
+    vec![
+        Input::DigestInfo(hash),
+        Input::Message,
+        Input::Pkcs1Block(hash),
+    ]
+}
+
+fn pss(hash: Hash) -> Vec<Input> {
+    vec![Input::Digest(hash), Input::Message, Input::PssBlock(hash)]
+}
+
+/// RFC 8446 section 4.2.3: MGF1 with the same hash, and a salt as long as it.
+fn pss_params(hash: Hash) -> PkcsPssParams {
+    let (hash_alg, mgf) = match hash {
+        Hash::Sha256 => (MechanismType::SHA256, PkcsMgfType::MGF1_SHA256),
+        Hash::Sha384 => (MechanismType::SHA384, PkcsMgfType::MGF1_SHA384),
+        Hash::Sha512 => (MechanismType::SHA512, PkcsMgfType::MGF1_SHA512),
+    };
+    PkcsPssParams {
+        hash_alg,
+        mgf,
+        s_len: (hash.len() as u64).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(mechanisms: &[MechanismType]) -> Mechanisms {
+        let any = Limits { min: 0, max: 0 };
+        Mechanisms(mechanisms.iter().map(|how| (*how, any)).collect())
+    }
+
+    #[test]
+    fn hashing_here_is_preferred_and_the_token_hashes_only_where_it_must() {
+        let p256 = Kind::Ec(Curve::P256);
+        let both = token(&[MechanismType::ECDSA_SHA256, MechanismType::ECDSA]);
+        let plan = |input| Plan {
+            scheme: Scheme::EcdsaP256Sha256,
+            input,
+        };
+        assert_eq!(plans(p256, &both, &[]), [plan(Input::Digest(Hash::Sha256))]);
+        let hashing = token(&[MechanismType::ECDSA_SHA256]);
+        assert_eq!(plans(p256, &hashing, &[]), [plan(Input::Message)]);
+        assert!(plans(p256, &token(&[MechanismType::RSA_PKCS]), &[]).is_empty());
+    }
+
+    #[test]
+    fn raw_rsa_alone_does_every_rsa_scheme() {
+        let raw = token(&[MechanismType::RSA_X_509]);
+        let plans = plans(Kind::Rsa { bits: 2048 }, &raw, &[]);
+        assert_eq!(plans.len(), 6);
+        assert_eq!(plans[0].input, Input::PssBlock(Hash::Sha256));
+        assert_eq!(plans[5].input, Input::Pkcs1Block(Hash::Sha512));
+    }
+
+    #[test]
+    fn a_key_signs_only_with_the_mechanisms_it_allows() {
+        let all = token(&SIGNING);
+        let rsa = Kind::Rsa { bits: 2048 };
+        let only = plans(rsa, &all, &[MechanismType::SHA256_RSA_PKCS]);
+        let hashing = Plan {
+            scheme: Scheme::RsaPkcs1Sha256,
+            input: Input::Message,
+        };
+        assert_eq!(only, [hashing]);
+    }
+
+    #[test]
+    fn a_key_outside_the_size_range_of_a_mechanism_does_not_use_it() {
+        let small = Mechanisms(vec![(
+            MechanismType::RSA_PKCS,
+            Limits {
+                min: 1024,
+                max: 2048,
+            },
+        )]);
+        assert_eq!(plans(Kind::Rsa { bits: 2048 }, &small, &[]).len(), 3);
+        assert!(plans(Kind::Rsa { bits: 4096 }, &small, &[]).is_empty());
+    }
+}

@@ -1,0 +1,363 @@
+//! One token and its sessions: a request borrows one, and gives it back only if all went well.
+
+use std::ops::Deref;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use cryptoki::error::RvError;
+use cryptoki::session::{Session, SessionState};
+use cryptoki::slot::{Limit, Slot, TokenInfo};
+use p11_uri::{TokenFacts, Uri};
+
+use super::lock;
+use super::login::Login;
+use super::module::Call;
+use super::schemes::Mechanisms;
+use super::slots::TokenId;
+use crate::error::Error;
+
+/// Sessions that we keep on one token: more callers than that wait for each other.
+const MOST_SESSIONS: usize = 9;
+
+/// How long a request waits for a session: a little less than its deadline of 30 s, so that the
+/// client learns what it waited for.
+const PATIENCE: Duration = Duration::from_secs(28);
+
+/// A token that was seen at least once, and what we hold open on it.
+pub struct Token {
+    id: TokenId,
+    name: String,
+    inner: Mutex<Inner>,
+    freed: Condvar,
+    /// Locked before `inner` where both are needed.
+    pub(super) login: Mutex<Login>,
+}
+
+struct Inner {
+    slot: Slot,
+    facts: Arc<TokenFacts>,
+    info: TokenInfo,
+    mechanisms: Option<Arc<Mechanisms>>,
+    /// Of the module, as of the last call.
+    epoch: u64,
+    /// Goes up whenever all that we hold on the token is given up.
+    generation: u64,
+    /// Keeps the login alive while others come and go. Lent only where there is no other.
+    keeper: Option<Session>,
+    idle: Vec<Session>,
+    lent: usize,
+    limit: usize,
+}
+
+/// When sessions and handles were made. They are good as long as the token still says the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Era {
+    pub epoch: u64,
+    generation: u64,
+}
+
+impl Token {
+    /// A token found in a slot.
+    pub fn new(id: TokenId, slot: Slot, facts: TokenFacts, info: TokenInfo) -> Token {
+        Token {
+            id,
+            name: Uri::of_token(&facts).to_string(),
+            inner: Mutex::new(Inner {
+                slot,
+                facts: Arc::new(facts),
+                mechanisms: None,
+                epoch: 0,
+                generation: 0,
+                keeper: None,
+                idle: Vec::new(),
+                lent: 0,
+                limit: limit(&info),
+                info,
+            }),
+            freed: Condvar::new(),
+            login: Mutex::new(Login::Out),
+        }
+    }
+
+    /// What tells it from other tokens, and from a later one in its place.
+    pub fn id(&self) -> &TokenId {
+        &self.id
+    }
+
+    /// Its URI, for people.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it said of itself when the slots were last listed.
+    pub fn facts(&self) -> Arc<TokenFacts> {
+        lock(&self.inner).facts.clone()
+    }
+
+    /// Flags and limits from when the slots were last listed.
+    pub fn info(&self) -> TokenInfo {
+        lock(&self.inner).info.clone()
+    }
+
+    /// The slot that it was last seen in.
+    pub fn slot(&self) -> Slot {
+        lock(&self.inner).slot
+    }
+
+    /// The slots were listed and this token is in one of them.
+    pub fn seen(&self, call: &Call<'_>, slot: Slot, facts: TokenFacts, info: TokenInfo) {
+        let mut inner = self.inner(call);
+        inner.slot = slot;
+        inner.facts = Arc::new(facts);
+        inner.limit = limit(&info);
+        inner.info = info;
+    }
+
+    /// The era of this call: what is made now carries it.
+    pub fn era(&self, call: &Call<'_>) -> Era {
+        self.inner(call).era()
+    }
+
+    /// What the token can do, asked once per era.
+    pub fn mechanisms(&self, call: &Call<'_>) -> Result<Arc<Mechanisms>, Error> {
+        let (known, slot) = {
+            let inner = self.inner(call);
+            (inner.mechanisms.clone(), inner.slot)
+        };
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let mechanisms = Arc::new(Mechanisms::read(call.pkcs11(), slot)?);
+        self.inner(call).mechanisms = Some(mechanisms.clone());
+        Ok(mechanisms)
+    }
+
+    /// Whether the process is logged in, as far as we know.
+    pub fn is_logged_in(&self, call: &Call<'_>) -> bool {
+        matches!(&*lock(&self.login), Login::In(era, _) if *era == self.era(call))
+    }
+
+    /// Makes sure that sessions and login are what we think they are; gives them up if not.
+    pub fn verify(&self, call: &Call<'_>) {
+        let era = self.era(call);
+        let state = self.lend(call).and_then(|session| {
+            let state = session.get_session_info()?.session_state();
+            session.finish();
+            Ok(state)
+        });
+        let as_expected = match state {
+            Ok(SessionState::RoUser | SessionState::RwUser) => true,
+            Ok(_) => !self.is_logged_in(call),
+            Err(_) => false,
+        };
+        if !as_expected {
+            self.give_up(call, era);
+        }
+    }
+
+    /// Gives up sessions, login and handles of an era in which something was found broken. Once:
+    /// who comes later with the same era has nothing to give up any more.
+    pub fn give_up(&self, call: &Call<'_>, broken: Era) {
+        let mut inner = self.inner(call);
+        if inner.era() == broken {
+            inner.renew(true);
+            self.freed.notify_all();
+        }
+    }
+
+    /// Borrows a session, opening one or waiting for one where needed.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when none became free in time, else what `C_OpenSession` said.
+    pub fn lend<'t>(&'t self, call: &'t Call<'_>) -> Result<Lease<'t>, Error> {
+        call.about(&self.name);
+        let patience = Instant::now() + PATIENCE;
+        let mut inner = self.inner(call);
+        loop {
+            if let Some(session) = inner.idle.pop() {
+                return Ok(self.lease(inner, session, false, call));
+            }
+            if inner.open() < inner.limit {
+                inner.lent += 1;
+                let slot = inner.slot;
+                drop(inner);
+                let opened = self.open(call, slot);
+                inner = self.inner(call);
+                inner.lent -= 1;
+                match opened {
+                    Ok(session) => return Ok(self.lease(inner, session, false, call)),
+                    Err(Error::Module {
+                        rv: RvError::SessionCount,
+                        ..
+                    }) if inner.open() > 0 => {
+                        inner.limit = inner.open();
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if let Some(keeper) = inner.keeper.take() {
+                return Ok(self.lease(inner, keeper, true, call));
+            }
+            let Some(wait) = patience.checked_duration_since(Instant::now()) else {
+                return Err(Error::Busy(format!(
+                    "all sessions of the token {} are in use; try again",
+                    self.name
+                )));
+            };
+            inner = self
+                .freed
+                .wait_timeout(inner, wait)
+                .unwrap_or_else(|p| p.into_inner())
+                .0;
+        }
+    }
+
+    /// Makes sure that a session stays open on the token, so that its login lasts.
+    pub fn keep(&self, call: &Call<'_>) -> Result<(), Error> {
+        if self.inner(call).keeper.is_some() {
+            return Ok(());
+        }
+        let mut lease = self.lend(call)?;
+        lease.keeper = true;
+        lease.finish();
+        Ok(())
+    }
+
+    /// Opens a session and makes sure that it is this token that it leads to: slots are renumbered
+    /// when readers come and go.
+    fn open(&self, call: &Call<'_>, slot: Slot) -> Result<Session, Error> {
+        let session = call.pkcs11().open_ro_session_no_drop(slot)?;
+        let found = call.pkcs11().get_token_info(slot);
+        match found {
+            Ok(info) if self.id.is_of(&info) => Ok(session),
+            other => {
+                let _ = session.close();
+                other?;
+                Err(Error::Module {
+                    rv: RvError::TokenNotRecognized,
+                    function: cryptoki::context::Function::OpenSession,
+                })
+            }
+        }
+    }
+
+    fn lease<'t>(
+        &'t self,
+        mut inner: MutexGuard<'_, Inner>,
+        session: Session,
+        keeper: bool,
+        call: &'t Call<'_>,
+    ) -> Lease<'t> {
+        inner.lent += 1;
+        Lease {
+            token: self,
+            call,
+            era: inner.era(),
+            session: Some(session),
+            keeper,
+            clean: false,
+        }
+    }
+
+    /// The token's state, brought to the epoch of the call.
+    fn inner(&self, call: &Call<'_>) -> MutexGuard<'_, Inner> {
+        let mut inner = lock(&self.inner);
+        if inner.epoch != call.epoch() {
+            inner.epoch = call.epoch();
+            // Nothing of an earlier epoch may be closed: its numbers belong to others now.
+            inner.renew(false);
+        }
+        inner
+    }
+}
+
+impl Inner {
+    fn era(&self) -> Era {
+        Era {
+            epoch: self.epoch,
+            generation: self.generation,
+        }
+    }
+
+    /// Sessions that count against the token's limit.
+    fn open(&self) -> usize {
+        self.idle.len() + self.lent + usize::from(self.keeper.is_some())
+    }
+
+    fn renew(&mut self, close: bool) {
+        self.generation += 1;
+        self.mechanisms = None;
+        self.limit = limit(&self.info);
+        for session in self.idle.drain(..).chain(self.keeper.take()) {
+            if close {
+                let _ = session.close();
+            }
+        }
+        if !close {
+            self.lent = 0;
+        }
+    }
+}
+
+/// A session for one operation. Dropped without [`Lease::finish`], it is closed: an operation may
+/// still be active in it.
+pub struct Lease<'t> {
+    token: &'t Token,
+    call: &'t Call<'t>,
+    era: Era,
+    session: Option<Session>,
+    keeper: bool,
+    clean: bool,
+}
+
+impl Lease<'_> {
+    /// The operation ended cleanly; the session can serve the next one.
+    pub fn finish(mut self) {
+        self.clean = true;
+    }
+}
+
+impl Deref for Lease<'_> {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        // Emptied by `drop` alone.
+        match &self.session {
+            Some(session) => session,
+            None => unreachable!("a lease holds its session until it is dropped"),
+        }
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        let Some(session) = self.session.take() else {
+            return;
+        };
+        let mut inner = self.token.inner(self.call);
+        inner.lent = inner.lent.saturating_sub(1);
+        if self.clean && inner.era() == self.era {
+            if self.keeper && inner.keeper.is_none() {
+                inner.keeper = Some(session);
+            } else {
+                inner.idle.push(session);
+            }
+            drop(inner);
+        } else {
+            drop(inner);
+            let _ = session.close();
+        }
+        self.token.freed.notify_one();
+    }
+}
+
+/// How many sessions we may have open on the token.
+fn limit(info: &TokenInfo) -> usize {
+    match info.max_session_count() {
+        Limit::Max(most) => usize::try_from(most)
+            .unwrap_or(MOST_SESSIONS)
+            .clamp(1, MOST_SESSIONS),
+        Limit::Unavailable | Limit::Infinite => MOST_SESSIONS,
+    }
+}

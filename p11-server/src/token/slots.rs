@@ -1,0 +1,137 @@
+//! The slots of the module enter, the tokens in them leave: in a stable order, sick ones left out.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use cryptoki::context::Pkcs11;
+use cryptoki::slot::{Slot, TokenInfo};
+use p11_uri::TokenFacts;
+use tracing::warn;
+
+use super::lock;
+use super::module::Call;
+use super::session::Token;
+use crate::error::Error;
+
+/// What makes a token this token, wherever it is plugged in.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TokenId {
+    label: String,
+    manufacturer: String,
+    model: String,
+    serial: String,
+    /// Tokens that tell nothing apart are told apart by their order.
+    twin: usize,
+}
+
+impl TokenId {
+    fn of(info: &TokenInfo) -> TokenId {
+        TokenId {
+            label: info.label().into(),
+            manufacturer: info.manufacturer_id().into(),
+            model: info.model().into(),
+            serial: info.serial_number().into(),
+            twin: 0,
+        }
+    }
+
+    /// Whether a token that says this of itself is (a twin of) this one.
+    pub fn is_of(&self, info: &TokenInfo) -> bool {
+        let found = TokenId::of(info);
+        found
+            == TokenId {
+                twin: 0,
+                ..self.clone()
+            }
+    }
+}
+
+/// The tokens that were ever seen, so that one that comes back is known again.
+#[derive(Default)]
+pub struct Tokens {
+    known: Mutex<HashMap<TokenId, Arc<Token>>>,
+}
+
+impl Tokens {
+    /// Lists the slots: the initialised tokens that answer, ordered by label, manufacturer, model
+    /// and serial number, whatever their slots are called today.
+    ///
+    /// # Errors
+    /// What `C_GetSlotList` said. A slot that fails is skipped with a warning.
+    pub fn scan(&self, call: &Call<'_>) -> Result<Vec<Arc<Token>>, Error> {
+        let mut found = Vec::new();
+        for (slot, facts, info) in list(call.pkcs11())? {
+            if !info.token_initialized() {
+                warn!(slot = slot.id(), "skipping a token that is not initialised");
+                continue;
+            }
+            found.push((TokenId::of(&info), slot, facts, info));
+        }
+        found.sort_by(|(a, slot_a, ..), (b, slot_b, ..)| (a, slot_a.id()).cmp(&(b, slot_b.id())));
+
+        let mut known = lock(&self.known);
+        let mut tokens: Vec<Arc<Token>> = Vec::with_capacity(found.len());
+        for (mut id, slot, facts, info) in found {
+            while tokens.iter().any(|token| *token.id() == id) {
+                id.twin += 1;
+            }
+            let token = match known.get(&id) {
+                Some(token) => {
+                    token.seen(call, slot, facts, info);
+                    token.verify(call);
+                    token.clone()
+                }
+                None => Arc::new(Token::new(id, slot, facts, info)),
+            };
+            tokens.push(token);
+        }
+        for (_, gone) in known.drain() {
+            if !tokens.iter().any(|token| token.id() == gone.id()) {
+                gone.give_up(call, gone.era(call));
+            }
+        }
+        *known = tokens
+            .iter()
+            .map(|token| (token.id().clone(), token.clone()))
+            .collect();
+        Ok(tokens)
+    }
+
+    /// The tokens of the last [`Tokens::scan`].
+    pub fn known(&self) -> Vec<Arc<Token>> {
+        lock(&self.known).values().cloned().collect()
+    }
+}
+
+/// Every slot with a token that answers, in the order of the module.
+pub fn list(module: &Pkcs11) -> Result<Vec<(Slot, TokenFacts, TokenInfo)>, Error> {
+    let library = module.get_library_info()?;
+    let mut found = Vec::new();
+    for slot in module.get_slots_with_token()? {
+        let slot_info = module.get_slot_info(slot);
+        let token_info = module.get_token_info(slot);
+        match (slot_info, token_info) {
+            (Ok(slot_info), Ok(info)) => {
+                let version = library.library_version();
+                let facts = TokenFacts {
+                    label: info.label().into(),
+                    manufacturer: info.manufacturer_id().into(),
+                    serial: info.serial_number().into(),
+                    model: info.model().into(),
+                    slot_id: slot.id(),
+                    slot_description: slot_info.slot_description().into(),
+                    slot_manufacturer: slot_info.manufacturer_id().into(),
+                    library_manufacturer: library.manufacturer_id().into(),
+                    library_description: library.library_description().into(),
+                    library_version: (version.major(), version.minor()),
+                };
+                found.push((slot, facts, info));
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                let error = Error::from(error);
+                warn!(slot = slot.id(), "skipping a slot that fails: {error}");
+            }
+        }
+    }
+    Ok(found)
+}
