@@ -35,6 +35,17 @@ fn one_connection_serves_many_requests() {
 }
 
 #[test]
+fn each_request_has_the_whole_deadline() {
+    let place = Place::new();
+    let server = place.pong_server();
+    let client = Client::new(place.config().deadline(SHORT));
+    client.ping().unwrap();
+    thread::sleep(SHORT);
+    client.ping().unwrap();
+    assert_eq!(server.connections(), 1);
+}
+
+#[test]
 fn a_closed_idle_connection_is_replaced_at_once() {
     let place = Place::new();
     let server = place.pong_server();
@@ -116,6 +127,21 @@ fn a_request_that_was_lost_with_its_connection_is_sent_again() {
     });
     assert_eq!(place.client().sign(sign()).unwrap(), b"signed");
     assert_eq!(tries.load(Ordering::SeqCst), 3);
+}
+
+#[test]
+fn a_request_that_was_left_unread_is_sent_again() {
+    let place = Place::new();
+    let listener = UnixListener::bind(&place.socket).unwrap();
+    let client = place.client();
+    let ping = thread::spawn(move || client.ping());
+    let (unread, _) = listener.accept().unwrap();
+    thread::sleep(SHORT);
+    std::fs::remove_file(&place.socket).unwrap();
+    let _server = place.pong_server();
+    // Now the client reads ECONNRESET.
+    drop(unread);
+    ping.join().unwrap().unwrap();
 }
 
 #[test]

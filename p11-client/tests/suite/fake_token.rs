@@ -72,7 +72,7 @@ impl State {
         let answer = match request {
             Request::OpenKey(open) => key.open(&open),
             Request::Sign(sign) => key.sign(&sign),
-            Request::Ping(_) => Err(Failure::new(ErrorCode::Unsupported, "not here")),
+            _ => Err(Failure::new(ErrorCode::Unsupported, "not here")),
         };
         answer.unwrap_or_else(Response::Error)
     }
