@@ -14,7 +14,7 @@ use der::asn1::{AnyRef, ObjectIdentifier, SetOfVec};
 use der::{Decode, Sequence, ValueOrd};
 use p11_client::{Client, Config, Pin, Resolver, SigningKey};
 use p11_proto::spki::Certificate;
-use rumqttc::{Connection, Event, MqttOptions, Packet, QoS, TlsConfiguration, Transport};
+use rumqttc::{Connection, Event, MqttOptions, Outgoing, Packet, QoS, TlsConfiguration, Transport};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
@@ -108,12 +108,12 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     println!("Connecting to {host}:{port} with the certificate of {name:?}");
     let topic = format!("p11-examples/{id}");
     client.subscribe(&topic, QoS::AtLeastOnce)?;
-    wait_for(&mut connection, |packet| {
-        matches!(packet, Packet::ConnAck(_))
+    wait_for(&mut connection, |event| {
+        matches!(event, Event::Incoming(Packet::ConnAck(_)))
     })?;
     println!("Connected: the broker saw that certificate and a signature by its key");
-    wait_for(&mut connection, |packet| {
-        matches!(packet, Packet::SubAck(_))
+    wait_for(&mut connection, |event| {
+        matches!(event, Event::Incoming(Packet::SubAck(_)))
     })?;
 
     let message = format!("Hello from {name}");
@@ -121,21 +121,25 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     println!("Published {message:?} to {topic}");
     wait_for(
         &mut connection,
-        |packet| matches!(packet, Packet::Publish(publish) if publish.payload == message.as_bytes()),
+        |event| matches!(event, Event::Incoming(Packet::Publish(p)) if p.payload == message.as_bytes()),
     )?;
     println!("Received it back");
-    Ok(())
+
+    client.disconnect()?;
+    wait_for(&mut connection, |event| {
+        matches!(event, Event::Outgoing(Outgoing::Disconnect))
+    })
 }
 
-/// Reads what the broker sends until it is what is expected.
+/// Lets the connection work until what is expected happens.
 fn wait_for(
     connection: &mut Connection,
-    expected: impl Fn(&Packet) -> bool,
+    expected: impl Fn(&Event) -> bool,
 ) -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     while let Some(left) = PATIENCE.checked_sub(start.elapsed()) {
         match connection.recv_timeout(left) {
-            Ok(Ok(Event::Incoming(packet))) if expected(&packet) => return Ok(()),
+            Ok(Ok(event)) if expected(&event) => return Ok(()),
             Ok(Ok(_)) => {}
             Ok(Err(e)) => {
                 // The signature failed, or else the broker or the network did.
