@@ -3,7 +3,9 @@
 //! A frame is written as hex, with texts in quotes: `"00 00 00 07 81 a4 'Ping' 80"`.
 #![cfg(test)]
 
-use p11_proto::message::{Key, KeyType, Message, OpenKey, Ping, Pong, Sign, Signature};
+use p11_proto::message::{
+    GetStatus, Key, KeyType, Message, OpenKey, Ping, Pong, Sign, Signature, Status,
+};
 use p11_proto::{Error, ErrorCode, Failure, Identity, Pin, Request, Response, frame};
 use serde_bytes::ByteBuf;
 
@@ -39,6 +41,18 @@ fn requests() {
 fn responses() {
     for (message, bytes) in responses_and_bytes() {
         assert_golden(&message, &bytes);
+    }
+}
+
+#[test]
+fn no_message_is_left_out() {
+    let requests = requests_and_bytes();
+    let responses = responses_and_bytes();
+    for name in Request::NAMES {
+        assert!(requests.iter().any(|(m, _)| m.name() == *name), "{name}");
+    }
+    for name in Response::NAMES {
+        assert!(responses.iter().any(|(m, _)| m.name() == *name), "{name}");
     }
 }
 
@@ -183,7 +197,7 @@ fn what_is_no_message_is_malformed() {
         "c0",
         "a4 'Ping'",
         "91 a4 'Ping'",
-        "81 01 80",
+        "81 c3 80",
         "81 a4 'Ping' c0",
         "82 a4 'Ping' 80 a4 'Ping' 80",
         "82 a4 'Ping' 80 a7 'Unknown' 80",
@@ -352,6 +366,10 @@ fn requests_and_bytes() -> Vec<(Request, Vec<u8>)> {
     vec![
         (Request::Ping(Ping {}), wire("00 00 00 07  81 a4 'Ping' 80")),
         (
+            Request::Status(GetStatus {}),
+            wire("00 00 00 09  81 a6 'Status' 80"),
+        ),
+        (
             Request::OpenKey(OpenKey {
                 uri: uri(),
                 pin: None,
@@ -410,6 +428,25 @@ fn responses_and_bytes() -> Vec<(Response, Vec<u8>)> {
             wire(
                 "00 00 00 2f  81 a4 'Pong' 82 a6 'server' b6 'tedge-p11-server 0.1.0'
                  a8 'protocol' 01",
+            ),
+        ),
+        (
+            Response::Status(Status {
+                server: "s 1".to_owned(),
+                available: true,
+                trouble: None,
+            }),
+            wire("00 00 00 1f  81 a6 'Status' 82 a6 'server' a3 's 1' a9 'available' c3"),
+        ),
+        (
+            Response::Status(Status {
+                server: "s 1".to_owned(),
+                available: false,
+                trouble: Some("C_Initialize".to_owned()),
+            }),
+            wire(
+                "00 00 00 34  81 a6 'Status' 83 a6 'server' a3 's 1' a9 'available' c2
+                 a7 'trouble' ac 'C_Initialize'",
             ),
         ),
         (
