@@ -66,6 +66,10 @@ pub enum ErrorCode {
     PinLocked,
     /// No PIN is sent, since the token says it is the last try, or since two were refused.
     PinGuarded,
+    /// The policy of the server does not let this user do this.
+    NotAllowed,
+    /// The request would change a token outside the server's own URI.
+    OutOfScope,
     /// Key or token cannot do this.
     NotSupported,
     /// All places or sessions are taken; the same request may succeed later.

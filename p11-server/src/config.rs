@@ -13,6 +13,8 @@ use p11_uri::Uri;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use crate::net::Limits;
+use crate::policy::{self, Policy};
 use crate::token::Settings;
 
 const DEFAULT_SOCKET: &str = "./tedge-p11-server.sock";
@@ -63,6 +65,24 @@ pub struct Args {
     /// [env: TEDGE_CONFIG_DIR, default: /etc/tedge]
     #[arg(long)]
     config_dir: Option<OsString>,
+
+    /// A file that says which users may do what; without one, all who can connect may do everything
+    ///
+    /// [env: TEDGE_P11_POLICY]
+    #[arg(long)]
+    policy: Option<OsString>,
+
+    /// Refuse every request that changes a token, whatever the policy says
+    #[arg(long)]
+    sign_only: bool,
+
+    /// How many connections are served at the same time
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().all)]
+    max_connections: usize,
+
+    /// How many of them one user may have
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().per_user)]
+    max_connections_per_user: usize,
 }
 
 /// How much is logged.
@@ -86,6 +106,23 @@ impl Args {
             LogLevel::Trace => tracing::Level::TRACE,
         }
     }
+
+    /// How many connections there may be.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            all: self.max_connections.max(1),
+            per_user: self.max_connections_per_user.max(1),
+        }
+    }
+
+    /// The policy, read anew.
+    ///
+    /// # Errors
+    /// [`Error::Policy`]
+    pub fn load_policy(&self) -> Result<Policy, Error> {
+        let file = path(&self.policy, "TEDGE_P11_POLICY");
+        Ok(Policy::load(file.as_deref(), self.sign_only)?)
+    }
 }
 
 /// Why the server cannot start (or not go on with a new configuration).
@@ -98,6 +135,9 @@ pub enum Error {
         .0.display()
     )]
     NoModule(PathBuf),
+    /// The policy file is unusable.
+    #[error(transparent)]
+    Policy(#[from] policy::Error),
     /// The server's own URI is unusable.
     #[error("the server's URI cannot be used: {0}")]
     Uri(#[from] p11_uri::Error),

@@ -1,14 +1,27 @@
-//! A request enters, its response leaves: the only place that knows all requests.
+//! A request and who sent it enter, its response and its line in the audit leave: the only place that
+//! knows all requests.
 
-use p11_proto::message::{Pong, Signature, Status};
-use p11_proto::{Failure, Request, Response, frame};
+use p11_proto::message::{Message, Pong, Signature, Status};
+use p11_proto::{ErrorCode, Failure, Request, Response, frame};
+use tracing::warn;
 
+use crate::audit::{About, Record};
+use crate::error::Error;
+use crate::net::Peer;
+use crate::policy::{Operation, Policy};
 use crate::service::{Service, SignRequest};
 
 const SERVER: &str = concat!("tedge-p11-server ", env!("CARGO_PKG_VERSION"));
 
 /// Answers one request of protocol 1.
-pub fn dispatch(service: &dyn Service, request: &Request) -> Response {
+pub fn dispatch(
+    service: &dyn Service,
+    policy: &Policy,
+    peer: &Peer,
+    request: &Request,
+) -> (Response, Record) {
+    let mut record = Record::new(request.name());
+    let grant = |operation| policy.grant(peer.uid, peer.gid, operation);
     let answer = match request {
         Request::Ping(_) => Ok(Response::Pong(Pong {
             server: SERVER.into(),
@@ -22,22 +35,45 @@ pub fn dispatch(service: &dyn Service, request: &Request) -> Response {
                 trouble,
             }))
         }
-        Request::OpenKey(open) => service
-            .open_key(open)
-            .map(|key| Response::Key((*key).clone())),
-        Request::Sign(sign) => service
-            .sign(&SignRequest {
+        Request::OpenKey(open) => {
+            record.about = About::Uri(p11_uri::redact(&open.uri));
+            grant(Operation::Sign).and_then(|grant| {
+                let key = service.open_key(open, &grant)?;
+                record.about = About::Key(key.clone());
+                Ok(Response::Key((*key).clone()))
+            })
+        }
+        Request::Sign(sign) => {
+            record.scheme = Some(sign.scheme);
+            let wanted = SignRequest {
                 uri: &sign.uri,
                 pin: sign.pin.as_ref(),
                 scheme: sign.scheme,
                 message: &sign.message,
                 identity: Some(sign.identity),
-            })
-            .map(|signed| {
-                Response::Signature(Signature {
-                    signature: signed.signature.into(),
-                })
-            }),
+            };
+            let signed = grant(Operation::Sign).and_then(|grant| service.sign(&wanted, &grant));
+            match signed {
+                Ok(signed) => {
+                    record.about = About::Key(signed.key);
+                    Ok(Response::Signature(Signature {
+                        signature: signed.signature.into(),
+                    }))
+                }
+                Err(error) => {
+                    record.about = About::Uri(p11_uri::redact(&sign.uri));
+                    Err(error)
+                }
+            }
+        }
     };
-    answer.unwrap_or_else(|error| Response::Error(Failure::from(&error)))
+    let response = answer.unwrap_or_else(|error: Error| {
+        let failure = Failure::from(&error);
+        record.fail(&failure);
+        if failure.code == ErrorCode::NotAllowed {
+            warn!(%peer, "{failure}");
+        }
+        Response::Error(failure)
+    });
+    (response, record)
 }

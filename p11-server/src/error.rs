@@ -67,6 +67,9 @@ pub enum Error {
     /// We refuse to send a PIN, so that the token is not locked.
     #[error("{0}")]
     PinGuarded(String),
+    /// The policy does not let this user do this.
+    #[error("{0}")]
+    NotAllowed(String),
     /// Token, key or module cannot do this.
     #[error("{0}")]
     NotSupported(String),
@@ -120,6 +123,7 @@ impl Error {
             Error::PinIncorrect(_) => ErrorCode::PinIncorrect,
             Error::PinLocked(_) => ErrorCode::PinLocked,
             Error::PinGuarded(_) => ErrorCode::PinGuarded,
+            Error::NotAllowed(_) => ErrorCode::NotAllowed,
             Error::NotSupported(_) => ErrorCode::NotSupported,
             Error::Busy(_) => ErrorCode::Busy,
             Error::ModuleUnavailable { .. } | Error::Load { .. } => ErrorCode::ModuleUnavailable,

@@ -1,7 +1,7 @@
 //! The server side of `tedge-p11-server`: an engine that signs with the keys of a PKCS#11 module, and
 //! the daemon that lets programs use it through a UNIX socket.
 //!
-//! A request comes in by `net`, which knows sockets and clients; [`dispatch`] is the only place that
+//! A request comes in by `net`, which knows sockets and clients; `dispatch` is the only place that
 //! knows all requests; [`service`] is the port that it speaks to; [`token`] is the engine behind it,
 //! and the only part that knows PKCS#11. Imports point that way and never back.
 //!
@@ -10,35 +10,44 @@
 //! | `main` | flags and signals; joins `net` and `token` |
 //! | `config` | flags, environment, `tedge.toml`, credentials; one configuration |
 //! | `net` | connections; requests, with limits and deadlines |
-//! | [`dispatch`] | a request; its response |
+//! | `dispatch` | a request and who sent it; its response |
+//! | `policy` | who may do what |
+//! | `audit` | what was done; one line of the log |
 //! | [`service`] | the trait between the two halves |
 //! | [`token`] | a URI and a message; a signature |
 //! | [`error`] | what a request can fail with |
 //!
-//! Without the feature `daemon`, which holds the first three, the engine can be embedded:
+//! Without the feature `daemon`, which holds the first six, the engine can be embedded:
 //!
 //! ```no_run
 //! use p11_proto::message::OpenKey;
+//! use p11_server::service::Unrestricted;
 //! use p11_server::{Engine, Service, Settings};
 //!
 //! let module = "/usr/lib/softhsm/libsofthsm2.so".as_ref();
 //! let engine = Engine::load(module, Settings { pin: Some("1234".into()), ..Settings::default() })?;
-//! let key = engine.open_key(&OpenKey {
+//! let asked = OpenKey {
 //!     uri: "pkcs11:token=my-token;object=my-key".into(),
 //!     pin: None,
 //!     spki: None,
-//! })?;
+//! };
+//! let key = engine.open_key(&asked, &Unrestricted)?;
 //! println!("{} can sign {:x?}", key.uri, key.schemes);
 //! # Ok::<(), p11_server::Error>(())
 //! ```
 #![deny(unsafe_code)]
 
 #[cfg(feature = "daemon")]
+pub mod audit;
+#[cfg(feature = "daemon")]
 pub mod config;
+#[cfg(feature = "daemon")]
 pub mod dispatch;
 pub mod error;
 #[cfg(feature = "daemon")]
 pub mod net;
+#[cfg(feature = "daemon")]
+pub mod policy;
 pub mod service;
 pub mod token;
 

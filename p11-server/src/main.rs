@@ -13,7 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use p11_server::Engine;
 use p11_server::config::{Args, Config};
-use p11_server::net::{Limits, Server, Socket};
+use p11_server::net::{Server, Socket};
 use sd_notify::NotifyState;
 use tracing::{error, info, warn};
 
@@ -30,6 +30,15 @@ fn main() -> ExitCode {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_max_level(args.log_level())
         .init();
+    // A panic ends one connection. Its place in the source tells enough; its message may tell too much.
+    std::panic::set_hook(Box::new(|panic| match panic.location() {
+        Some(place) => error!("a defect of the server, please report it: panic at {place}"),
+        None => error!("a defect of the server, please report it: panic"),
+    }));
+    // PINs are in this memory: no core dumps of it, and no other process may trace us.
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        warn!("core dumps and ptrace cannot be switched off: {error}");
+    }
     info!("Starting tedge-p11-server {}", env!("CARGO_PKG_VERSION"));
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
@@ -56,12 +65,13 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     };
     info!(listener = ?socket.path(), "Server listening");
 
+    let policy = args.load_policy()?;
     let engine = Engine::load(&config.cryptoki.module_path, config.cryptoki.settings()?)?;
     let engine = Arc::new(engine);
     if let Err(error) = engine.start() {
         warn!("listening all the same: {error}");
     }
-    let server = Server::new(socket, engine.clone(), Limits::default());
+    let server = Server::new(socket, engine.clone(), policy, args.limits());
     let result = serve(args, &signals, &server, &engine);
     notify(NotifyState::Stopping);
     let left = server.drain(GRACE);
@@ -117,14 +127,18 @@ fn serve(
 
 /// SIGHUP: takes over what can change while we run. A bad configuration changes nothing.
 fn reconfigure(args: &Args, server: &Server, engine: &Engine) {
-    let new = Config::gather(args, server.is_inherited());
-    match new.and_then(|config| Ok((config.cryptoki.settings()?, config))) {
-        Ok((settings, config)) => {
+    let new = Config::gather(args, server.is_inherited()).and_then(|config| {
+        let settings = config.cryptoki.settings()?;
+        Ok((config, settings, args.load_policy()?))
+    });
+    match new {
+        Ok((config, settings, policy)) => {
             for warning in &config.warnings {
                 warn!("{warning}");
             }
             info!(cryptoki_config = ?config.cryptoki, "Using cryptoki configuration");
             engine.reconfigure(settings);
+            server.set_policy(policy);
         }
         Err(error) => error!("the configuration is left as it was: {error}"),
     }

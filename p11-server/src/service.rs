@@ -5,19 +5,40 @@ use std::sync::Arc;
 
 use p11_proto::message::{Key, OpenKey};
 use p11_proto::{Identity, Pin};
+use p11_uri::{ObjectFacts, TokenFacts};
 
 use crate::error::Error;
 
 /// What the server can do for a client. Calls block, and may be made from many threads.
+///
+/// Each asks `access` about the token or key that it has chosen, before it does anything with it.
 pub trait Service: Send + Sync {
     /// What is wrong with the module, `None` if nothing is. Calls no token.
     fn trouble(&self) -> Option<String>;
 
     /// Finds the key that a URI means.
-    fn open_key(&self, request: &OpenKey) -> Result<Arc<Key>, Error>;
+    fn open_key(&self, request: &OpenKey, access: &dyn Access) -> Result<Arc<Key>, Error>;
 
     /// Signs one message.
-    fn sign(&self, request: &SignRequest<'_>) -> Result<Signed, Error>;
+    fn sign(&self, request: &SignRequest<'_>, access: &dyn Access) -> Result<Signed, Error>;
+}
+
+/// Says whether a caller may touch what its request has led to.
+pub trait Access {
+    /// Asks about a token, and about an object on it where it is one that was chosen.
+    ///
+    /// # Errors
+    /// [`Error::NotAllowed`]
+    fn check(&self, token: &TokenFacts, object: Option<&ObjectFacts>) -> Result<(), Error>;
+}
+
+/// The access of a caller that is held to nothing.
+pub struct Unrestricted;
+
+impl Access for Unrestricted {
+    fn check(&self, _: &TokenFacts, _: Option<&ObjectFacts>) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// One signature that is asked for, by either protocol.

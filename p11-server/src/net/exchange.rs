@@ -1,28 +1,29 @@
 //! One connection: frames enter, requests go to the service, answers leave.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use p11_proto::{Error, ErrorCode, Failure, Request, Response, frame};
 use tracing::debug;
 
 use super::patience::{Line, Patience};
+use super::serve::Server;
 use super::watch::Connection;
+use crate::audit::Record;
 use crate::dispatch::dispatch;
-use crate::service::Service;
 use crate::token::DEADLINE;
 
 /// Serves a connection until the client leaves, errs or falls silent.
 ///
 /// # Errors
 /// What the system says; a client that leaves is no error.
-pub fn serve(connection: &Connection, service: &dyn Service, patience: Patience) -> io::Result<()> {
+pub fn serve(server: &Server, connection: &Connection, patience: Patience) -> io::Result<()> {
     let mut line = Line::new(&connection.stream, patience)?;
     if line.peek()?.is_none() {
         return Ok(());
     }
     connection.set_overdue_answer(overdue());
-    match serve_protocol1(connection, service, &mut line) {
+    match serve_protocol1(server, connection, &mut line) {
         Ok(()) => Ok(()),
         Err(error) => {
             debug!(peer = %connection.peer, "closing a connection: {error}");
@@ -42,8 +43,8 @@ pub fn refuse(connection: &Connection, why: &str) {
 
 /// Ends with `Ok` when the client is done, with an error when the connection cannot go on.
 fn serve_protocol1(
+    server: &Server,
     connection: &Connection,
-    service: &dyn Service,
     line: &mut Line<'_>,
 ) -> Result<(), Error> {
     let mut preamble = [0; 4];
@@ -57,17 +58,24 @@ fn serve_protocol1(
         if !connection.begin(DEADLINE) {
             return Ok(());
         }
-        let response = match frame::decode::<Request>(&body) {
-            Ok(request) => dispatch(service, &request),
-            Err(Error::UnknownMessage(name)) => Response::Error(unsupported(&name)),
+        let began = Instant::now();
+        let peer = &connection.peer;
+        let (response, record) = match frame::decode::<Request>(&body) {
+            Ok(request) => dispatch(server.service(), &server.policy(), peer, &request),
+            Err(Error::UnknownMessage(name)) => unsupported(&name),
             Err(error) => return Err(error),
         };
         drop(body);
-        let answer = encode(&response);
-        if !connection.finish() {
-            return Ok(());
+        let took = began.elapsed();
+        // The client waits for its answer, not for its line in the log. An operation that ended
+        // after the watch had answered has a line too.
+        let in_time = connection.finish();
+        let sent = in_time.then(|| line.send(&encode(&response)));
+        record.write(peer, took);
+        match sent {
+            Some(sent) => sent?,
+            None => return Ok(()),
         }
-        line.send(&answer)?;
         connection.answered();
     }
 }
@@ -91,15 +99,18 @@ fn refusal(error: &Error, line: &Line<'_>) -> Option<Failure> {
     }
 }
 
-fn unsupported(name: &str) -> Failure {
-    Failure::new(
+fn unsupported(name: &str) -> (Response, Record) {
+    let failure = Failure::new(
         ErrorCode::Unsupported,
         format!(
             "{:?} is not known to this server, tedge-p11-server {}; update it",
             name.chars().take(64).collect::<String>(),
             env!("CARGO_PKG_VERSION")
         ),
-    )
+    );
+    let mut record = Record::new("unknown");
+    record.fail(&failure);
+    (Response::Error(failure), record)
 }
 
 fn overdue() -> Vec<u8> {

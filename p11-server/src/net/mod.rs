@@ -19,5 +19,6 @@ mod serve;
 mod watch;
 
 pub use listen::Socket;
+pub use peer::Peer;
 pub use places::Limits;
 pub use serve::Server;

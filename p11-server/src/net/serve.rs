@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::listen::Socket;
 use super::peer::Peer;
 use super::places::{Limits, Places};
 use super::watch::Connection;
+use crate::policy::Policy;
 use crate::service::Service;
 
 /// Connections that may wait for a place at the same time.
@@ -31,6 +32,7 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 pub struct Server {
     socket: Socket,
     service: Arc<dyn Service>,
+    policy: RwLock<Arc<Policy>>,
     places: Places,
     waiting: AtomicUsize,
     beats: AtomicU64,
@@ -38,10 +40,16 @@ pub struct Server {
 
 impl Server {
     /// A server that does not accept yet.
-    pub fn new(socket: Socket, service: Arc<dyn Service>, limits: Limits) -> Arc<Server> {
+    pub fn new(
+        socket: Socket,
+        service: Arc<dyn Service>,
+        policy: Policy,
+        limits: Limits,
+    ) -> Arc<Server> {
         Arc::new(Server {
             socket,
             service,
+            policy: RwLock::new(Arc::new(policy)),
             places: Places::new(limits),
             waiting: AtomicUsize::new(0),
             beats: AtomicU64::new(0),
@@ -97,6 +105,24 @@ impl Server {
         self.places.drain(grace)
     }
 
+    /// From the next request on, another policy holds.
+    pub fn set_policy(&self, policy: Policy) {
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+    }
+
+    /// The policy that holds at this moment.
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policy
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// What requests are handed to.
+    pub fn service(&self) -> &dyn Service {
+        self.service.as_ref()
+    }
+
     /// Whether the socket was passed by the service manager.
     pub fn is_inherited(&self) -> bool {
         self.socket.is_inherited()
@@ -134,7 +160,7 @@ impl Server {
         let Some(_place) = place else {
             return refuse(connection);
         };
-        if let Err(error) = exchange::serve(connection, self.service.as_ref(), PATIENCE) {
+        if let Err(error) = exchange::serve(self, connection, PATIENCE) {
             debug!(peer = %connection.peer, "a connection ended: {error}");
         }
     }

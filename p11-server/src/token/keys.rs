@@ -9,7 +9,7 @@ use lru::LruCache;
 use p11_proto::message::{Key as KeyMessage, KeyType};
 use p11_proto::spki::{Kind, PublicKey};
 use p11_proto::{Identity, Scheme};
-use p11_uri::{ObjectFacts, ObjectType, Uri};
+use p11_uri::{ObjectFacts, Uri};
 
 use super::lock;
 use super::module::Call;
@@ -39,6 +39,8 @@ pub struct Key {
     pub always_authenticate: bool,
     /// RSA, EC or Ed25519, and how large.
     pub kind: Kind,
+    /// What its private half says of itself.
+    pub facts: ObjectFacts,
     /// What clients are told of it.
     pub message: Arc<KeyMessage>,
     plans: Vec<Plan>,
@@ -70,6 +72,7 @@ impl Key {
             era: token.era(call),
             always_authenticate: object.always_authenticate(),
             kind,
+            facts: object.facts(),
             message: Arc::new(KeyMessage {
                 uri: uri(token, object).to_string(),
                 key_type,
@@ -123,14 +126,9 @@ impl Key {
     }
 }
 
-/// The full URI of a private key.
+/// The full URI of a key by its private half.
 pub fn uri(token: &Token, object: &Object) -> Uri {
-    let facts = ObjectFacts {
-        object_type: ObjectType::Private,
-        label: object.label.clone(),
-        id: object.id.clone(),
-    };
-    Uri::of_object(&token.facts(), &facts)
+    Uri::of_object(&token.facts(), &object.facts())
 }
 
 /// Which keys the URIs of clients mean.

@@ -50,7 +50,7 @@ use self::objects::Object;
 use self::select::Search;
 use self::slots::Tokens;
 use crate::error::Error;
-use crate::service::{Service, SignRequest, Signed};
+use crate::service::{Access, Service, SignRequest, Signed};
 
 /// What a request to a token should take at most.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -193,6 +193,7 @@ impl Engine {
         if let Some(key) = self.memory.recall(&asked.name, asked.wanted)
             && key.era == key.token.era(call)
         {
+            asked.access.check(&key.token.facts(), Some(&key.facts))?;
             if key.trusted() || recheck(call, &key)? {
                 self.guard.log_in(call, &key.token, asked.pin())?;
                 return Ok(key);
@@ -215,6 +216,7 @@ impl Engine {
             pin: asked.pin(),
             wanted: asked.wanted,
             opened: asked.opened,
+            access: asked.access,
             preferred: self.memory.meant(&asked.name),
         };
         let key = Arc::new(search.run(&self.tokens.scan(call)?)?);
@@ -254,19 +256,33 @@ impl Service for Engine {
         self.module.trouble().or_else(stuck)
     }
 
-    fn open_key(&self, request: &OpenKey) -> Result<Arc<KeyMessage>, Error> {
+    fn open_key(&self, request: &OpenKey, access: &dyn Access) -> Result<Arc<KeyMessage>, Error> {
         let wanted = request
             .spki
             .as_ref()
             .map(|spki| Identity::of(spki))
             .transpose();
         let wanted = wanted.map_err(|error| Error::BadRequest(error.to_string()))?;
-        let asked = Asked::new(&request.uri, request.pin.as_ref(), wanted, false, self)?;
+        let asked = Asked::new(
+            &request.uri,
+            request.pin.as_ref(),
+            wanted,
+            false,
+            access,
+            self,
+        )?;
         self.with_key(&asked, |_, key| Ok(key.message.clone()))
     }
 
-    fn sign(&self, request: &SignRequest<'_>) -> Result<Signed, Error> {
-        let asked = Asked::new(request.uri, request.pin, request.identity, true, self)?;
+    fn sign(&self, request: &SignRequest<'_>, access: &dyn Access) -> Result<Signed, Error> {
+        let asked = Asked::new(
+            request.uri,
+            request.pin,
+            request.identity,
+            true,
+            access,
+            self,
+        )?;
         self.with_key(&asked, |call, key| {
             let plan = key.plan(request.scheme)?;
             let signature = sign::sign(call, &self.guard, key, plan, request.message, asked.pin())?;
@@ -290,6 +306,7 @@ struct Asked<'a> {
     wanted: Option<Identity>,
     /// Whether it was opened before, so that another key in its place is a change.
     opened: bool,
+    access: &'a dyn Access,
     settings: Arc<Settings>,
 }
 
@@ -299,6 +316,7 @@ impl<'a> Asked<'a> {
         pin: Option<&'a Pin>,
         wanted: Option<Identity>,
         opened: bool,
+        access: &'a dyn Access,
         engine: &Engine,
     ) -> Result<Asked<'a>, Error> {
         let mut asked = Asked {
@@ -307,6 +325,7 @@ impl<'a> Asked<'a> {
             own_pin: pin.map(Cow::Borrowed),
             wanted,
             opened,
+            access,
             settings: engine.settings(),
         };
         // Without a query there is nothing to look at before the key is found.

@@ -5,6 +5,7 @@ use cryptoki::mechanism::MechanismType;
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 use p11_proto::spki::PublicKey;
+use p11_uri::{ObjectFacts, ObjectType};
 use tracing::debug;
 
 use super::encode;
@@ -118,6 +119,15 @@ impl Object {
             id: id.cloned().unwrap_or_default(),
             attributes,
         })
+    }
+
+    /// What it says of itself, as the private half of a pair.
+    pub fn facts(&self) -> ObjectFacts {
+        ObjectFacts {
+            object_type: ObjectType::Private,
+            label: self.label.clone(),
+            id: self.id.clone(),
+        }
     }
 
     /// The public key that the object itself tells.

@@ -18,6 +18,7 @@ use super::module::Call;
 use super::objects::Object;
 use super::session::Token;
 use crate::error::Error;
+use crate::service::Access;
 
 /// Keys that an error message names at most.
 const MOST_NAMED: usize = 10;
@@ -36,6 +37,8 @@ pub struct Search<'a> {
     pub wanted: Option<Identity>,
     /// Whether the client has opened that key before, so that another in its place is a change.
     pub opened: bool,
+    /// Asked before a token is shown a PIN for the sake of a key, and about the key that is chosen.
+    pub access: &'a dyn Access,
     /// The key that the URI meant before; it goes before others while it is there.
     pub preferred: Option<Identity>,
 }
@@ -106,16 +109,21 @@ impl Search<'_> {
     fn take_from(&self, view: &View, only_hiding_place: bool) -> Result<Option<Key>, Error> {
         let token = &view.token;
         if let Some(candidate) = self.choose(&view.candidates) {
+            self.access
+                .check(&token.facts(), Some(&candidate.object.facts()))?;
             self.guard.log_in(self.call, token, self.pin)?;
             return Key::new(self.call, token, &candidate.object, &candidate.public).map(Some);
         }
         if !view.hidden || !(only_hiding_place || self.is_shown_by(view)) {
             return Ok(None);
         }
+        self.access.check(&token.facts(), None)?;
         self.guard.log_in(self.call, token, self.pin)?;
         let view = self.look(token)?;
         match self.choose(&view.candidates) {
             Some(chosen) => {
+                self.access
+                    .check(&token.facts(), Some(&chosen.object.facts()))?;
                 self.warn_of_others(std::slice::from_ref(&view));
                 Key::new(self.call, token, &chosen.object, &chosen.public).map(Some)
             }

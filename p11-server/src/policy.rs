@@ -1,0 +1,387 @@
+//! A policy file enters; who may do what with which key or token leaves.
+//!
+//! Without a file, whoever can open the socket may do everything.
+//!
+//! ```toml
+//! [[rule]]
+//! users = ["tedge"]                  # names or numbers
+//! groups = ["iot"]                   # primary group, or the account's groups
+//! operations = ["sign", "list"]
+//! uri = "pkcs11:token=device-token"  # without it: every token and key
+//! ```
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use p11_uri::{ObjectFacts, TokenFacts, Uri};
+use serde::Deserialize;
+
+use crate::error::Error as ServiceError;
+use crate::service::Access;
+
+/// What a rule can allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Operation {
+    /// Open a key and sign with it.
+    Sign,
+}
+
+impl Operation {
+    /// Its name in policy, log and errors.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Sign => "sign",
+        }
+    }
+
+    /// Whether it changes a token.
+    pub fn changes(self) -> bool {
+        match self {
+            Operation::Sign => false,
+        }
+    }
+}
+
+/// Why a policy file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be read.
+    #[error("cannot read the policy {}: {cause}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// It is no policy.
+    #[error("the policy {} cannot be used: {cause}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Which line or rule, and what about it.
+        cause: String,
+    },
+}
+
+/// Who may do what.
+#[derive(Debug, Default)]
+pub struct Policy {
+    /// `None`: everybody may do everything.
+    rules: Option<Vec<Rule>>,
+    sign_only: bool,
+    /// The groups of users who have asked, looked up once in the life of a policy.
+    groups: Mutex<HashMap<(u32, u32), Vec<Gid>>>,
+}
+
+#[derive(Debug)]
+struct Rule {
+    number: usize,
+    users: Vec<Uid>,
+    groups: Vec<Gid>,
+    operations: Vec<Operation>,
+    uri: Uri,
+}
+
+impl Policy {
+    /// Reads a policy, or the one that allows everything; `sign_only` refuses all that changes a
+    /// token, whatever the rules say.
+    ///
+    /// # Errors
+    /// [`Error`] names line or rule.
+    pub fn load(path: Option<&Path>, sign_only: bool) -> Result<Policy, Error> {
+        let rules = path.map(|path| {
+            let text = fs::read_to_string(path).map_err(|cause| Error::Read {
+                path: path.into(),
+                cause,
+            })?;
+            rules(&text).map_err(|cause| Error::Invalid {
+                path: path.into(),
+                cause,
+            })
+        });
+        Ok(Policy {
+            rules: rules.transpose()?,
+            sign_only,
+            groups: Mutex::default(),
+        })
+    }
+
+    /// Whether this user may do this at all; if so, to what.
+    ///
+    /// # Errors
+    /// [`ServiceError::NotAllowed`]
+    pub fn grant(
+        &self,
+        uid: u32,
+        gid: u32,
+        operation: Operation,
+    ) -> Result<Grant<'_>, ServiceError> {
+        if self.sign_only && operation.changes() {
+            return Err(ServiceError::NotAllowed(format!(
+                "{} is not allowed: the server was started with --sign-only",
+                operation.name()
+            )));
+        }
+        let Some(rules) = &self.rules else {
+            return Ok(Grant {
+                operation,
+                rules: None,
+            });
+        };
+        let groups = self.groups_of(uid, gid);
+        let for_user = |rule: &&Rule| {
+            rule.users.contains(&Uid::from_raw(uid))
+                || rule.groups.iter().any(|group| groups.contains(group))
+        };
+        let of_user: Vec<&Rule> = rules.iter().filter(for_user).collect();
+        let allowing: Vec<&Rule> = of_user
+            .iter()
+            .filter(|rule| rule.operations.contains(&operation))
+            .copied()
+            .collect();
+        if allowing.is_empty() {
+            let which = match of_user.as_slice() {
+                [] => format!("no rule of the policy is for uid {uid}"),
+                rules => format!(
+                    "{} of the policy does not allow it to uid {uid}",
+                    numbers(rules)
+                ),
+            };
+            let message = format!("{} is not allowed: {which}", operation.name());
+            return Err(ServiceError::NotAllowed(message));
+        }
+        Ok(Grant {
+            operation,
+            rules: Some(allowing),
+        })
+    }
+}
+
+impl Policy {
+    /// The groups of an account in the host's user database, and the one that its process has.
+    fn groups_of(&self, uid: u32, gid: u32) -> Vec<Gid> {
+        let mut known = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let groups = known.entry((uid, gid)).or_insert_with(|| {
+            let mut groups = vec![Gid::from_raw(gid)];
+            if let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid))
+                && let Ok(name) = CString::new(user.name)
+            {
+                groups.extend(getgrouplist(&name, user.gid).unwrap_or_default());
+            }
+            groups
+        });
+        groups.clone()
+    }
+}
+
+/// An operation that a user may do, and the rules that say to what.
+pub struct Grant<'p> {
+    operation: Operation,
+    rules: Option<Vec<&'p Rule>>,
+}
+
+impl Access for Grant<'_> {
+    fn check(&self, token: &TokenFacts, object: Option<&ObjectFacts>) -> Result<(), ServiceError> {
+        let Some(rules) = &self.rules else {
+            return Ok(());
+        };
+        let covers = |rule: &&Rule| {
+            rule.uri.matches_token(token)
+                && object.is_none_or(|object| rule.uri.matches_key(&object.label, &object.id))
+        };
+        if rules.iter().any(covers) {
+            return Ok(());
+        }
+        let uri = match object {
+            Some(object) => Uri::of_object(token, object),
+            None => Uri::of_token(token),
+        };
+        Err(ServiceError::NotAllowed(format!(
+            "{} is not allowed for {uri}: {} of the policy is limited to other URIs",
+            self.operation.name(),
+            numbers(rules)
+        )))
+    }
+}
+
+/// `rule 2`, or `rules 1, 3`
+fn numbers(rules: &[&Rule]) -> String {
+    let numbers: Vec<_> = rules.iter().map(|rule| rule.number.to_string()).collect();
+    let plural = if numbers.len() > 1 { "s" } else { "" };
+    format!("rule{plural} {}", numbers.join(", "))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default, rename = "rule")]
+    rules: Vec<RuleText>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleText {
+    #[serde(default)]
+    users: Vec<Name>,
+    #[serde(default)]
+    groups: Vec<Name>,
+    operations: Vec<Operation>,
+    #[serde(default)]
+    uri: Option<String>,
+}
+
+/// An account or group, as people write it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Name {
+    Number(u32),
+    Text(String),
+}
+
+fn rules(text: &str) -> Result<Vec<Rule>, String> {
+    let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+    let rules = file.rules.into_iter().enumerate();
+    rules
+        .map(|(index, text)| {
+            let number = index + 1;
+            rule(number, text).map_err(|cause| format!("rule {number}: {cause}"))
+        })
+        .collect()
+}
+
+fn rule(number: usize, text: RuleText) -> Result<Rule, String> {
+    if text.users.is_empty() && text.groups.is_empty() {
+        return Err("it is for nobody; give it users or groups".into());
+    }
+    if text.operations.is_empty() {
+        return Err("it allows nothing; give it operations".into());
+    }
+    let uri = text.uri.as_deref().unwrap_or("pkcs11:");
+    let uri = Uri::parse(uri).map_err(|error| error.to_string())?;
+    if uri != uri.without_query() {
+        return Err("its uri may have no query".into());
+    }
+    Ok(Rule {
+        number,
+        users: text.users.iter().map(uid).collect::<Result<_, _>>()?,
+        groups: text.groups.iter().map(gid).collect::<Result<_, _>>()?,
+        operations: text.operations,
+        uri,
+    })
+}
+
+fn uid(name: &Name) -> Result<Uid, String> {
+    match name {
+        Name::Number(uid) => Ok(Uid::from_raw(*uid)),
+        Name::Text(name) => match User::from_name(name) {
+            Ok(Some(user)) => Ok(user.uid),
+            Ok(None) => Err(format!("there is no user {name:?}")),
+            Err(error) => Err(format!("cannot look up the user {name:?}: {error}")),
+        },
+    }
+}
+
+fn gid(name: &Name) -> Result<Gid, String> {
+    match name {
+        Name::Number(gid) => Ok(Gid::from_raw(*gid)),
+        Name::Text(name) => match Group::from_name(name) {
+            Ok(Some(group)) => Ok(group.gid),
+            Ok(None) => Err(format!("there is no group {name:?}")),
+            Err(error) => Err(format!("cannot look up the group {name:?}: {error}")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(text: &str) -> Policy {
+        Policy {
+            rules: Some(rules(text).unwrap()),
+            ..Policy::default()
+        }
+    }
+
+    fn token(label: &str) -> TokenFacts {
+        TokenFacts {
+            label: label.into(),
+            ..TokenFacts::default()
+        }
+    }
+
+    #[test]
+    fn a_rule_allows_its_operations_to_its_users_on_its_tokens() {
+        let policy = policy(
+            "[[rule]]\nusers = [\"root\"]\noperations = [\"sign\"]\nuri = \"pkcs11:token=a\"",
+        );
+        let grant = policy.grant(0, 0, Operation::Sign).unwrap();
+        grant.check(&token("a"), None).unwrap();
+        let refused = grant.check(&token("b"), None).unwrap_err().to_string();
+        assert!(
+            refused.contains("sign is not allowed for pkcs11:token=b: rule 1"),
+            "{refused}"
+        );
+
+        let nobody = policy
+            .grant(65534, 65534, Operation::Sign)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            nobody.contains("no rule of the policy is for uid 65534"),
+            "{nobody}"
+        );
+    }
+
+    #[test]
+    fn a_group_is_the_primary_one_or_one_of_the_account() {
+        let policy = policy("[[rule]]\ngroups = [\"root\", 4711]\noperations = [\"sign\"]");
+        assert!(
+            policy.grant(65534, 4711, Operation::Sign).is_ok(),
+            "of the process"
+        );
+        assert!(
+            policy.grant(0, 65534, Operation::Sign).is_ok(),
+            "of the account"
+        );
+        assert!(policy.grant(65534, 65534, Operation::Sign).is_err());
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        for (text, expected) in [
+            (
+                "[[rule]]\nusers = [\"no-such-user\"]\noperations = [\"sign\"]",
+                "no-such-user",
+            ),
+            (
+                "[[rule]]\ngroups = [\"no-such-group\"]\noperations = [\"sign\"]",
+                "no-such-group",
+            ),
+            ("[[rule]]\nusers = [0]\noperations = [\"fly\"]", "fly"),
+            (
+                "[[rule]]\nusers = [0]\noperations = [\"sign\"]\nuser = 1",
+                "user",
+            ),
+            (
+                "[[rule]]\noperations = [\"sign\"]",
+                "rule 1: it is for nobody",
+            ),
+            (
+                "[[rule]]\nusers = [0]\noperations = [\"sign\"]\nuri = \"x\"",
+                "rule 1",
+            ),
+            ("rules = 1", "rules"),
+        ] {
+            let error = rules(text).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}
