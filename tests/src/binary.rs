@@ -1,6 +1,13 @@
 //! Builds the programs under test and finds them.
 
-use std::{env, ffi::OsStr, path::PathBuf, process::Command, sync::OnceLock};
+use std::{
+    env,
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
 
 use crate::tools::run;
 
@@ -20,9 +27,9 @@ pub fn server() -> Command {
 /// Builds a binary of this workspace beside the test that runs, and returns its path.
 ///
 /// Cargo builds the libraries that a test depends on but not their binaries, and a stale binary
-/// would test yesterday's code. So cargo is asked once in each test process; where nothing changed
-/// that takes 50 ms. It works alike under `cargo test` and nextest, neither of which holds cargo's
-/// lock while tests run.
+/// would test yesterday's code. So cargo is asked once: in each test process under `cargo test`, in
+/// each run under nextest, which starts a process for every test. Neither holds cargo's lock while
+/// tests run.
 fn built(package: &str, binary: &str) -> PathBuf {
     // target/debug/deps/this-test, or target/debug/this-test
     let test = env::current_exe().expect("the path of this test");
@@ -30,21 +37,33 @@ fn built(package: &str, binary: &str) -> PathBuf {
         .ancestors()
         .find(|folder| folder.join(".fingerprint").is_dir())
         .expect("tests run from cargo's target folder");
+    let path = folder.join(binary);
+    let this_run = env::var("NEXTEST_RUN_ID").ok();
+    let built_for = folder.join(format!("{binary}.built-for"));
+    if this_run.is_some() && this_run == fs::read_to_string(&built_for).ok() {
+        return path;
+    }
+    cargo_build(package, binary, folder);
+    if let Some(this_run) = this_run {
+        fs::write(built_for, this_run).expect("cargo's target folder is writable");
+    }
+    path
+}
+
+fn cargo_build(package: &str, binary: &str, folder: &Path) {
     let profile = match folder.file_name().and_then(OsStr::to_str) {
         Some("debug") => "dev",
         Some(profile) => profile,
         None => panic!("no profile in {}", folder.display()),
     };
+    let target = folder
+        .parent()
+        .expect("a profile lies in the target folder");
     run(
         Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .args(["build", "--quiet", "--package", package, "--bin", binary])
             .args(["--profile", profile, "--target-dir"])
-            .arg(
-                folder
-                    .parent()
-                    .expect("a profile lies in the target folder"),
-            ),
+            .arg(target),
     );
-    folder.join(binary)
 }

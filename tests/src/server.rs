@@ -128,10 +128,10 @@ impl Builder {
         self.args(["--module-path".as_ref(), module.as_os_str()])
     }
 
-    /// Configures a PIN, which must not appear in the log.
+    /// Configures a PIN (by its variable, since the flag brings a warning), which must not appear in the log.
     pub fn pin(self, pin: &str) -> Self {
         self.secrets.add(pin);
-        self.args(["--pin", pin])
+        self.envs([("TEDGE_DEVICE_CRYPTOKI_PIN", pin)])
     }
 
     /// Configures the URI of the tokens and keys in scope.

@@ -151,14 +151,17 @@ fn mosquitto_takes_an_x509_version_1_certificate() {
 }
 
 #[test]
-fn openssl_takes_every_elliptic_curve_over_both_versions_of_tls() {
-    for (kind, hash) in [
-        (KeyKind::P256, "SHA256"),
-        (KeyKind::P384, "SHA384"),
-        (KeyKind::P521, "SHA512"),
+fn openssl_takes_every_elliptic_curve() {
+    // In TLS 1.2 a certificate's curve must be one that the client can exchange keys on (RFC 8422,
+    // section 5.1), and the crypto provider of these tests, ring, knows no P-521.
+    let both: &[_] = &[&TLS12, &TLS13];
+    for (kind, hash, versions) in [
+        (KeyKind::P256, "SHA256", both),
+        (KeyKind::P384, "SHA384", both),
+        (KeyKind::P521, "SHA512", &[&TLS13]),
     ] {
         let device = Device::new(kind);
-        for tls in [&TLS12, &TLS13] {
+        for tls in versions {
             let saw = device.shows_openssl(tls, &[], Version::V3);
             assert_eq!(saw, seen(tls.version, "ECDSA", hash));
         }
@@ -214,5 +217,6 @@ fn a_certificate_for_another_key_is_refused_before_any_handshake() {
         vec![CertificateDer::from_pem_file(other).unwrap()],
     );
     let said = refused.unwrap_err().to_string();
-    assert!(said.contains("certificate"), "{said}");
+    assert!(said.contains("pkcs11:token=device;object=key"), "{said}");
+    assert!(said.contains("public key"), "{said}");
 }

@@ -36,7 +36,8 @@ fn activator(hsm: &SoftHsm, socket: &Path) -> (Process, tempfile::TempDir) {
 fn the_first_connection_starts_it_and_is_served_and_nothing_is_removed() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("passed.sock");
-    let (mut server, _folder) = activator(&SoftHsm::new(), &socket);
+    let hsm = SoftHsm::new();
+    let (mut server, _folder) = activator(&hsm, &socket);
     assert!(!server.log().contains("Starting tedge-p11-server"));
 
     let pong = Client::new(Config::new(&socket)).ping().unwrap();

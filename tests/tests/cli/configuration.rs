@@ -159,7 +159,8 @@ fn the_default_socket_and_pin_are_used_with_a_warning_each() {
     );
     assert_eq!(sign(&server), Ok(()));
     let log = server.log();
-    let warnings: Vec<_> = log.lines().filter(|line| line.contains(" WARN ")).collect();
+    let of_configuration = |line: &&str| line.contains(" WARN tedge_p11_server: ");
+    let warnings: Vec<_> = log.lines().filter(of_configuration).collect();
     assert_eq!(warnings.len(), 2, "{log}");
     assert!(
         warnings
@@ -169,13 +170,14 @@ fn the_default_socket_and_pin_are_used_with_a_warning_each() {
     assert!(
         warnings
             .iter()
-            .any(|line| line.to_lowercase().contains("default pin"))
+            .any(|line| line.contains("PIN") && line.contains("default"))
     );
 }
 
 #[test]
 fn configured_values_raise_no_warning() {
-    let server = with_module(&SoftHsm::new()).pin("482915").start();
+    let hsm = SoftHsm::new();
+    let server = with_module(&hsm).pin("482915").start();
     server.wait_for_log("Server listening");
     assert!(!server.log().contains(" WARN "), "{}", server.log());
 }
@@ -268,7 +270,8 @@ fn a_value_of_the_wrong_type_is_a_warning_too() {
 
 #[test]
 fn a_bad_file_does_not_keep_a_configured_server_from_starting() {
-    let mut server = with_module(&SoftHsm::new()).tedge_toml("= = =").start();
+    let hsm = SoftHsm::new();
+    let mut server = with_module(&hsm).tedge_toml("= = =").start();
     server.wait_for_log("invalid TOML");
     assert!(server.is_running());
     assert_eq!(server.terminate().code(), Some(0));

@@ -1,9 +1,8 @@
 //! `--help`, `--version` and mistyped options.
 
-use p11_tests::server::Server;
+use p11_tests::{server::Server, softhsm::SoftHsm};
 
-use super::{fails_to_start, with_module};
-use crate::NO_MODULE;
+use super::{NO_MODULE, fails_to_start, with_module};
 
 /// What the reference page says of each option.
 const OPTIONS: &[&str] = &[
@@ -112,7 +111,8 @@ fn each_log_level_prints_itself_and_what_is_graver() {
 
 #[test]
 fn info_is_the_level_without_an_option() {
-    let server = with_module(&p11_tests::softhsm::SoftHsm::new()).start();
+    let hsm = SoftHsm::new();
+    let server = with_module(&hsm).start();
     server.wait_for_log(" INFO ");
     assert!(!server.log().contains(" DEBUG "), "{}", server.log());
 }

@@ -37,7 +37,8 @@ fn in_the_file() {
 #[test]
 fn in_the_uri() {
     let uri = format!("pkcs11:token=a;object=b?pin-value={PIN}&module-name=c");
-    let server = with_module(&SoftHsm::new()).uri(&uri).start();
+    let hsm = SoftHsm::new();
+    let server = with_module(&hsm).uri(&uri).start();
     server.secrets().add(PIN);
     let line = server.wait_for_log("Using cryptoki configuration");
     assert!(

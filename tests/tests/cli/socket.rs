@@ -30,7 +30,8 @@ fn server_at(hsm: &SoftHsm, socket: &Path) -> p11_tests::server::Builder {
 fn it_makes_the_folder_and_a_socket_for_owner_and_group() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("run/deep/p11.sock");
-    let _server = server_at(&SoftHsm::new(), &socket).start();
+    let hsm = SoftHsm::new();
+    let _server = server_at(&hsm, &socket).start();
     let metadata = fs::metadata(&socket).unwrap();
     assert!(metadata.file_type().is_socket());
     assert_eq!(metadata.permissions().mode() & 0o777, 0o660);
@@ -51,7 +52,8 @@ fn it_removes_the_socket_on_sigterm_and_sigint_and_exits_well() {
 
 #[test]
 fn it_stops_while_a_client_is_connected_and_silent() {
-    let mut server = with_module(&SoftHsm::new()).start();
+    let hsm = SoftHsm::new();
+    let mut server = with_module(&hsm).start();
     let _silent = UnixStream::connect(server.socket()).unwrap();
     assert_eq!(server.terminate().code(), Some(0), "{}", server.log());
     assert!(!server.socket().exists());
