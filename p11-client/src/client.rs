@@ -81,24 +81,25 @@ impl Client {
         loop {
             let kept = self.idle().pop();
             let was_kept = kept.is_some();
-            match self.attempt(kept, &frame, deadline) {
+            let lost = match self.attempt(kept, &frame, deadline) {
                 Ok(Response::Error(mut failure)) => {
                     failure.message = printable(&failure.message);
                     return Err(Error::Server(failure));
                 }
                 Ok(answer) => return Ok(answer),
-                // The server closes idle connections as it likes, and all of them when it restarts.
-                Err(e) if e.is_lost_server() && was_kept => self.idle().clear(),
-                Err(e) if e.is_lost_server() => match retry.pause().filter(|p| deadline.allows(*p))
-                {
-                    Some(pause) => {
-                        tracing::debug!("trying again in {pause:?}: {e}");
-                        thread::sleep(pause);
-                    }
-                    None => return Err(e),
-                },
-                Err(e) => return Err(e),
+                Err(e) if !e.is_lost_server() => return Err(e),
+                Err(e) => e,
+            };
+            if was_kept {
+                // The server closes idle connections as it likes; all of them when it restarts.
+                self.idle().clear();
+                continue;
             }
+            let Some(pause) = retry.pause().filter(|pause| deadline.allows(*pause)) else {
+                return Err(lost);
+            };
+            tracing::debug!("trying again in {pause:?}: {lost}");
+            thread::sleep(pause);
         }
     }
 
