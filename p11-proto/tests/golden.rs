@@ -73,6 +73,8 @@ fn error_codes() {
         (ErrorCode::PinIncorrect, "PinIncorrect"),
         (ErrorCode::PinLocked, "PinLocked"),
         (ErrorCode::PinGuarded, "PinGuarded"),
+        (ErrorCode::NotAllowed, "NotAllowed"),
+        (ErrorCode::OutOfScope, "OutOfScope"),
         (ErrorCode::NotSupported, "NotSupported"),
         (ErrorCode::Busy, "Busy"),
         (ErrorCode::Timeout, "Timeout"),
