@@ -52,11 +52,11 @@ impl Path {
             "manufacturer" => put(&mut self.manufacturer, attribute, Attribute::text),
             "serial" => put(&mut self.serial, attribute, Attribute::text),
             "token" => put(&mut self.token, attribute, Attribute::text),
-            "id" => put(&mut self.id, attribute, Attribute::bytes),
+            "id" => put(&mut self.id, attribute, |id| Ok(id.bytes())),
             "object" => put(&mut self.object, attribute, Attribute::text),
             "type" => put(&mut self.object_type, attribute, Attribute::object_type),
             name if QUERY_NAMES.contains(&name) => Err(attribute.misplaced()),
-            name => match self.vendor.insert(name.to_owned(), attribute.bytes()?) {
+            name => match self.vendor.insert(name.to_owned(), attribute.bytes()) {
                 Some(_) => Err(attribute.duplicate()),
                 None => Ok(()),
             },
@@ -72,7 +72,7 @@ impl Query {
             "module-name" => put(&mut self.module_name, attribute, Attribute::text)?,
             "module-path" => put(&mut self.module_path, attribute, Attribute::text)?,
             name if PATH_NAMES.contains(&name) => return Err(attribute.misplaced()),
-            name => self.vendor.push((name.to_owned(), attribute.bytes()?)),
+            name => self.vendor.push((name.to_owned(), attribute.bytes())),
         }
         if self.pin_source.is_some() && self.pin_value.is_some() {
             return Err(Error::TwoPins {
@@ -96,22 +96,22 @@ fn put<'a, T>(
 }
 
 impl Attribute<'_> {
-    fn bytes(&self) -> Result<Vec<u8>, Error> {
-        Ok(self.value.decoded()?.to_vec())
+    fn bytes(&self) -> Vec<u8> {
+        self.value.decoded().to_vec()
     }
 
     fn text(&self) -> Result<String, Error> {
-        let bytes = self.value.decoded()?;
+        let bytes = self.value.decoded();
         Ok(self.utf8(&bytes)?.to_owned())
     }
 
     fn pin(&self) -> Result<SecretString, Error> {
-        let bytes = self.value.decoded()?;
+        let bytes = self.value.decoded();
         Ok(SecretString::from(self.utf8(&bytes)?))
     }
 
     fn object_type(&self) -> Result<ObjectType, Error> {
-        let bytes = self.value.decoded()?;
+        let bytes = self.value.decoded();
         let named = |known: &ObjectType| known.as_str().as_bytes() == bytes.as_slice();
         ObjectType::ALL
             .into_iter()
@@ -120,13 +120,13 @@ impl Attribute<'_> {
     }
 
     fn slot_id(&self) -> Result<u64, Error> {
-        let bytes = self.value.decoded()?;
+        let bytes = self.value.decoded();
         number(&bytes).ok_or(Error::SlotId { position: self.at })
     }
 
     /// `major` alone means minor 0 (RFC 7512 section 2.3).
     fn version(&self) -> Result<(u8, u8), Error> {
-        let bytes = self.value.decoded()?;
+        let bytes = self.value.decoded();
         let mut parts = bytes.split(|byte| *byte == b'.').map(number);
         match (parts.next().flatten(), parts.next(), parts.next()) {
             (Some(major), None, None) => Ok((major, 0)),
@@ -168,22 +168,22 @@ fn number<T: FromStr>(digits: &[u8]) -> Option<T> {
 
 impl Piece<'_> {
     /// Percent-decoded; wiped when dropped, since it may be a PIN.
-    fn decoded(self) -> Result<Zeroizing<Vec<u8>>, Error> {
+    fn decoded(self) -> Zeroizing<Vec<u8>> {
         // Never longer than the text, so that no part is left behind by a reallocation.
         let mut bytes = Zeroizing::new(Vec::with_capacity(self.text.len()));
         let mut rest = self.text.bytes().enumerate();
         while let Some((offset, byte)) = rest.next() {
-            if byte != b'%' {
+            // The RFC 3986 layer lets no `%` pass without its two digits.
+            if byte == b'%'
+                && let Some(decoded) = hex_pair(self.text, offset + 1)
+            {
+                bytes.push(decoded);
+                rest.nth(1);
+            } else {
                 bytes.push(byte);
-                continue;
             }
-            let decoded = hex_pair(self.text, offset + 1);
-            bytes.push(decoded.ok_or(Error::PercentEncoding {
-                position: self.at + offset,
-            })?);
-            rest.nth(1);
         }
-        Ok(bytes)
+        bytes
     }
 }
 
