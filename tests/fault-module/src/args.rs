@@ -50,7 +50,7 @@ impl Arg for Slot {
     type Raw = CK_SLOT_ID;
 
     unsafe fn enter(visible: CK_SLOT_ID, call: &mut Call) -> Result<CK_SLOT_ID, CK_RV> {
-        let slot = slots::real_id(&call.rules, visible).ok_or(CKR_SLOT_ID_INVALID)?;
+        let slot = slots::real_id(&call.rules, visible);
         call.slot = Some(slot);
         Ok(slot)
     }

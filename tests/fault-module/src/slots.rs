@@ -10,10 +10,10 @@ use crate::real;
 use crate::rule_book::RuleSet;
 use crate::rules::Rule;
 
-/// The real id of the slot that the application knows by this one; `None` if the rules leave no such slot.
-pub(crate) fn real_id(rules: &RuleSet, visible: CK_SLOT_ID) -> Option<CK_SLOT_ID> {
-    let id = visible.checked_sub(offset(rules))?;
-    Some(rules.iter().rev().fold(id, swap))
+/// The real id of the slot that the application knows by this one. An id that no slot has stays one.
+pub(crate) fn real_id(rules: &RuleSet, visible: CK_SLOT_ID) -> CK_SLOT_ID {
+    let id = visible.wrapping_sub(offset(rules));
+    rules.iter().rev().fold(id, swap)
 }
 
 /// The id by which the application knows a slot.

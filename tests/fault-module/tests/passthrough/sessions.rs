@@ -41,7 +41,7 @@ fn closing_sessions_waits_for_the_calls_that_use_them() {
                 .map(|_| {
                     scope.spawn(|| {
                         let mut signatures = 0;
-                        while signatures < 200 {
+                        while signatures < 100 {
                             let session = module.open_ro_session(slot(&module, ONE)).unwrap();
                             let _ = login(&session, PIN);
                             let found =
@@ -52,7 +52,7 @@ fn closing_sessions_waits_for_the_calls_that_use_them() {
                             else {
                                 continue;
                             };
-                            while signatures < 200 && sign(&session, key).is_ok() {
+                            while signatures < 100 && sign(&session, key).is_ok() {
                                 signatures += 1;
                             }
                         }
@@ -61,7 +61,7 @@ fn closing_sessions_waits_for_the_calls_that_use_them() {
                 .collect();
             while !signers.iter().all(|signer| signer.is_finished()) {
                 faults.set([token(ONE).sessions_closed()]);
-                thread::sleep(std::time::Duration::from_millis(2));
+                thread::sleep(std::time::Duration::from_millis(5));
             }
         });
     });
