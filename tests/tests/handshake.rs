@@ -173,7 +173,7 @@ fn openssl_takes_ed25519_over_both_versions_of_tls() {
     let device = Device::new(KeyKind::Ed25519);
     for tls in [&TLS12, &TLS13] {
         let saw = device.shows_openssl(tls, &[], Version::V3);
-        assert_eq!(saw.signature, "Ed25519");
+        assert_eq!(saw.signature, "ed25519");
     }
 }
 
