@@ -83,10 +83,11 @@ pub fn write(writer: &mut impl Write, message: &impl Message) -> Result<(), Erro
 /// # Errors
 /// [`Error::TooLong`]
 pub fn encode(message: &impl Message) -> Result<Body, Error> {
-    let mut frame = Zeroizing::new(Vec::with_capacity(1024));
-    frame.extend_from_slice(&[0; 4]);
-    rmp_serde::encode::write_named(&mut *frame, message)
+    let mut frame = Growing(Zeroizing::new(Vec::with_capacity(1024)));
+    frame.0.extend_from_slice(&[0; 4]);
+    rmp_serde::encode::write_named(&mut frame, message)
         .map_err(|_| Error::Malformed("it has no MessagePack form"))?;
+    let mut frame = frame.0;
     let length = frame.len() - 4;
     match u32::try_from(length) {
         Ok(prefix) if length <= MAX_LEN => {
@@ -96,6 +97,25 @@ pub fn encode(message: &impl Message) -> Result<Body, Error> {
             Ok(frame)
         }
         _ => Err(Error::TooLong(length)),
+    }
+}
+
+/// A buffer that leaves no copy of a PIN behind when it grows.
+struct Growing(Body);
+
+impl Write for Growing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.capacity() - self.0.len() < bytes.len() {
+            let mut larger = Vec::with_capacity(2 * (self.0.len() + bytes.len()));
+            larger.extend_from_slice(&self.0);
+            self.0 = Zeroizing::new(larger);
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

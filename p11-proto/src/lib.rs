@@ -10,7 +10,7 @@
 //! | [`frame`] | the preamble and the length-prefixed frames of protocol 1 |
 //! | [`scheme`] | the TLS signature schemes that a key can be asked for |
 //! | [`spki`] | public keys in the one form that is compared and hashed |
-//! | [`secret`] | [`Pin`], which nothing prints |
+//! | [`secret`] | [`Pin`] and [`UriText`], which nothing prints whole |
 //!
 //! ```
 //! use p11_proto::{Request, Response, frame, message::Ping};
@@ -33,5 +33,5 @@ pub mod spki;
 pub use error::{Error, ErrorCode, Failure};
 pub use message::{Request, Response};
 pub use scheme::Scheme;
-pub use secret::Pin;
+pub use secret::{Pin, UriText};
 pub use spki::Identity;

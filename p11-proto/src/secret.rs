@@ -1,9 +1,11 @@
-//! A PIN from the moment it is read to `C_Login`: wiped when dropped, never printed.
+//! What carries a PIN, from the moment it is read to `C_Login`: wiped when dropped, never printed.
 
 use std::fmt;
+use std::ops::Deref;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
 /// The PIN of a token's user or security officer.
 ///
@@ -61,6 +63,48 @@ impl<'de> Deserialize<'de> for Pin {
     }
 }
 
+/// A PKCS#11 URI as a client wrote it, which may carry a PIN as `pin-value`.
+///
+/// `Debug` prints what stands before the query; there is no `Display`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UriText(String);
+
+impl Deref for UriText {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for UriText {
+    fn from(uri: String) -> Self {
+        UriText(uri)
+    }
+}
+
+impl From<&str> for UriText {
+    fn from(uri: &str) -> Self {
+        UriText(uri.into())
+    }
+}
+
+impl Drop for UriText {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for UriText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.split_once('?') {
+            Some((path, _)) => write!(f, "\"{}?[REDACTED]\"", path.escape_debug()),
+            None => fmt::Debug::fmt(&self.0, f),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,5 +114,7 @@ mod tests {
         let pin = Pin::from("1234-very-secret");
         assert_eq!(format!("{pin:?}"), "\"[REDACTED]\"");
         assert_eq!(pin.expose(), "1234-very-secret");
+        let uri = UriText::from("pkcs11:token=t?pin-value=1234-very-secret");
+        assert_eq!(format!("{uri:?}"), "\"pkcs11:token=t?[REDACTED]\"");
     }
 }

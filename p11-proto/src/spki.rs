@@ -275,6 +275,8 @@ struct RsaPublicKey<'a> {
 ///
 /// Reads X.509 v1 certificates too, which have no version and no extensions. Verifies nothing.
 pub struct Certificate<'a> {
+    /// The serial number.
+    pub serial: &'a [u8],
     /// The issuer's name.
     pub issuer: &'a [u8],
     /// The subject's name.
@@ -297,10 +299,11 @@ impl<'a> Certificate<'a> {
         let tbs = SliceReader::new(certificate)?.tlv_bytes()?;
         let mut tbs = SliceReader::new(content(tbs)?)?;
         let _version = ContextSpecific::<u8>::decode_explicit(&mut tbs, TagNumber(0))?;
-        let [_serial, _algorithm] = [tbs.tlv_bytes()?, tbs.tlv_bytes()?];
+        let [serial, _algorithm] = [tbs.tlv_bytes()?, tbs.tlv_bytes()?];
         let issuer = tbs.tlv_bytes()?;
         let _validity = tbs.tlv_bytes()?;
         Ok(Certificate {
+            serial,
             issuer,
             subject: tbs.tlv_bytes()?,
             spki: tbs.tlv_bytes()?,

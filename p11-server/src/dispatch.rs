@@ -66,6 +66,7 @@ pub fn dispatch(
                 }
             }
         }
+        other => Err(Error::NotSupported(format!("{} is not served yet", other.name()))),
     };
     let response = answer.unwrap_or_else(|error: Error| {
         let failure = Failure::from(&error);

@@ -1,0 +1,147 @@
+//! The messages of protocol 1: one struct for each, gathered in [`Request`] and [`Response`].
+//!
+//! On the wire a message is a map with one entry, its name, whose value is a map of its fields:
+//! `{"Sign": {"uri": "pkcs11:…", "scheme": 1027, …}}`. Optional fields that are absent are left
+//! out; fields that a reader does not know are ignored.
+
+mod life;
+mod objects;
+mod signing;
+mod tokens;
+
+use std::fmt;
+
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::error::Failure;
+
+pub use life::{GetStatus, Ping, Pong, Status};
+pub use objects::{
+    Certificate, Certificates, Class, CreateKey, DeleteKey, Deleted, GetCertificates, GetPublicKey,
+    ImportCertificate, Imported, KeySpec, ListKeys, Object, Objects, PublicKey,
+};
+pub use signing::{Key, KeyType, OpenKey, Sign, Signature};
+pub use tokens::{
+    ChangePin, InitToken, ListTokens, PinChanged, PinState, Token, TokenReady, Tokens,
+};
+
+/// A message that can be told from others by its name alone.
+pub trait Message: Serialize + for<'de> Deserialize<'de> {
+    /// The names that this reader knows. A frame with another name is no malformed frame: it comes
+    /// from a newer peer.
+    const NAMES: &'static [&'static str];
+
+    /// The name of this message on the wire.
+    fn name(&self) -> &'static str;
+}
+
+/// An enum of messages. Read by hand: derived code would also take a number for a name, and so make
+/// the order of the variants a part of the protocol.
+macro_rules! messages {
+    ($(#[$doc:meta])* $all:ident { $($(#[$each:meta])* $name:ident($fields:ty),)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Serialize)]
+        pub enum $all { $($(#[$each])* $name($fields),)* }
+
+        impl Message for $all {
+            const NAMES: &'static [&'static str] = &[$(stringify!($name)),*];
+
+            fn name(&self) -> &'static str {
+                match self { $($all::$name(_) => stringify!($name),)* }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $all {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct OneEntry;
+
+                impl<'de> Visitor<'de> for OneEntry {
+                    type Value = $all;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("a map of one entry, the name of a message and its fields")
+                    }
+
+                    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<$all, A::Error> {
+                        let name: Option<String> = map.next_key()?;
+                        let message = match name.as_deref().unwrap_or_default() {
+                            $(stringify!($name) => $all::$name(map.next_value()?),)*
+                            other => return Err(A::Error::unknown_variant(other, $all::NAMES)),
+                        };
+                        match map.next_key::<IgnoredAny>()? {
+                            None => Ok(message),
+                            Some(_) => Err(A::Error::custom("a second entry")),
+                        }
+                    }
+                }
+
+                deserializer.deserialize_map(OneEntry)
+            }
+        }
+    };
+}
+
+messages! {
+    /// What a client asks for.
+    Request {
+        /// Is anybody there, and who? Answered by [`Response::Pong`].
+        Ping(Ping),
+        /// How is the module doing? Answered by [`Response::Status`]. Touches no token.
+        Status(GetStatus),
+        /// Which key is this, and what can it sign? Answered by [`Response::Key`].
+        OpenKey(OpenKey),
+        /// One signature. Answered by [`Response::Signature`].
+        Sign(Sign),
+        /// Which tokens are there? Answered by [`Response::Tokens`].
+        ListTokens(ListTokens),
+        /// What keys and certificates does a token hold? Answered by [`Response::Objects`].
+        ListKeys(ListKeys),
+        /// The public half of a key. Answered by [`Response::PublicKey`].
+        GetPublicKey(GetPublicKey),
+        /// Certificates, leaf first. Answered by [`Response::Certificates`].
+        GetCertificates(GetCertificates),
+        /// Stores the certificate of a key. Answered by [`Response::Imported`].
+        ImportCertificate(ImportCertificate),
+        /// Makes a key pair on a token. Answered by [`Response::PublicKey`].
+        CreateKey(CreateKey),
+        /// Deletes a key pair. Answered by [`Response::Deleted`].
+        DeleteKey(DeleteKey),
+        /// Makes a token ready for use. Answered by [`Response::TokenReady`].
+        InitToken(InitToken),
+        /// Changes the PIN of a token's user. Answered by [`Response::PinChanged`].
+        ChangePin(ChangePin),
+    }
+}
+
+messages! {
+    /// What the server answers.
+    Response {
+        /// To [`Request::Ping`].
+        Pong(Pong),
+        /// To [`Request::Status`].
+        Status(Status),
+        /// To [`Request::OpenKey`].
+        Key(Key),
+        /// To [`Request::Sign`].
+        Signature(Signature),
+        /// To [`Request::ListTokens`].
+        Tokens(Tokens),
+        /// To [`Request::ListKeys`].
+        Objects(Objects),
+        /// To [`Request::GetPublicKey`] and [`Request::CreateKey`].
+        PublicKey(PublicKey),
+        /// To [`Request::GetCertificates`].
+        Certificates(Certificates),
+        /// To [`Request::ImportCertificate`].
+        Imported(Imported),
+        /// To [`Request::DeleteKey`].
+        Deleted(Deleted),
+        /// To [`Request::InitToken`].
+        TokenReady(TokenReady),
+        /// To [`Request::ChangePin`].
+        PinChanged(PinChanged),
+        /// To any request that failed.
+        Error(Failure),
+    }
+}

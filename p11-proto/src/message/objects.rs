@@ -1,0 +1,200 @@
+//! Keys and certificates on tokens: listing, creating, storing and deleting them.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use super::signing::KeyType;
+use crate::secret::{Pin, UriText};
+use crate::spki::Identity;
+
+/// Asks for the keys and certificates of one token.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ListKeys {
+    /// Names the token, and may narrow the objects down.
+    pub uri: UriText,
+    /// Without a PIN only what is public is listed, unless the server has a PIN for the token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Pin>,
+}
+
+/// Keys and certificates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Objects {
+    /// In a stable order.
+    pub objects: Vec<Object>,
+    /// Whether there are more than fit into a frame.
+    #[serde(default)]
+    pub truncated: bool,
+}
+
+/// One object on a token.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Object {
+    /// Private key, public key or certificate.
+    pub class: Class,
+    /// The kind of the key, or of the certificate's key.
+    pub key_type: KeyType,
+    /// RSA: bits of the modulus. EC: bits of the curve's field. 0 where it cannot be told.
+    #[serde(default)]
+    pub bits: u32,
+    /// `CKA_LABEL`
+    pub label: String,
+    /// `CKA_ID`
+    pub id: ByteBuf,
+    /// Its full URI.
+    pub uri: String,
+    /// Private keys: `CKA_SIGN`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub can_sign: Option<bool>,
+    /// Private keys: `CKA_EXTRACTABLE`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extractable: Option<bool>,
+    /// Private keys: `CKA_ALWAYS_AUTHENTICATE`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub always_authenticate: Option<bool>,
+}
+
+/// What an object is (PKCS#11 `CKA_CLASS`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// `CKO_PRIVATE_KEY`
+    Private,
+    /// `CKO_PUBLIC_KEY`
+    Public,
+    /// `CKO_CERTIFICATE`
+    Certificate,
+    /// One that a newer peer knows.
+    #[serde(other)]
+    Unknown,
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Class::Private => "private",
+            Class::Public => "public",
+            Class::Certificate => "certificate",
+            Class::Unknown => "unknown",
+        })
+    }
+}
+
+/// Asks for the public half of a key, without a login where the module permits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GetPublicKey {
+    /// Names the key.
+    pub uri: UriText,
+    /// For a token that shows it only after a login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Pin>,
+}
+
+/// A public key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PublicKey {
+    /// The full URI of the key.
+    pub uri: String,
+    /// RSA, EC or Ed25519.
+    pub key_type: KeyType,
+    /// As in [`super::Key`].
+    pub bits: u32,
+    /// A normalised DER `SubjectPublicKeyInfo`.
+    pub spki: ByteBuf,
+    /// SHA-256 of `spki`.
+    pub identity: Identity,
+}
+
+/// Asks for certificates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GetCertificates {
+    /// Names the token, and the certificate of the leaf by `object` or `id`.
+    pub uri: UriText,
+    /// For a token that shows them only after a login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Pin>,
+}
+
+/// Certificates: each is followed by that of its issuer, as far as the token has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Certificates {
+    /// Leaf first.
+    pub certificates: Vec<Certificate>,
+    /// Whether there are more than fit into a frame.
+    #[serde(default)]
+    pub truncated: bool,
+}
+
+/// One certificate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Its full URI.
+    pub uri: String,
+    /// DER
+    pub certificate: ByteBuf,
+}
+
+/// Stores the certificate of a key that is on the token, with the key's id and label.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ImportCertificate {
+    /// Names the token, and may name the key.
+    pub uri: UriText,
+    /// As in [`ListKeys`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Pin>,
+    /// DER
+    pub certificate: ByteBuf,
+}
+
+/// The certificate was stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Imported {
+    /// Its URI.
+    pub uri: String,
+}
+
+/// Makes a key pair on a token: private, sensitive, not extractable, for signing only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CreateKey {
+    /// Names the token.
+    pub uri: UriText,
+    /// As in [`ListKeys`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Pin>,
+    /// What kind of key.
+    pub key: KeySpec,
+    /// Its `CKA_LABEL`.
+    pub label: String,
+    /// Its `CKA_ID`, which no other key may have; without it, 20 random bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<ByteBuf>,
+}
+
+/// A kind of key that can be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeySpec {
+    /// RSA, EC or Ed25519.
+    pub key_type: KeyType,
+    /// RSA: 2048, 3072 or 4096. EC: 256, 384 or 521. Ed25519: nothing.
+    #[serde(default)]
+    pub bits: u32,
+}
+
+/// Deletes both halves of a key pair. Certificates stay.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeleteKey {
+    /// Names the key by `object` or `id`.
+    pub uri: UriText,
+    /// As in [`ListKeys`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Pin>,
+}
+
+/// What was deleted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Deleted {
+    /// The URIs of the objects that are gone; none if there were none.
+    pub deleted: Vec<String>,
+}
