@@ -20,7 +20,7 @@ impl Uri {
             text.reserve_exact(length.0);
             self.write(&mut text, true)
         });
-        debug_assert!(written.is_ok(), "writing to a String cannot fail");
+        debug_assert!(written.is_ok() && text.len() == length.0);
         SecretString::from(text)
     }
 

@@ -55,13 +55,11 @@ fn without_pins(list: &str, separator: char) -> String {
 fn start_without_pin(text: &str) -> &str {
     let end = text.find('?').map_or(text.len(), |at| at + 1);
     let start = text.get(..end).unwrap_or_default();
-    let mut previous = ' ';
-    let pin = start.char_indices().find(|&(at, char)| {
-        let starts_word = !std::mem::replace(&mut previous, char).is_alphanumeric();
-        starts_word
-            && start
-                .get(at..at + 3)
-                .is_some_and(|word| word.eq_ignore_ascii_case("pin"))
-    });
+    let lower = start.to_ascii_lowercase();
+    let starts_word = |at: usize| {
+        let before = lower.get(..at);
+        before.is_some_and(|before| !before.ends_with(char::is_alphanumeric))
+    };
+    let pin = lower.match_indices("pin").find(|(at, _)| starts_word(*at));
     pin.map_or(start, |(at, _)| start.get(..at).unwrap_or_default())
 }
