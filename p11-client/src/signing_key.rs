@@ -51,7 +51,7 @@ impl SigningKey {
             .map_err(Error::Certificate)?
             .map(|key| key.spki().to_vec().into());
         let key = client.open_key(OpenKey {
-            uri,
+            uri: uri.into(),
             pin: pin.clone(),
             spki,
         })?;
@@ -123,7 +123,7 @@ struct Signer {
 impl sign::Signer for Signer {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
         let request = Sign {
-            uri: self.key.uri.clone(),
+            uri: self.key.uri.as_str().into(),
             pin: self.key.pin.clone(),
             scheme: self.scheme.into(),
             message: message.to_vec().into(),
