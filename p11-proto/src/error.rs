@@ -109,15 +109,22 @@ pub enum Error {
     /// Protocol 1's mark with another version.
     #[error("version {0} of the protocol is not spoken here")]
     Version(u8),
-    /// A frame longer than [`crate::frame::MAX_LEN`], announced by the peer or about to be sent.
+    /// A message longer than [`crate::frame::MAX_LEN`], announced by the peer or about to be sent.
     #[error("a message of {0} bytes is too long: {max} at most", max = crate::frame::MAX_LEN)]
     TooLong(usize),
-    /// The body of a frame is not the MessagePack of a message. Quotes none of its values.
+    /// The first byte is not that of tedge1.
+    #[error("this is not tedge1 of a version that is spoken here: it does not start with 00")]
+    NotTedge1,
+    /// The bytes are not those of a message, in MessagePack or for tedge1 in postcard. Quotes none
+    /// of its values.
     #[error("the message cannot be decoded: {0}")]
     Malformed(&'static str),
     /// A well-formed message of a name that is not known here.
     #[error("the message {0:?} is not known here")]
     UnknownMessage(String),
+    /// A tedge1 message of a number that is not known here.
+    #[error("the message of number {0} is not known here")]
+    UnknownNumber(u32),
     /// A public key or certificate cannot be used.
     #[error("{0}")]
     PublicKey(&'static str),

@@ -10,6 +10,7 @@
 //! | [`frame`] | the preamble and the length-prefixed frames of protocol 1 |
 //! | [`scheme`] | the TLS signature schemes that a key can be asked for |
 //! | [`spki`] | public keys in the one form that is compared and hashed |
+//! | [`tedge1`] | the messages of released `tedge` clients and servers, and their odd PEM |
 //! | [`secret`] | [`Pin`] and [`UriText`], which nothing prints whole |
 //!
 //! ```
@@ -29,6 +30,7 @@ pub mod message;
 pub mod scheme;
 pub mod secret;
 pub mod spki;
+pub mod tedge1;
 
 pub use error::{Error, ErrorCode, Failure};
 pub use message::{Request, Response};

@@ -140,11 +140,7 @@ impl PublicKey {
             .as_bytes()
             .ok_or(Error::PublicKey("the public key has unused bits"))?;
         match info.algorithm.oid {
-            RSA => {
-                let key = RsaPublicKey::from_der(key)
-                    .map_err(|_| Error::PublicKey("the RSA public key is malformed"))?;
-                PublicKey::rsa(key.modulus.as_bytes(), key.public_exponent.as_bytes())
-            }
+            RSA => PublicKey::rsa_from_pkcs1(key),
             EC => {
                 let oid = info
                     .algorithm
@@ -180,6 +176,16 @@ impl PublicKey {
         };
         let key = key.to_der().map_err(|_| BAD)?;
         PublicKey::build(kind, RSA, Some(AnyRef::from(Null)), key)
+    }
+
+    /// An RSA key of its DER `RSAPublicKey` (RFC 8017 appendix A.1.1).
+    ///
+    /// # Errors
+    /// [`Error::PublicKey`] for what is no such key.
+    pub fn rsa_from_pkcs1(der: &[u8]) -> Result<PublicKey, Error> {
+        let key = RsaPublicKey::from_der(der)
+            .map_err(|_| Error::PublicKey("the RSA public key is malformed"))?;
+        PublicKey::rsa(key.modulus.as_bytes(), key.public_exponent.as_bytes())
     }
 
     /// An EC key of a curve and its uncompressed point, `04 || x || y` (SEC 1 section 2.3.3).
