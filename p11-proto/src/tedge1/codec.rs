@@ -75,7 +75,9 @@ pub(super) fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Error> 
     Ok(take(bytes)?.0)
 }
 
-/// The bytes of a message. Measured first: a buffer that grows would leave copies of a PIN behind.
+/// The bytes of a message, whose number is below 128 and so is one byte as a varint.
+///
+/// Measured first: a buffer that grows would leave copies of a PIN behind.
 pub(super) fn write(number: u8, fields: &impl Serialize) -> Result<Body, Error> {
     const BAD: Error = Error::Malformed("it has no postcard form");
     let message = (VERSION, number, fields);
