@@ -1,17 +1,21 @@
 //! The life of the socket that the server makes for itself.
 
 use std::{
-    fs,
+    fs::{self, File},
     os::unix::{
         fs::{FileTypeExt, PermissionsExt},
         net::UnixStream,
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use nix::sys::signal::Signal;
 use p11_client::{Client, Config};
-use p11_tests::{process::PATIENCE, server::Server, softhsm::SoftHsm};
+use p11_tests::{
+    process::PATIENCE,
+    server::{Builder, Server},
+    softhsm::SoftHsm,
+};
 
 use super::{NO_MODULE, fails_to_start, with_module};
 
@@ -20,7 +24,7 @@ fn answers(socket: &Path) -> bool {
 }
 
 /// A server whose socket is in a folder that outlives it.
-fn server_at(hsm: &SoftHsm, socket: &Path) -> p11_tests::server::Builder {
+fn server_at(hsm: &SoftHsm, socket: &Path) -> Builder {
     with_module(hsm)
         .args(["--socket-path".as_ref(), socket.as_os_str()])
         .expect_socket(socket)
@@ -97,17 +101,40 @@ fn it_refuses_to_start_beside_a_live_server_and_leaves_it_alone() {
     assert!(answers(&socket));
 }
 
+/// The files beside the socket: the lock file, under whatever name.
+fn others(folder: &Path, socket: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(folder).unwrap();
+    let paths = files.map(|entry| entry.unwrap().path());
+    paths.filter(|path| path != socket).collect()
+}
+
+#[test]
+fn it_refuses_to_start_while_another_server_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("p11.sock");
+    let hsm = SoftHsm::new();
+    drop(server_at(&hsm, &socket).start());
+    // Two that start at once could both find this socket stale: one has the lock, here the test.
+    let [lock] = &others(folder.path(), &socket)[..] else {
+        panic!("no lock file");
+    };
+    let lock = File::open(lock).unwrap();
+    lock.lock().unwrap();
+    let said = fails_to_start(server_at(&hsm, &socket));
+    assert!(said.contains("already"), "{said}");
+    lock.unlock().unwrap();
+    let _server = server_at(&hsm, &socket).start();
+    assert!(answers(&socket));
+}
+
 #[test]
 fn it_finds_a_live_server_by_a_ping_where_the_lock_tells_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("p11.sock");
     let hsm = SoftHsm::new();
     let _first = server_at(&hsm, &socket).start();
-    for entry in fs::read_dir(folder.path()).unwrap() {
-        let path = entry.unwrap().path();
-        if path != socket {
-            fs::remove_file(path).unwrap();
-        }
+    for file in others(folder.path(), &socket) {
+        fs::remove_file(file).unwrap();
     }
     let said = fails_to_start(server_at(&hsm, &socket));
     assert!(said.contains("already"), "{said}");
