@@ -94,7 +94,7 @@ fn explain(text: &str) -> Error {
     }
     let wrong = |&(at, byte): &(usize, u8)| match byte {
         b'%' => hex_pair(text, at + 1).is_none(),
-        b';' | b'&' => false,
+        b';' => false,
         _ => !is_pchar(byte) && !is_qchar(byte),
     };
     match text.bytes().enumerate().find(wrong) {

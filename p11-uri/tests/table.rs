@@ -188,6 +188,8 @@ const BAD: &[(&str, Bad)] = &[
     // Characters.
     ("pkcs11:token=my token", Bad::Character(15)),
     ("pkcs11:token=a ", Bad::Character(14)),
+    ("pkcs11:token=a;object=b c", Bad::Character(23)),
+    ("pkcs11:token=a?x=1&y=2 3", Bad::Character(22)),
     ("pkcs11:token=a\n", Bad::Character(14)),
     ("pkcs11:token=caf\u{e9}", Bad::Character(16)),
     ("pkcs11:token=a\"b", Bad::Character(14)),
@@ -343,6 +345,16 @@ fn bad_uris_are_refused_with_place_and_reason() {
             "{text}: {error}"
         );
     }
+}
+
+#[test]
+fn all_ways_to_parse_are_one() {
+    let good = "pkcs11:token=a";
+    assert_eq!(good.parse(), Uri::parse(good));
+    assert_eq!(Uri::try_from(good), Uri::parse(good));
+    let bad = "pkcs11:token";
+    assert_eq!(bad.parse::<Uri>(), Uri::parse(bad));
+    assert_eq!(Uri::try_from(bad), Uri::parse(bad));
 }
 
 #[test]
