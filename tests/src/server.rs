@@ -12,6 +12,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use p11_fault_module::Faults;
 use tempfile::TempDir;
 
 use crate::{
@@ -121,6 +122,13 @@ impl Builder {
         self.secrets.add_all(hsm.secrets());
         self.command.envs(hsm.envs());
         self.module(&hsm.module())
+    }
+
+    /// Uses this token store through the module that injects faults.
+    pub fn softhsm_with_faults(mut self, hsm: &SoftHsm, faults: &Faults) -> Self {
+        self.secrets.add_all(hsm.secrets());
+        self.command.envs(hsm.envs()).envs(faults.envs());
+        self.module(&Faults::module_path())
     }
 
     /// Loads this module.

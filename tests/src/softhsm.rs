@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::{
     keys::{Key, KeySpec, hex},
     secrets::Secrets,
-    tools::{command, run, softhsm_module},
+    tools::{command, pkcs11_module, run},
 };
 
 /// A token store, gone when dropped.
@@ -56,7 +56,7 @@ impl SoftHsm {
 
     /// The PKCS#11 module to load.
     pub fn module(&self) -> PathBuf {
-        softhsm_module()
+        pkcs11_module("libsofthsm2.so")
     }
 
     /// The PINs of all tokens that were made here.

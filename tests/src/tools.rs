@@ -10,17 +10,28 @@ use std::{
 const PACKAGES: &[(&str, &str)] = &[
     ("mosquitto", "mosquitto"),
     ("openssl", "openssl"),
+    ("p11-kit", "p11-kit"),
     ("p11tool", "gnutls-bin"),
     ("pkcs11-tool", "opensc"),
     ("softhsm2-util", "softhsm2"),
     ("systemd-socket-activate", "systemd"),
 ];
 
-/// Where SoftHSM's module lies on Debian and Ubuntu.
-const SOFTHSM_MODULES: &[&str] = &[
-    "/usr/lib/softhsm/libsofthsm2.so",
-    "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
-    "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
+/// Which Debian package brings each PKCS#11 module.
+const MODULES: &[(&str, &str)] = &[
+    ("libsofthsm2.so", "softhsm2"),
+    ("p11-kit-client.so", "p11-kit-modules"),
+    ("p11-kit-proxy.so", "p11-kit-modules"),
+];
+
+/// Where modules lie on Debian and Ubuntu, within a folder of libraries.
+const MODULE_FOLDERS: &[&str] = &["softhsm", "pkcs11", ""];
+
+/// Folders of libraries on Debian and Ubuntu.
+const LIBRARY_FOLDERS: &[&str] = &[
+    "/usr/lib",
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
 ];
 
 /// A command that runs `name`, found in `PATH` or in the `sbin` folders that users' paths lack.
@@ -30,7 +41,7 @@ pub fn command(name: &str) -> Command {
         .chain(["/usr/sbin".into(), "/sbin".into()])
         .map(|folder| folder.join(name))
         .find(|candidate| candidate.is_file());
-    Command::new(found.unwrap_or_else(|| missing(name, package(name))))
+    Command::new(found.unwrap_or_else(|| missing(name, package(PACKAGES, name))))
 }
 
 /// Debian's Python, the one that Debian's `python3-*` packages are for, with the module `needs`.
@@ -49,13 +60,16 @@ pub fn python(needs: &str) -> Command {
     Command::new(PYTHON)
 }
 
-/// The path of the PKCS#11 module of SoftHSM.
-pub fn softhsm_module() -> PathBuf {
-    SOFTHSM_MODULES
-        .iter()
-        .map(PathBuf::from)
-        .find(|path| Path::exists(path))
-        .unwrap_or_else(|| missing("libsofthsm2.so", "softhsm2"))
+/// The path of a PKCS#11 module.
+pub fn pkcs11_module(file: &str) -> PathBuf {
+    let folders = LIBRARY_FOLDERS.iter().flat_map(|libraries| {
+        let libraries = Path::new(libraries);
+        MODULE_FOLDERS.iter().map(|folder| libraries.join(folder))
+    });
+    folders
+        .map(|folder| folder.join(file))
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| missing(file, package(MODULES, file)))
 }
 
 /// Runs a command to its end and returns what it printed on stdout; panics with all that it
@@ -75,10 +89,10 @@ pub fn run(command: &mut Command) -> Vec<u8> {
     output.stdout
 }
 
-fn package(name: &str) -> &'static str {
-    PACKAGES
+fn package(known: &[(&str, &'static str)], name: &str) -> &'static str {
+    known
         .iter()
-        .find_map(|(tool, package)| (*tool == name).then_some(*package))
+        .find_map(|(part, package)| (*part == name).then_some(*package))
         .unwrap_or_else(|| panic!("tools.rs does not say which Debian package brings {name}"))
 }
 
