@@ -27,7 +27,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// One PKCS#11 module, loaded once and initialised as often as it needs.
 pub struct Module {
     pkcs11: Pkcs11,
-    raw: Raw,
+    raw: Option<Raw>,
     gate: Mutex<Gate>,
     changed: Condvar,
     /// Held during every call of a module that cannot be called from several threads.
@@ -77,9 +77,17 @@ impl Module {
             path: PathBuf::from(path),
             cause: cause(&error),
         };
+        let pkcs11 = Pkcs11::new(path).map_err(unusable)?;
+        let raw = Raw::load(path).map_err(unusable)?;
+        if raw.is_none() {
+            info!(
+                "the PKCS#11 module gives each caller an instance of its own, as p11-kit's do, so a \
+                 signature takes three calls; load the token's own module for two"
+            );
+        }
         Ok(Module {
-            pkcs11: Pkcs11::new(path).map_err(unusable)?,
-            raw: Raw::load(path).map_err(unusable)?,
+            pkcs11,
+            raw,
             gate: Mutex::new(Gate {
                 state: State::Down("it was not initialised yet".into()),
                 epoch: 0,
@@ -275,9 +283,9 @@ impl Call<'_> {
         &self.module.pkcs11
     }
 
-    /// The two functions that sign.
-    pub fn raw(&self) -> &Raw {
-        &self.module.raw
+    /// The two functions that sign, where the module gives them to us.
+    pub fn raw(&self) -> Option<&Raw> {
+        self.module.raw.as_ref()
     }
 
     /// The epoch that lasts as long as this call.

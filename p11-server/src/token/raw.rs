@@ -3,6 +3,10 @@
 //! cryptoki's `Session::sign` asks for the length of the signature first, which costs a third call,
 //! and leaves no room for a context-specific login between the two. These functions are those of the
 //! same loaded library, so sessions and handles of cryptoki are theirs too.
+//!
+//! That does not hold for p11-kit's own modules (`p11-kit-proxy.so`, `p11-kit-client.so`): each
+//! `C_GetFunctionList` makes an instance that knows nothing of the others', and cryptoki does not
+//! give its own away. They are told by this, and left to `Session::sign`.
 #![allow(unsafe_code)]
 
 use std::path::Path;
@@ -26,27 +30,28 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// Takes the functions from the module that cryptoki has already loaded from this path.
-    pub fn load(path: &Path) -> Result<Raw> {
+    /// Takes the functions from the module that cryptoki has already loaded from this path; none
+    /// from a module that would give others than cryptoki's.
+    pub fn load(path: &Path) -> Result<Option<Raw>> {
         // SAFETY: loading runs the module's initialisers, as cryptoki's own load of it just did.
         let library = unsafe { cryptoki_sys::Pkcs11::new(path) }.map_err(Error::LibraryLoading)?;
         if library.C_GetFunctionList.is_err() {
             return Err(Error::MissingSymbol("C_GetFunctionList"));
         }
-        let mut list: *mut CK_FUNCTION_LIST = std::ptr::null_mut();
-        // SAFETY: C_GetFunctionList (PKCS#11 section 5.4) stores a pointer that stays valid while
-        // the library is loaded; it is read only after CKR_OK and a check for null.
-        let (sign_init, sign) = unsafe {
-            Rv::from(library.C_GetFunctionList(&mut list))
-                .into_result(Function::GetFunctionList)?;
-            let list = list.as_ref().ok_or(Error::NullFunctionPointer)?;
-            (list.C_SignInit, list.C_Sign)
-        };
-        Ok(Raw {
-            sign_init,
-            sign,
+        let mut lists: [*mut CK_FUNCTION_LIST; 2] = [std::ptr::null_mut(); 2];
+        for list in &mut lists {
+            // SAFETY: C_GetFunctionList (PKCS#11 section 5.4) stores a pointer.
+            let rv = unsafe { library.C_GetFunctionList(list) };
+            Rv::from(rv).into_result(Function::GetFunctionList)?;
+        }
+        let [list, again] = lists;
+        // SAFETY: after CKR_OK the pointer is null or stays valid while the library is loaded.
+        let functions = unsafe { list.as_ref() }.ok_or(Error::NullFunctionPointer)?;
+        Ok((list == again).then_some(Raw {
+            sign_init: functions.C_SignInit,
+            sign: functions.C_Sign,
             _library: library,
-        })
+        }))
     }
 
     /// `C_SignInit` (PKCS#11 section 5.13.1).

@@ -1,4 +1,5 @@
-//! A message enters, a signature leaves, with `C_SignInit` and `C_Sign` and nothing else.
+//! A message enters, a signature leaves, with `C_SignInit` and `C_Sign` and nothing else where the
+//! module lets us.
 
 use p11_proto::Pin;
 
@@ -23,13 +24,23 @@ pub fn sign(
 ) -> Result<Vec<u8>, Error> {
     let input = encode::input(plan.input, key.kind, message)?;
     let session = key.token.lend(call)?;
-    call.raw()
-        .sign_init(&session, &plan.mechanism(), key.handle)?;
-    if key.always_authenticate {
-        guard.log_in_for_signature(call, &key.token, &session, pin)?;
-    }
-    let expected = encode::signature_len(key.kind);
-    let signature = call.raw().sign(&session, &input, expected)?;
+    let signature = match call.raw() {
+        Some(raw) => {
+            raw.sign_init(&session, &plan.mechanism(), key.handle)?;
+            if key.always_authenticate {
+                guard.log_in_for_signature(call, &key.token, &session, pin)?;
+            }
+            raw.sign(&session, &input, encode::signature_len(key.kind))?
+        }
+        None if key.always_authenticate => {
+            return Err(Error::NotSupported(
+                "the key wants a login for each signature, which cannot be done through this \
+                 PKCS#11 module; configure the token's own module instead of p11-kit's"
+                    .into(),
+            ));
+        }
+        None => session.sign(&plan.mechanism(), key.handle, &input)?,
+    };
     session.finish();
     encode::output(key.kind, signature)
 }
