@@ -54,6 +54,10 @@ pub enum ErrorCode {
     KeyNotFound,
     /// Several tokens could hold the key and each wants a login: name one in the URI.
     AmbiguousToken,
+    /// Several keys match, and the request would change one: name it in the URI.
+    AmbiguousKey,
+    /// What is to be made is there already.
+    AlreadyExists,
     /// The URI leads to another key than the one that was opened. Open it again.
     KeyChanged,
     /// The key or its token cannot do the scheme.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
 use rmp_serde::decode;
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
@@ -117,6 +117,20 @@ impl Write for Growing {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Cuts a listing to what fits into a frame. Answers whether there was more.
+pub fn truncate<T: Serialize>(listing: &mut Vec<T>) -> bool {
+    // The rest of the message is the names of its fields.
+    let mut left = MAX_LEN - 256;
+    let fits = |item: &T| {
+        let size = rmp_serde::to_vec_named(item).map_or(usize::MAX, |bytes| bytes.len());
+        left.checked_sub(size).map(|rest| left = rest)
+    };
+    let count = listing.iter().map_while(fits).count();
+    let truncated = count < listing.len();
+    listing.truncate(count);
+    truncated
 }
 
 /// The message in the body of a frame.

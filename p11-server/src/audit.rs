@@ -44,6 +44,11 @@ impl Record {
         }
     }
 
+    /// Notes the URI as the client gave it, fit for a log.
+    pub fn about(&mut self, uri: &str) {
+        self.about = About::Uri(p11_uri::redact(uri));
+    }
+
     /// It failed.
     pub fn fail(&mut self, failure: &Failure) {
         self.failure = Some((failure.code, failure.ckr.clone()));

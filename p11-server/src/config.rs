@@ -18,6 +18,7 @@ use crate::policy::{self, Policy};
 use crate::token::Settings;
 
 const DEFAULT_SOCKET: &str = "./tedge-p11-server.sock";
+const PIN_VARIABLE: &str = "TEDGE_DEVICE_CRYPTOKI_PIN";
 const DEFAULT_PIN: &str = "123456";
 const DEFAULT_CONFIG_DIR: &str = "/etc/tedge";
 
@@ -167,6 +168,8 @@ pub struct CryptokiConfigDirect {
     pub module_path: PathBuf,
     /// The PIN of flag, environment, credential or file.
     pub pin: Pin,
+    /// Which of these it is; `None` for the default.
+    pub pin_origin: Option<String>,
     /// The server's URI, as given.
     pub uri: Option<String>,
 }
@@ -217,10 +220,24 @@ impl Config {
                     .into(),
             );
         }
-        let pin = flag_pin
-            .or_else(|| text_from_env("TEDGE_DEVICE_CRYPTOKI_PIN").map(Pin::from))
-            .or_else(|| credential(&mut warnings))
-            .or_else(|| file.get(|section| &mut section.pin).map(Pin::from));
+        let from = |origin: &str| {
+            let origin = origin.to_owned();
+            move |pin: Pin| (pin, origin)
+        };
+        let in_file = format!("device.cryptoki.pin in {}", file.path.display());
+        let pin = flag_pin.map(from("--pin"));
+        let pin = pin
+            .or_else(|| {
+                text_from_env(PIN_VARIABLE)
+                    .map(Pin::from)
+                    .map(from(PIN_VARIABLE))
+            })
+            .or_else(|| credential(&mut warnings).map(from("the credential pin")))
+            .or_else(|| {
+                file.get(|section| &mut section.pin)
+                    .map(Pin::from)
+                    .map(from(&in_file))
+            });
 
         warnings.extend(file.warning());
         // A URI that does not parse is refused later, after it was logged.
@@ -248,7 +265,8 @@ impl Config {
             socket_path: socket_path.unwrap_or_else(|| DEFAULT_SOCKET.into()),
             cryptoki: CryptokiConfigDirect {
                 module_path,
-                pin: pin.unwrap_or_else(|| DEFAULT_PIN.into()),
+                pin_origin: pin.as_ref().map(|(_, origin)| origin.clone()),
+                pin: pin.map_or_else(|| DEFAULT_PIN.into(), |(pin, _)| pin),
                 uri,
             },
             warnings,
@@ -263,15 +281,21 @@ impl CryptokiConfigDirect {
     /// [`Error::Uri`], [`Error::PinSource`]
     pub fn settings(&self) -> Result<Settings, Error> {
         let scope = Uri::parse(self.uri.as_deref().unwrap_or("pkcs11:"))?;
-        let pin = match (scope.pin_value(), scope.pin_source_path()?) {
-            (Some(pin), _) => Pin::from(pin.clone()),
-            (None, Some(path)) => {
-                read_pin(&path).map_err(|cause| Error::PinSource { path, cause })?
+        let (pin, pin_origin) = match (scope.pin_value(), scope.pin_source_path()?) {
+            (Some(pin), _) => {
+                let origin = "pin-value of the server's URI".to_owned();
+                (Pin::from(pin.clone()), Some(origin))
             }
-            (None, None) => self.pin.clone(),
+            (None, Some(path)) => {
+                let origin = format!("{}, the pin-source of the server's URI", path.display());
+                let pin = read_pin(&path).map_err(|cause| Error::PinSource { path, cause })?;
+                (pin, Some(origin))
+            }
+            (None, None) => (self.pin.clone(), self.pin_origin.clone()),
         };
         Ok(Settings {
             pin: Some(pin),
+            pin_origin,
             scope,
         })
     }

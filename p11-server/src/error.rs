@@ -25,12 +25,18 @@ pub enum Error {
     /// No key matches.
     #[error("{0}")]
     KeyNotFound(String),
-    /// Several tokens want a login before they show their keys.
-    #[error(
-        "several tokens could hold the key and each wants a login, so none was tried; \
-         add token=… or serial=… to the URI to name one of: {0}"
-    )]
+    /// Several tokens match, and the request needs one.
+    #[error("{0}")]
     AmbiguousToken(String),
+    /// Several keys match, and the request would change one.
+    #[error("{0}")]
+    AmbiguousKey(String),
+    /// What is to be made is there already.
+    #[error("{0}")]
+    AlreadyExists(String),
+    /// The request would change a token outside the server's own URI.
+    #[error("{0}")]
+    OutOfScope(String),
     /// The URI leads to another key than the client opened.
     #[error(
         "{uri} led to the key {opened} when it was opened and leads to another one now; \
@@ -103,6 +109,12 @@ pub enum Error {
         /// The function that returned it.
         function: Function,
     },
+    /// A change was made in part.
+    #[error("{message}")]
+    Unfinished {
+        /// What was done, what was not, and why.
+        message: String,
+    },
     /// A defect, of the module or of ours.
     #[error("{0}")]
     Internal(String),
@@ -117,6 +129,9 @@ impl Error {
             Error::TokenNotFound(_) => ErrorCode::TokenNotFound,
             Error::KeyNotFound(_) => ErrorCode::KeyNotFound,
             Error::AmbiguousToken(_) => ErrorCode::AmbiguousToken,
+            Error::AmbiguousKey(_) => ErrorCode::AmbiguousKey,
+            Error::AlreadyExists(_) => ErrorCode::AlreadyExists,
+            Error::OutOfScope(_) => ErrorCode::OutOfScope,
             Error::KeyChanged { .. } => ErrorCode::KeyChanged,
             Error::UnsupportedScheme { .. } => ErrorCode::UnsupportedScheme,
             Error::PinRequired { .. } => ErrorCode::PinRequired,
@@ -127,7 +142,7 @@ impl Error {
             Error::NotSupported(_) => ErrorCode::NotSupported,
             Error::Busy(_) => ErrorCode::Busy,
             Error::ModuleUnavailable { .. } | Error::Load { .. } => ErrorCode::ModuleUnavailable,
-            Error::Module { .. } => ErrorCode::Module,
+            Error::Module { .. } | Error::Unfinished { .. } => ErrorCode::Module,
             Error::Internal(_) => ErrorCode::Internal,
         }
     }

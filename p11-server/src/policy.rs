@@ -30,6 +30,18 @@ use crate::service::Access;
 pub enum Operation {
     /// Open a key and sign with it.
     Sign,
+    /// List tokens, keys and certificates, and read what is public of them.
+    List,
+    /// Make a key pair.
+    CreateKey,
+    /// Store the certificate of a key.
+    ImportCertificate,
+    /// Delete a key pair.
+    DeleteKey,
+    /// Make a token ready for use.
+    InitToken,
+    /// Change the PIN of a token.
+    ChangePin,
 }
 
 impl Operation {
@@ -37,14 +49,18 @@ impl Operation {
     pub fn name(self) -> &'static str {
         match self {
             Operation::Sign => "sign",
+            Operation::List => "list",
+            Operation::CreateKey => "create-key",
+            Operation::ImportCertificate => "import-certificate",
+            Operation::DeleteKey => "delete-key",
+            Operation::InitToken => "init-token",
+            Operation::ChangePin => "change-pin",
         }
     }
 
     /// Whether it changes a token.
     pub fn changes(self) -> bool {
-        match self {
-            Operation::Sign => false,
-        }
+        !matches!(self, Operation::Sign | Operation::List)
     }
 }
 
@@ -352,6 +368,22 @@ mod tests {
             "of the account"
         );
         assert!(policy.grant(65534, 65534, Operation::Sign).is_err());
+    }
+
+    #[test]
+    fn sign_only_goes_before_every_rule() {
+        let policy = Policy {
+            sign_only: true,
+            ..policy("[[rule]]\nusers = [0]\noperations = [\"sign\", \"delete-key\"]")
+        };
+        assert!(policy.grant(0, 0, Operation::Sign).is_ok());
+        let refused = policy
+            .grant(0, 0, Operation::DeleteKey)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(refused.contains("delete-key is not allowed"), "{refused}");
+        assert!(refused.contains("--sign-only"), "{refused}");
     }
 
     #[test]

@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use p11_proto::message::{Key, OpenKey};
+use p11_proto::message::{
+    Certificate, ChangePin, CreateKey, DeleteKey, GetCertificates, GetPublicKey, ImportCertificate,
+    InitToken, Key, ListKeys, Object, OpenKey, PinChanged, PublicKey, Token, TokenReady,
+};
 use p11_proto::{Identity, Pin};
 use p11_uri::{ObjectFacts, TokenFacts};
 
@@ -21,6 +24,46 @@ pub trait Service: Send + Sync {
 
     /// Signs one message.
     fn sign(&self, request: &SignRequest<'_>, access: &dyn Access) -> Result<Signed, Error>;
+
+    /// Lists the tokens that the caller may know of, initialised or not.
+    fn list_tokens(&self, access: &dyn Access) -> Result<Vec<Token>, Error>;
+
+    /// Lists the keys and certificates of one token that the caller may know of.
+    fn list_keys(&self, request: &ListKeys, access: &dyn Access) -> Result<Vec<Object>, Error>;
+
+    /// Finds the public half of a key.
+    fn public_key(&self, request: &GetPublicKey, access: &dyn Access) -> Result<PublicKey, Error>;
+
+    /// Finds certificates, each followed by that of its issuer.
+    fn certificates(
+        &self,
+        request: &GetCertificates,
+        access: &dyn Access,
+    ) -> Result<Vec<Certificate>, Error>;
+
+    /// Stores a certificate beside its key. Answers its URI.
+    fn import_certificate(
+        &self,
+        request: &ImportCertificate,
+        access: &dyn Access,
+    ) -> Result<String, Error>;
+
+    /// Makes a key pair.
+    fn create_key(&self, request: &CreateKey, access: &dyn Access) -> Result<PublicKey, Error>;
+
+    /// Deletes a key pair, or with `several` all that match. Answers what is gone.
+    fn delete_key(
+        &self,
+        request: &DeleteKey,
+        several: bool,
+        access: &dyn Access,
+    ) -> Result<Vec<String>, Error>;
+
+    /// Makes a token ready for use.
+    fn init_token(&self, request: &InitToken, access: &dyn Access) -> Result<TokenReady, Error>;
+
+    /// Changes the PIN of a token's user.
+    fn change_pin(&self, request: &ChangePin, access: &dyn Access) -> Result<PinChanged, Error>;
 }
 
 /// Says whether a caller may touch what its request has led to.

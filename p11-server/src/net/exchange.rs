@@ -10,7 +10,7 @@ use super::patience::{Line, Patience};
 use super::serve::Server;
 use super::watch::Connection;
 use crate::audit::Record;
-use crate::dispatch::dispatch;
+use crate::dispatch::{deadline, dispatch};
 use crate::token::DEADLINE;
 
 /// Serves a connection until the client leaves, errs or falls silent.
@@ -55,17 +55,20 @@ fn serve_protocol1(
         let Some(body) = frame::read(line)? else {
             return Ok(());
         };
-        if !connection.begin(DEADLINE) {
+        let request = match frame::decode::<Request>(&body) {
+            Err(Error::UnknownMessage(name)) => Err(name),
+            other => Ok(other?),
+        };
+        drop(body);
+        if !connection.begin(request.as_ref().map_or(DEADLINE, deadline)) {
             return Ok(());
         }
         let began = Instant::now();
         let peer = &connection.peer;
-        let (response, record) = match frame::decode::<Request>(&body) {
+        let (response, record) = match request {
             Ok(request) => dispatch(server.service(), &server.policy(), peer, &request),
-            Err(Error::UnknownMessage(name)) => unsupported(&name),
-            Err(error) => return Err(error),
+            Err(name) => unsupported(&name),
         };
-        drop(body);
         let took = began.elapsed();
         // The client waits for its answer, not for its line in the log. An operation that ended
         // after the watch had answered has a line too.

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use cryptoki::object::ObjectHandle;
 use lru::LruCache;
-use p11_proto::message::{Key as KeyMessage, KeyType};
+use p11_proto::message::Key as KeyMessage;
 use p11_proto::spki::{Kind, PublicKey};
 use p11_proto::{Identity, Scheme};
 use p11_uri::{ObjectFacts, Uri};
 
+use super::inventory;
 use super::lock;
 use super::module::Call;
 use super::objects::Object;
@@ -61,11 +62,7 @@ impl Key {
         let kind = public.kind();
         let mechanisms = token.mechanisms(call)?;
         let plans = schemes::plans(kind, &mechanisms, &object.allowed_mechanisms());
-        let (key_type, bits) = match kind {
-            Kind::Rsa { bits } => (KeyType::Rsa, bits),
-            Kind::Ec(curve) => (KeyType::Ec, curve.bits()),
-            Kind::Ed25519 => (KeyType::Ed25519, 255),
-        };
+        let (key_type, bits) = inventory::kind(kind);
         Ok(Key {
             token: token.clone(),
             handle: object.handle,

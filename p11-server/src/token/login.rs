@@ -35,6 +35,8 @@ pub enum Login {
 pub struct Guard {
     key: [u8; 32],
     tokens: Mutex<HashMap<TokenId, Record>>,
+    /// What took the place of the server's PIN on tokens whose PIN was changed through us.
+    replaced: Mutex<HashMap<TokenId, Pin>>,
 }
 
 #[derive(Default)]
@@ -45,16 +47,21 @@ struct Record {
     so: usize,
 }
 
+/// The PINs that a request could use; the first that is there is the one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pins<'a> {
+    /// The request's own.
+    pub own: Option<&'a Pin>,
+    /// The server's. Where it was changed through us, the new one takes its place.
+    pub server: Option<&'a Pin>,
+}
+
 /// Whose PIN it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The normal user's.
     User,
     /// The security officer's.
-    #[expect(
-        dead_code,
-        reason = "until tokens are initialised and PINs changed through us"
-    )]
     So,
 }
 
@@ -70,6 +77,7 @@ impl Guard {
         Ok(Guard {
             key,
             tokens: Mutex::default(),
+            replaced: Mutex::default(),
         })
     }
 
@@ -78,37 +86,63 @@ impl Guard {
         lock(&self.tokens).clear();
     }
 
+    /// The operator has configured another PIN: it is the one for every token again.
+    pub fn forget_replaced(&self) {
+        lock(&self.replaced).clear();
+    }
+
+    /// The PIN for a token, if there is one.
+    pub fn choose(&self, token: &Token, pins: Pins<'_>) -> Option<Pin> {
+        let replaced = || lock(&self.replaced).get(token.id()).cloned();
+        pins.own
+            .cloned()
+            .or_else(replaced)
+            .or_else(|| pins.server.cloned())
+    }
+
+    /// The PIN of this token was changed through us: earlier refusals mean nothing any more.
+    fn changed(&self, token: &Token, new: &Pin) {
+        lock(&self.tokens).remove(token.id());
+        lock(&self.replaced).insert(token.id().clone(), new.clone());
+    }
+
     /// Makes sure that a token may be shown its user's PIN, then logs the process in.
     ///
     /// A token that is logged in is not asked again: the PIN must be the one that logged in.
     ///
     /// # Errors
     /// The PIN errors of [`Error`], each with what to do, or what `C_Login` said.
-    pub fn log_in(&self, call: &Call<'_>, token: &Token, pin: Option<&Pin>) -> Result<(), Error> {
+    pub fn log_in(&self, call: &Call<'_>, token: &Token, pins: Pins<'_>) -> Result<(), Error> {
         if !token.info().login_required() {
             return Ok(());
         }
+        // The PIN is chosen under the lock: it may be changed while we wait.
         let mut login = lock(&token.login);
+        let pin = &self.choose(token, pins);
         if let Login::In(era, with) = &*login
             && *era == token.era(call)
         {
             return match (with, pin) {
                 (None, _) => Ok(()),
                 (Some(with), Some(pin)) if same(with, pin) => Ok(()),
-                (Some(_), _) => Err(Error::PinIncorrect(format!(
-                    "The specified PIN is incorrect: the token {} is logged in with another one",
-                    token.name()
-                ))),
+                (Some(_), _) => Err(logged_in_otherwise(token)),
             };
         }
         call.about(token.name());
         token.keep(call)?;
         let era = token.era(call);
         let lease = token.lend(call)?;
-        let by_pin_pad = self.attempt(call, token, &lease, UserType::User, Role::User, pin)?;
+        let by_pin_pad = self.attempt(
+            call,
+            token,
+            &lease,
+            UserType::User,
+            Role::User,
+            pin.as_ref(),
+        )?;
         lease.finish();
         info!("logged in to the token {}", token.name());
-        *login = Login::In(era, pin.cloned().filter(|_| !by_pin_pad));
+        *login = Login::In(era, pin.clone().filter(|_| !by_pin_pad));
         Ok(())
     }
 
@@ -122,17 +156,73 @@ impl Guard {
         call: &Call<'_>,
         token: &Token,
         session: &Session,
-        pin: Option<&Pin>,
+        pins: Pins<'_>,
     ) -> Result<(), Error> {
-        self.attempt(
-            call,
-            token,
-            session,
-            UserType::ContextSpecific,
-            Role::User,
-            pin,
-        )
-        .map(drop)
+        let pin = self.choose(token, pins);
+        let user = UserType::ContextSpecific;
+        self.attempt(call, token, session, user, Role::User, pin.as_ref())
+            .map(drop)
+    }
+
+    /// `C_SetPIN` by the user, on a token that was taken. Afterwards the process is logged in as it
+    /// was before.
+    ///
+    /// # Errors
+    /// As [`Guard::log_in`] for the old PIN, and [`Error::BadRequest`] for a new one that the token
+    /// does not take.
+    pub fn change_pin(
+        &self,
+        call: &Call<'_>,
+        token: &Token,
+        login: &mut Login,
+        session: &Session,
+        (old, new): (&Pin, &Pin),
+    ) -> Result<(), Error> {
+        if let Login::In(era, Some(with)) = login
+            && *era == token.era(call)
+            && !same(with, old)
+        {
+            return Err(logged_in_otherwise(token));
+        }
+        let info = call.pkcs11().get_token_info(token.slot())?;
+        refuse_by_flags(&info, token, Role::User)?;
+        self.admit(token, Role::User, old)?;
+        let auth = |pin: &Pin| AuthPin::new(pin.expose().into());
+        match session.set_pin(&auth(old), &auth(new)) {
+            Ok(()) => {}
+            Err(Cryptoki::Pkcs11(rv @ RvError::PinIncorrect, _)) => {
+                return Err(self.refused(call, token, Role::User, old, rv));
+            }
+            Err(error) => return Err(of_new_pin(error, &info, token)),
+        }
+        self.changed(token, new);
+        if let Login::In(era, Some(with)) = login
+            && *era == token.era(call)
+        {
+            *with = new.clone();
+        }
+        Ok(())
+    }
+
+    /// `C_InitPIN` by the security officer, on a token that was taken and has no session open.
+    ///
+    /// # Errors
+    /// As [`Guard::log_in`] for the security officer's PIN, and [`Error::BadRequest`] for a new one
+    /// that the token does not take.
+    pub fn reset_pin(
+        &self,
+        call: &Call<'_>,
+        token: &Token,
+        session: &Session,
+        (so, new): (&Pin, &Pin),
+    ) -> Result<(), Error> {
+        self.attempt(call, token, session, UserType::So, Role::So, Some(so))?;
+        let info = call.pkcs11().get_token_info(token.slot())?;
+        let outcome = session.init_pin(&AuthPin::new(new.expose().into()));
+        session.logout()?;
+        outcome.map_err(|error| of_new_pin(error, &info, token))?;
+        self.changed(token, new);
+        Ok(())
     }
 
     /// One `C_Login`, if the guard lets it pass. Answers whether the PIN came from a PIN pad.
@@ -169,18 +259,7 @@ impl Guard {
                 Ok(false)
             }
             Err(Cryptoki::Pkcs11(rv, Function::Login)) if means_refused(rv) => {
-                self.refused(token.id(), role, pin);
-                let after = call.pkcs11().get_token_info(token.slot()).unwrap_or(info);
-                let error = Error::PinIncorrect(format!(
-                    "The specified PIN is incorrect: the token {} refused it ({}). {} \
-                     It will not be sent to the token again; set the right one \
-                     (--pin, device.cryptoki.pin or the request's) and send SIGHUP or restart",
-                    token.name(),
-                    crate::error::ckr_name(rv),
-                    remaining(&after, role),
-                ));
-                warn!("{error}");
-                Err(error)
+                Err(self.refused(call, token, role, pin, rv))
             }
             Err(Cryptoki::Pkcs11(RvError::PinLocked, _)) => Err(locked(token, role)),
             Err(other) => Err(other.into()),
@@ -210,12 +289,26 @@ impl Guard {
         Ok(())
     }
 
-    fn refused(&self, token: &TokenId, role: Role, pin: &Pin) {
-        let digest = self.digest(token, role, pin);
-        let mut tokens = lock(&self.tokens);
-        let record = tokens.entry(token.clone()).or_default();
-        record.refused.push(digest);
-        *record.count_mut(role) += 1;
+    /// The token has refused this PIN. Answers what the client is told.
+    fn refused(&self, call: &Call<'_>, token: &Token, role: Role, pin: &Pin, rv: RvError) -> Error {
+        let digest = self.digest(token.id(), role, pin);
+        {
+            let mut tokens = lock(&self.tokens);
+            let record = tokens.entry(token.id().clone()).or_default();
+            record.refused.push(digest);
+            *record.count_mut(role) += 1;
+        }
+        let left = call.pkcs11().get_token_info(token.slot());
+        let error = Error::PinIncorrect(format!(
+            "The specified PIN is incorrect: the token {} refused it ({}). {} It will not be sent \
+             to the token again; set the right one (--pin, device.cryptoki.pin or the request's) \
+             and send SIGHUP or restart",
+            token.name(),
+            crate::error::ckr_name(rv),
+            left.as_ref().map_or(UNTOLD, |info| remaining(info, role)),
+        ));
+        warn!("{error}");
+        error
     }
 
     fn succeeded(&self, token: &TokenId, role: Role) {
@@ -250,8 +343,34 @@ impl Record {
     }
 }
 
+const UNTOLD: &str = "The token does not say how many tries are left.";
+
+fn logged_in_otherwise(token: &Token) -> Error {
+    Error::PinIncorrect(format!(
+        "The specified PIN is incorrect: the token {} is logged in with another one",
+        token.name()
+    ))
+}
+
+/// A failure to set a PIN, which may be that the token wants another length.
+fn of_new_pin(error: Cryptoki, info: &TokenInfo, token: &Token) -> Error {
+    match error {
+        Cryptoki::Pkcs11(
+            rv @ (RvError::PinLenRange | RvError::PinInvalid | RvError::PinTooWeak),
+            _,
+        ) => Error::BadRequest(format!(
+            "the token {} does not take the new PIN ({}): it wants {} to {} characters",
+            token.name(),
+            crate::error::ckr_name(rv),
+            info.min_pin_length(),
+            info.max_pin_length(),
+        )),
+        other => other.into(),
+    }
+}
+
 /// Compares in a time that tells nothing but the length.
-fn same(a: &Pin, b: &Pin) -> bool {
+pub fn same(a: &Pin, b: &Pin) -> bool {
     a.expose().as_bytes().ct_eq(b.expose().as_bytes()).into()
 }
 
@@ -311,6 +430,6 @@ fn remaining(info: &TokenInfo, role: Role) -> &'static str {
         (true, ..) => "The token is locked now.",
         (_, true, _) => "One try is left, which we do not use.",
         (.., true) => "At least one try was used up.",
-        _ => "The token does not say how many tries are left.",
+        _ => UNTOLD,
     }
 }

@@ -14,12 +14,17 @@
 //! | `schemes` | what a key can sign, and by which mechanism |
 //! | `sign` | the two calls |
 //! | `encode` | bytes of PKCS#11 to bytes of TLS and back |
-//!
-//! A request that fails on the token is tried once more, after what its CKR code calls for: the key
-//! is looked up again, the token's sessions are given up, or the module is reloaded.
+//! | `heal` | one more try, after what the CKR code calls for |
+//! | `inventory` | what is there: tokens, keys, certificates |
+//! | `change` | making and deleting keys, storing certificates |
+//! | `admin` | making tokens ready for use, changing PINs |
 
 mod activity;
+mod admin;
+mod change;
 mod encode;
+mod heal;
+mod inventory;
 mod keys;
 mod login;
 mod module;
@@ -36,18 +41,18 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use cryptoki::context::Function;
-use cryptoki::error::RvError;
-use p11_proto::message::{Key as KeyMessage, OpenKey};
+use p11_proto::message::{self, Key as KeyMessage, OpenKey};
 use p11_proto::{Identity, Pin};
 use p11_uri::Uri;
-use tracing::{info, warn};
+use tracing::warn;
 
+use self::heal::Remedy;
 use self::keys::{Key, Memory};
-use self::login::Guard;
+use self::login::{Guard, Pins};
 use self::module::{Call, Module};
 use self::objects::Object;
 use self::select::Search;
+use self::session::Token;
 use self::slots::Tokens;
 use crate::error::Error;
 use crate::service::{Access, Service, SignRequest, Signed};
@@ -55,9 +60,8 @@ use crate::service::{Access, Service, SignRequest, Signed};
 /// What a request to a token should take at most.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A token or key that is not there may have come into being since the module was initialised, and
-/// some modules do not look again by themselves. So often may a miss cause a reload.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// The same for what a card may take minutes for: making an RSA key, initialising a token.
+pub const LONG_DEADLINE: Duration = Duration::from_secs(10 * 60);
 
 /// The keys of one PKCS#11 module, for many clients at once.
 pub struct Engine {
@@ -73,6 +77,8 @@ pub struct Engine {
 pub struct Settings {
     /// The PIN for requests that bring none.
     pub pin: Option<Pin>,
+    /// Where the operator has set it, for people; `None` for a default that nobody has set.
+    pub pin_origin: Option<String>,
     /// The server's URI: its path attributes replace those of every request.
     pub scope: Uri,
 }
@@ -102,10 +108,19 @@ impl Engine {
 
     /// The operator has changed the settings, or says that PINs may be tried again.
     pub fn reconfigure(&self, settings: Settings) {
-        *self
+        let mut current = self
             .settings
             .write()
-            .unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+            .unwrap_or_else(PoisonError::into_inner);
+        let same_pin = match (&current.pin, &settings.pin) {
+            (Some(old), Some(new)) => login::same(old, new),
+            (old, new) => old.is_none() && new.is_none(),
+        };
+        *current = Arc::new(settings);
+        drop(current);
+        if !same_pin {
+            self.guard.forget_replaced();
+        }
         self.guard.forget_all();
         self.memory.forget_all();
     }
@@ -127,66 +142,6 @@ impl Engine {
             .clone()
     }
 
-    /// Finds the key that is asked for and does something with it, with one retry where the trouble
-    /// is of a kind that a fresh start may heal.
-    fn with_key<T>(
-        &self,
-        asked: &Asked<'_>,
-        job: impl Fn(&Call<'_>, &Arc<Key>) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let (epoch, error) = match self.attempt(asked, &job) {
-            Ok(done) => return Ok(done),
-            Err(failed) => failed,
-        };
-        match Remedy::of(&error) {
-            Remedy::None | Remedy::RenewOnly => return Err(error),
-            Remedy::FindAgain | Remedy::Renew => info!("trying once more after this: {error}"),
-            Remedy::Reload => self.module.reload(epoch, &error.to_string())?,
-            Remedy::LookAgain => self.look_again(epoch, error)?,
-        }
-        let (epoch, error) = match self.attempt(asked, &job) {
-            Ok(done) => return Ok(done),
-            Err(failed) => failed,
-        };
-        // Sessions and handles were not the trouble, so the module may be: for the next request.
-        if let Remedy::FindAgain | Remedy::Renew = Remedy::of(&error)
-            && let Err(later) = self.module.reload(epoch, &error.to_string())
-        {
-            info!("{later}");
-        }
-        Err(error)
-    }
-
-    /// One try. When it fails, what failed is not used again; the epoch says in which life of the
-    /// module that was.
-    fn attempt<T>(
-        &self,
-        asked: &Asked<'_>,
-        job: impl Fn(&Call<'_>, &Arc<Key>) -> Result<T, Error>,
-    ) -> Result<T, (u64, Error)> {
-        let call = self.module.enter(DEADLINE).map_err(|error| (0, error))?;
-        let mut key = None;
-        let outcome = self
-            .key(&call, asked)
-            .and_then(|found| job(&call, key.insert(found)));
-        outcome.map_err(|error| {
-            match (Remedy::of(&error), key) {
-                (Remedy::FindAgain, Some(key)) => self.memory.forget(&key),
-                (Remedy::Renew | Remedy::RenewOnly, Some(key)) => {
-                    key.token.give_up(&call, key.era);
-                }
-                // It failed before there was a key, on a token that the error does not name.
-                (Remedy::Renew | Remedy::RenewOnly, None) => {
-                    for token in self.tokens.known() {
-                        token.give_up(&call, token.era(&call));
-                    }
-                }
-                _ => {}
-            }
-            (call.epoch(), error)
-        })
-    }
-
     /// The key that is asked for, on a token that is logged in if it wants to be: from memory, which
     /// costs no call, else by a search.
     fn key(&self, call: &Call<'_>, asked: &Asked<'_>) -> Result<Arc<Key>, Error> {
@@ -195,25 +150,17 @@ impl Engine {
         {
             asked.access.check(&key.token.facts(), Some(&key.facts))?;
             if key.trusted() || recheck(call, &key)? {
-                self.guard.log_in(call, &key.token, asked.pin())?;
+                self.guard.log_in(call, &key.token, asked.pins())?;
                 return Ok(key);
             }
             self.memory.forget(&key);
         }
-        let uri = Uri::parse(asked.uri)?.scoped_by(&asked.settings.scope);
-        if !uri.replaced.is_empty() {
-            warn!(
-                "the request for {} is held to the server's own URI {}: {} replaced",
-                asked.name,
-                asked.settings.scope.without_query(),
-                uri.replaced.join(", ")
-            );
-        }
+        let uri = asked.scoped()?;
         let search = Search {
             call,
             guard: &self.guard,
-            uri: &uri.uri,
-            pin: asked.pin(),
+            uri: &uri,
+            pins: asked.pins(),
             wanted: asked.wanted,
             opened: asked.opened,
             access: asked.access,
@@ -225,22 +172,32 @@ impl Engine {
         self.memory.remember(&key.message.uri, &key, false);
         Ok(key)
     }
+}
 
-    /// Nothing was found: reload the module, if it has not been initialised just now.
-    fn look_again(&self, epoch: u64, missing: Error) -> Result<(), Error> {
-        let wait = LOOK_AGAIN.saturating_sub(self.module.age());
-        if !wait.is_zero() {
-            return Err(missing.with_hint(&format!(
-                "; what was added by another program may show in {} s at the latest",
-                wait.as_secs() + 1
-            )));
-        }
-        match self
-            .module
-            .reload(epoch, "looking for a token or key that was not there")
-        {
-            Ok(()) => Ok(()),
-            Err(_) => Err(missing),
+impl Engine {
+    /// The one token that a request about a token means.
+    fn one_token(&self, call: &Call<'_>, uri: &Uri) -> Result<Arc<Token>, Error> {
+        let tokens = self.tokens.scan(call)?;
+        let matching = tokens
+            .iter()
+            .filter(|token| uri.matches_token(&token.facts()));
+        let names = |tokens: &[&Arc<Token>]| {
+            let names: Vec<_> = tokens.iter().map(|token| token.name()).collect();
+            names.join(", ")
+        };
+        match matching.collect::<Vec<_>>().as_slice() {
+            [token] => Ok(Arc::clone(token)),
+            [] => Err(Error::TokenNotFound(format!(
+                "No token matching the given URI was found: none matches {}; there are: {}",
+                uri.without_query(),
+                names(&tokens.iter().collect::<Vec<_>>())
+            ))),
+            several => Err(Error::AmbiguousToken(format!(
+                "Found multiple initialized tokens that match {}; add token=… or serial=… to name \
+                 one of: {}",
+                uri.without_query(),
+                names(several)
+            ))),
         }
     }
 }
@@ -271,7 +228,10 @@ impl Service for Engine {
             access,
             self,
         )?;
-        self.with_key(&asked, |_, key| Ok(key.message.clone()))
+        self.heal(DEADLINE, |call, culprit| {
+            let key = culprit.insert(self.key(call, &asked)?);
+            Ok(key.message.clone())
+        })
     }
 
     fn sign(&self, request: &SignRequest<'_>, access: &dyn Access) -> Result<Signed, Error> {
@@ -283,14 +243,85 @@ impl Service for Engine {
             access,
             self,
         )?;
-        self.with_key(&asked, |call, key| {
+        self.heal(DEADLINE, |call, culprit| {
+            let key = culprit.insert(self.key(call, &asked)?);
             let plan = key.plan(request.scheme)?;
-            let signature = sign::sign(call, &self.guard, key, plan, request.message, asked.pin())?;
+            let signature =
+                sign::sign(call, &self.guard, key, plan, request.message, asked.pins())?;
             Ok(Signed {
                 signature,
                 key: key.message.clone(),
             })
         })
+    }
+
+    fn list_tokens(&self, access: &dyn Access) -> Result<Vec<message::Token>, Error> {
+        self.tokens_in_sight(access)
+    }
+
+    fn list_keys(
+        &self,
+        request: &message::ListKeys,
+        access: &dyn Access,
+    ) -> Result<Vec<message::Object>, Error> {
+        self.objects_in_sight(request, access)
+    }
+
+    fn public_key(
+        &self,
+        request: &message::GetPublicKey,
+        access: &dyn Access,
+    ) -> Result<message::PublicKey, Error> {
+        self.public_half(request, access)
+    }
+
+    fn certificates(
+        &self,
+        request: &message::GetCertificates,
+        access: &dyn Access,
+    ) -> Result<Vec<message::Certificate>, Error> {
+        self.chains(request, access)
+    }
+
+    fn import_certificate(
+        &self,
+        request: &message::ImportCertificate,
+        access: &dyn Access,
+    ) -> Result<String, Error> {
+        self.store_certificate(request, access)
+    }
+
+    fn create_key(
+        &self,
+        request: &message::CreateKey,
+        access: &dyn Access,
+    ) -> Result<message::PublicKey, Error> {
+        self.make_key(request, access)
+    }
+
+    fn delete_key(
+        &self,
+        request: &message::DeleteKey,
+        several: bool,
+        access: &dyn Access,
+    ) -> Result<Vec<String>, Error> {
+        self.remove_key(request, several, access)
+    }
+
+    fn init_token(
+        &self,
+        request: &message::InitToken,
+        access: &dyn Access,
+    ) -> Result<message::TokenReady, Error> {
+        self.make_ready(request, access)
+    }
+
+    fn change_pin(
+        &self,
+        request: &message::ChangePin,
+        access: &dyn Access,
+    ) -> Result<message::PinChanged, Error> {
+        self.change(request, access)
     }
 }
 
@@ -340,15 +371,51 @@ impl<'a> Asked<'a> {
         Ok(asked)
     }
 
-    fn pin(&self) -> Option<&Pin> {
-        self.own_pin.as_deref().or(self.settings.pin.as_ref())
+    /// The URI, held to the server's scope.
+    fn scoped(&self) -> Result<Uri, Error> {
+        let scope = &self.settings.scope;
+        let scoped = Uri::parse(self.uri)?.scoped_by(scope);
+        if !scoped.replaced.is_empty() {
+            warn!(
+                "the request for {} is held to the server's own URI {}: {} replaced",
+                self.name,
+                scope.without_query(),
+                scoped.replaced.join(", ")
+            );
+        }
+        Ok(scoped.uri)
     }
+
+    /// The URI of a request that changes a token: it must lie within the scope by itself.
+    fn in_scope(&self) -> Result<Uri, Error> {
+        let scope = &self.settings.scope;
+        let scoped = Uri::parse(self.uri)?.scoped_by(scope);
+        match scoped.replaced.is_empty() {
+            true => Ok(scoped.uri),
+            false => Err(out_of_scope(&self.name, scope, &scoped.replaced)),
+        }
+    }
+
+    fn pins(&self) -> Pins<'_> {
+        Pins {
+            own: self.own_pin.as_deref(),
+            server: self.settings.pin.as_ref(),
+        }
+    }
+}
+
+fn out_of_scope(uri: &str, scope: &Uri, differing: &[String]) -> Error {
+    Error::OutOfScope(format!(
+        "{uri} lies outside of what this server may change, {}: {} differs",
+        scope.without_query(),
+        differing.join(", ")
+    ))
 }
 
 /// Whether a handle that lay idle still leads to the same key.
 fn recheck(call: &Call<'_>, key: &Key) -> Result<bool, Error> {
     let session = key.token.lend(call)?;
-    let public = Object::reread(&session, key.handle)
+    let public = Object::private_key(&session, key.handle)
         .and_then(|object| select::public_half(&session, &object));
     match public {
         Ok(public) => {
@@ -360,55 +427,6 @@ fn recheck(call: &Call<'_>, key: &Key) -> Result<bool, Error> {
             Remedy::FindAgain | Remedy::None => Ok(false),
             _ => Err(error),
         },
-    }
-}
-
-/// What a failure calls for before the one retry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Remedy {
-    /// It would fail again.
-    None,
-    /// The handle is stale: find the key again.
-    FindAgain,
-    /// Give up sessions and login of the token, and list the slots.
-    Renew,
-    /// The same, but without a retry: a failed `C_Login` is not repeated within a request.
-    RenewOnly,
-    /// `C_Finalize`, `C_Initialize`.
-    Reload,
-    /// Reload, if there was none for a while.
-    LookAgain,
-}
-
-impl Remedy {
-    fn of(error: &Error) -> Remedy {
-        let (rv, function) = match error {
-            Error::Module { rv, function } => (rv, function),
-            Error::TokenNotFound(_) | Error::KeyNotFound(_) => return Remedy::LookAgain,
-            _ => return Remedy::None,
-        };
-        match rv {
-            RvError::KeyHandleInvalid | RvError::ObjectHandleInvalid => Remedy::FindAgain,
-            RvError::CryptokiNotInitialized => Remedy::Reload,
-            RvError::SessionHandleInvalid
-            | RvError::SessionClosed
-            | RvError::UserNotLoggedIn
-            | RvError::OperationActive
-            | RvError::OperationNotInitialized
-            | RvError::TokenNotPresent
-            | RvError::TokenNotRecognized
-            | RvError::SlotIdInvalid
-            | RvError::DeviceRemoved
-            | RvError::DeviceError
-            | RvError::DeviceMemory
-            | RvError::HostMemory
-            | RvError::FunctionFailed
-            | RvError::GeneralError => match function {
-                Function::Login => Remedy::RenewOnly,
-                _ => Remedy::Renew,
-            },
-            _ => Remedy::None,
-        }
     }
 }
 

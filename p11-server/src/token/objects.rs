@@ -2,8 +2,9 @@
 
 use cryptoki::error::{Error as Cryptoki, RvError};
 use cryptoki::mechanism::MechanismType;
-use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
+use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
+use p11_proto::message;
 use p11_proto::spki::PublicKey;
 use p11_uri::{ObjectFacts, ObjectType};
 use tracing::debug;
@@ -88,12 +89,20 @@ impl Object {
         Ok(objects)
     }
 
-    /// Reads a private key again.
+    /// Reads the private key of a handle.
     ///
     /// # Errors
     /// What the module said.
-    pub fn reread(session: &Session, handle: ObjectHandle) -> Result<Object, Error> {
+    pub fn private_key(session: &Session, handle: ObjectHandle) -> Result<Object, Error> {
         Object::read(session, handle, &PRIVATE)
+    }
+
+    /// Reads the public key of a handle.
+    ///
+    /// # Errors
+    /// What the module said.
+    pub fn of_public_key(session: &Session, handle: ObjectHandle) -> Result<Object, Error> {
+        Object::read(session, handle, &PUBLIC)
     }
 
     fn read(
@@ -123,8 +132,13 @@ impl Object {
 
     /// What it says of itself, as the private half of a pair.
     pub fn facts(&self) -> ObjectFacts {
+        self.facts_as(ObjectType::Private)
+    }
+
+    /// What it says of itself.
+    pub fn facts_as(&self, object_type: ObjectType) -> ObjectFacts {
         ObjectFacts {
-            object_type: ObjectType::Private,
+            object_type,
             label: self.label.clone(),
             id: self.id.clone(),
         }
@@ -135,14 +149,7 @@ impl Object {
     /// # Errors
     /// As [`encode::public_key`].
     pub fn public_key(&self) -> Result<Option<PublicKey>, Error> {
-        let certificate = self
-            .attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                Attribute::Value(der) => Some(der),
-                _ => None,
-            });
-        match certificate {
+        match self.certificate() {
             Some(der) => PublicKey::of_certificate(der)
                 .map(Some)
                 .map_err(|error| Error::NotSupported(error.to_string())),
@@ -159,6 +166,35 @@ impl Object {
     pub fn always_authenticate(&self) -> bool {
         self.attributes
             .contains(&Attribute::AlwaysAuthenticate(true))
+    }
+
+    /// `CKA_EXTRACTABLE`
+    pub fn extractable(&self) -> bool {
+        self.attributes.contains(&Attribute::Extractable(true))
+    }
+
+    /// `CKA_VALUE` of a certificate.
+    pub fn certificate(&self) -> Option<&[u8]> {
+        self.attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                Attribute::Value(der) => Some(der.as_slice()),
+                _ => None,
+            })
+    }
+
+    /// `CKA_KEY_TYPE`
+    pub fn key_type(&self) -> message::KeyType {
+        let of = |attribute: &Attribute| match attribute {
+            Attribute::KeyType(KeyType::RSA) => Some(message::KeyType::Rsa),
+            Attribute::KeyType(KeyType::EC) => Some(message::KeyType::Ec),
+            Attribute::KeyType(KeyType::EC_EDWARDS) => Some(message::KeyType::Ed25519),
+            _ => None,
+        };
+        self.attributes
+            .iter()
+            .find_map(of)
+            .unwrap_or(message::KeyType::Unknown)
     }
 
     /// `CKA_ALLOWED_MECHANISMS`; empty means all.

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use cryptoki::object::ObjectClass;
 use cryptoki::session::Session;
+use p11_proto::Identity;
 use p11_proto::spki::PublicKey;
-use p11_proto::{Identity, Pin};
 use p11_uri::{ObjectType, Uri};
 use tracing::warn;
 
 use super::keys::{self, Key};
-use super::login::Guard;
+use super::login::{Guard, Pins};
 use super::module::Call;
 use super::objects::Object;
 use super::session::Token;
@@ -31,8 +31,8 @@ pub struct Search<'a> {
     pub guard: &'a Guard,
     /// What is looked for, already held to the server's scope.
     pub uri: &'a Uri,
-    /// The PIN for a token that wants one.
-    pub pin: Option<&'a Pin>,
+    /// The PINs for a token that wants one.
+    pub pins: Pins<'a>,
     /// The only key that will do.
     pub wanted: Option<Identity>,
     /// Whether the client has opened that key before, so that another in its place is a change.
@@ -66,16 +66,81 @@ impl Search<'_> {
     /// [`Error::TokenNotFound`], [`Error::KeyNotFound`] or [`Error::KeyChanged`],
     /// [`Error::AmbiguousToken`], and what a login can fail with.
     pub fn run(&self, tokens: &[Arc<Token>]) -> Result<Key, Error> {
-        let in_scope = |token: &&Arc<Token>| self.uri.matches_token(&token.facts());
-        let tokens: Vec<_> = tokens.iter().filter(in_scope).cloned().collect();
+        let tokens = self.in_scope(tokens)?;
+        let mut views = self.views(&tokens)?;
+        for wanted in [self.wanted, self.preferred].into_iter().flatten() {
+            views.sort_by_key(|view| !view.shows(wanted));
+        }
+        self.warn_of_others(&views);
+
+        let hiding = views.iter().filter(|view| view.hidden).count();
+        let nothing_shows = hiding > 1 && !views.iter().any(|view| self.is_shown_by(view));
+        for view in &views {
+            let alone = view.hidden && hiding == 1;
+            if let Some(key) = self.take_from(view, alone)? {
+                return Ok(key);
+            }
+        }
+        if nothing_shows {
+            return Err(ambiguous(&views));
+        }
+        Err(self.not_found(&tokens))
+    }
+
+    /// Finds the public half of the key, with a login only where nothing public shows it.
+    ///
+    /// # Errors
+    /// As [`Search::run`].
+    pub fn public_key(&self, tokens: &[Arc<Token>]) -> Result<(Uri, PublicKey), Error> {
+        let tokens = self.in_scope(tokens)?;
+        let mut views = self.views(&tokens)?;
+        let mut first = true;
+        loop {
+            for view in &views {
+                let hint = |hint: &Object| Some((hint.facts(), hint.public_key().ok()??));
+                let candidate = view.candidates.first();
+                let found = candidate.map(|c| (c.object.facts(), c.public.clone()));
+                if let Some((facts, public)) = found.or_else(|| view.hints.iter().find_map(hint)) {
+                    self.access.check(&view.token.facts(), Some(&facts))?;
+                    return Ok((Uri::of_object(&view.token.facts(), &facts), public));
+                }
+            }
+            match views
+                .iter()
+                .filter(|view| view.hidden)
+                .collect::<Vec<_>>()
+                .as_slice()
+            {
+                [hiding] if first => {
+                    self.access.check(&hiding.token.facts(), None)?;
+                    self.guard.log_in(self.call, &hiding.token, self.pins)?;
+                }
+                [_, _, ..] => return Err(ambiguous(&views)),
+                _ => return Err(self.not_found(&tokens)),
+            }
+            views = self.views(&tokens)?;
+            first = false;
+        }
+    }
+
+    /// The tokens that the URI matches.
+    fn in_scope(&self, tokens: &[Arc<Token>]) -> Result<Vec<Arc<Token>>, Error> {
+        let matches = |token: &&Arc<Token>| self.uri.matches_token(&token.facts());
+        let tokens: Vec<_> = tokens.iter().filter(matches).cloned().collect();
         if tokens.is_empty() {
             return Err(Error::TokenNotFound(format!(
                 "Didn't find a slot to use: no initialised token matches {}",
                 self.uri.without_query()
             )));
         }
+        Ok(tokens)
+    }
+
+    /// What the tokens show without a further login. One that fails is skipped, unless it is the only
+    /// one.
+    fn views(&self, tokens: &[Arc<Token>]) -> Result<Vec<View>, Error> {
         let mut views = Vec::new();
-        for token in &tokens {
+        for token in tokens {
             match self.look(token) {
                 Ok(view) => views.push(view),
                 Err(error) if tokens.len() > 1 => {
@@ -84,25 +149,7 @@ impl Search<'_> {
                 Err(error) => return Err(error),
             }
         }
-        for wanted in [self.wanted, self.preferred].into_iter().flatten() {
-            views.sort_by_key(|view| !view.shows(wanted));
-        }
-        self.warn_of_others(&views);
-
-        let hiding = views.iter().filter(|view| view.hidden).count();
-        let ambiguous = hiding > 1 && !views.iter().any(|view| self.is_shown_by(view));
-        for view in &views {
-            let alone = view.hidden && hiding == 1;
-            if let Some(key) = self.take_from(view, alone)? {
-                return Ok(key);
-            }
-        }
-        if ambiguous {
-            let hiding = views.iter().filter(|view| view.hidden);
-            let names: Vec<_> = hiding.map(|view| view.token.name()).collect();
-            return Err(Error::AmbiguousToken(names.join(", ")));
-        }
-        Err(self.not_found(&tokens))
+        Ok(views)
     }
 
     /// The key of one token: at once where it is in sight, after a login where that may show it.
@@ -111,14 +158,14 @@ impl Search<'_> {
         if let Some(candidate) = self.choose(&view.candidates) {
             self.access
                 .check(&token.facts(), Some(&candidate.object.facts()))?;
-            self.guard.log_in(self.call, token, self.pin)?;
+            self.guard.log_in(self.call, token, self.pins)?;
             return Key::new(self.call, token, &candidate.object, &candidate.public).map(Some);
         }
         if !view.hidden || !(only_hiding_place || self.is_shown_by(view)) {
             return Ok(None);
         }
         self.access.check(&token.facts(), None)?;
-        self.guard.log_in(self.call, token, self.pin)?;
+        self.guard.log_in(self.call, token, self.pins)?;
         let view = self.look(token)?;
         match self.choose(&view.candidates) {
             Some(chosen) => {
@@ -160,7 +207,7 @@ impl Search<'_> {
             hints.extend(Object::find(&session, ObjectClass::CERTIFICATE, label, id)?);
             private = Object::find(&session, ObjectClass::PRIVATE_KEY, label, id)?;
             for hint in &hints {
-                add_other_half(&session, hint, &mut private)?;
+                add_other_half(&session, ObjectClass::PRIVATE_KEY, hint, &mut private)?;
             }
         }
         let mut candidates = Vec::new();
@@ -275,26 +322,26 @@ impl View {
     }
 }
 
-/// Adds the private keys that a public key or certificate belongs to: of the same id, else of the
-/// same label.
-fn add_other_half(
+/// Adds the halves of a class that belong to another half: of the same id, else of the same label.
+///
+/// # Errors
+/// What the module said.
+pub fn add_other_half(
     session: &Session,
-    hint: &Object,
-    private: &mut Vec<Object>,
+    class: ObjectClass,
+    of: &Object,
+    halves: &mut Vec<Object>,
 ) -> Result<(), Error> {
-    let by_id = || Object::find(session, ObjectClass::PRIVATE_KEY, None, Some(&hint.id));
-    let by_label = || Object::find(session, ObjectClass::PRIVATE_KEY, Some(&hint.label), None);
-    let mut found = if hint.id.is_empty() {
-        Vec::new()
-    } else {
-        by_id()?
+    let mut found = match of.id.is_empty() {
+        true => Vec::new(),
+        false => Object::find(session, class, None, Some(&of.id))?,
     };
-    if found.is_empty() && !hint.label.is_empty() {
-        found = by_label()?;
+    if found.is_empty() && !of.label.is_empty() {
+        found = Object::find(session, class, Some(&of.label), None)?;
     }
     for object in found {
-        if !private.iter().any(|known| known.handle == object.handle) {
-            private.push(object);
+        if !halves.iter().any(|known| known.handle == object.handle) {
+            halves.push(object);
         }
     }
     Ok(())
@@ -335,6 +382,17 @@ pub fn public_half(session: &Session, private: &Object) -> Result<PublicKey, Err
         "its public key is nowhere on the token; store the public key or the certificate with the \
          same id"
             .into(),
+    ))
+}
+
+/// Several tokens could be hiding the key, and none is shown a PIN for that.
+fn ambiguous(views: &[View]) -> Error {
+    let hiding = views.iter().filter(|view| view.hidden);
+    let names: Vec<_> = hiding.map(|view| view.token.name()).collect();
+    Error::AmbiguousToken(format!(
+        "several tokens could hold the key and each wants a login, so none was tried; add token=… \
+         or serial=… to the URI to name one of: {}",
+        names.join(", ")
     ))
 }
 

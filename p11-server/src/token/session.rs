@@ -1,7 +1,7 @@
 //! One token and its sessions: a request borrows one, and gives it back only if all went well.
 
 use std::ops::Deref;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cryptoki::error::RvError;
@@ -22,6 +22,9 @@ const MOST_SESSIONS: usize = 9;
 /// How long a request waits for a session: a little less than its deadline of 30 s, so that the
 /// client learns what it waited for.
 const PATIENCE: Duration = Duration::from_secs(28);
+
+/// How long a change waits for signatures that are being made.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// A token that was seen at least once, and what we hold open on it.
 pub struct Token {
@@ -47,6 +50,8 @@ struct Inner {
     idle: Vec<Session>,
     lent: usize,
     limit: usize,
+    /// Somebody has the token for itself.
+    taken: bool,
 }
 
 /// When sessions and handles were made. They are good as long as the token still says the same.
@@ -72,6 +77,7 @@ impl Token {
                 idle: Vec::new(),
                 lent: 0,
                 limit: limit(&info),
+                taken: false,
                 info,
             }),
             freed: Condvar::new(),
@@ -174,10 +180,11 @@ impl Token {
         let patience = Instant::now() + PATIENCE;
         let mut inner = self.inner(call);
         loop {
-            if let Some(session) = inner.idle.pop() {
+            let free = !inner.taken;
+            if free && let Some(session) = inner.idle.pop() {
                 return Ok(self.lease(inner, session, false, call));
             }
-            if inner.open() < inner.limit {
+            if free && inner.open() < inner.limit {
                 inner.lent += 1;
                 let slot = inner.slot;
                 drop(inner);
@@ -196,7 +203,7 @@ impl Token {
                     Err(error) => return Err(error),
                 }
             }
-            if let Some(keeper) = inner.keeper.take() {
+            if free && let Some(keeper) = inner.keeper.take() {
                 return Ok(self.lease(inner, keeper, true, call));
             }
             let Some(wait) = patience.checked_duration_since(Instant::now()) else {
@@ -211,6 +218,54 @@ impl Token {
                 .unwrap_or_else(|p| p.into_inner())
                 .0;
         }
+    }
+
+    /// Opens a read/write session for one change. The login of the others is good in it as well.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] where the token has no session left for it, else what `C_OpenSession` said.
+    pub fn lend_to_write<'t>(&'t self, call: &'t Call<'_>) -> Result<Lease<'t>, Error> {
+        call.about(&self.name);
+        let mut inner = self.inner(call);
+        if inner.taken {
+            return Err(self.busy());
+        }
+        if inner.open() >= inner.limit {
+            let Some(idle) = inner.idle.pop() else {
+                return Err(self.busy());
+            };
+            idle.close()?;
+        }
+        let session = call.pkcs11().open_rw_session_no_drop(inner.slot)?;
+        // Never finished, it is closed after use: the pool is for signing.
+        Ok(self.lease(inner, session, false, call))
+    }
+
+    /// Takes the token for itself: no session is lent until it is given back, and none is in use.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] where those in use do not come back in time.
+    pub fn take<'t>(&'t self, call: &'t Call<'_>) -> Result<Taken<'t>, Error> {
+        call.about(&self.name);
+        let mut inner = self.inner(call);
+        if inner.taken {
+            return Err(self.busy());
+        }
+        inner.taken = true;
+        let taken = Taken { token: self, call };
+        let waited = self
+            .freed
+            .wait_timeout_while(inner, DRAIN, |inner| inner.lent > 0);
+        let inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+        if inner.lent > 0 {
+            drop(inner);
+            return Err(self.busy());
+        }
+        Ok(taken)
+    }
+
+    fn busy(&self) -> Error {
+        Error::Busy(format!("the token {} is in use; try again", self.name))
     }
 
     /// Makes sure that a session stays open on the token, so that its login lasts.
@@ -300,6 +355,36 @@ impl Inner {
     }
 }
 
+/// A token that one request has for itself.
+pub struct Taken<'t> {
+    token: &'t Token,
+    call: &'t Call<'t>,
+}
+
+impl Taken<'_> {
+    /// Closes all sessions, and with them the login: the security officer's login and `C_InitToken`
+    /// want none to be open (PKCS#11 sections 5.6.8 and 5.5).
+    pub fn close_all(&self) {
+        self.token.inner(self.call).renew(true);
+    }
+
+    /// The one session in which a change is made.
+    ///
+    /// # Errors
+    /// What `C_OpenSession` said.
+    pub fn open(&self) -> Result<Session, Error> {
+        let slot = self.token.slot();
+        Ok(self.call.pkcs11().open_rw_session_no_drop(slot)?)
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.token.inner(self.call).taken = false;
+        self.token.freed.notify_all();
+    }
+}
+
 /// A session for one operation. Dropped without [`Lease::finish`], it is closed: an operation may
 /// still be active in it.
 pub struct Lease<'t> {
@@ -348,7 +433,7 @@ impl Drop for Lease<'_> {
             drop(inner);
             let _ = session.close();
         }
-        self.token.freed.notify_one();
+        self.token.freed.notify_all();
     }
 }
 

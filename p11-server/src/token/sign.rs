@@ -1,11 +1,9 @@
 //! A message enters, a signature leaves, with `C_SignInit` and `C_Sign` and nothing else where the
 //! module lets us.
 
-use p11_proto::Pin;
-
 use super::encode;
 use super::keys::Key;
-use super::login::Guard;
+use super::login::{Guard, Pins};
 use super::module::Call;
 use super::schemes::Plan;
 use crate::error::Error;
@@ -20,7 +18,7 @@ pub fn sign(
     key: &Key,
     plan: &Plan,
     message: &[u8],
-    pin: Option<&Pin>,
+    pins: Pins<'_>,
 ) -> Result<Vec<u8>, Error> {
     let input = encode::input(plan.input, key.kind, message)?;
     let session = key.token.lend(call)?;
@@ -28,7 +26,7 @@ pub fn sign(
         Some(raw) => {
             raw.sign_init(&session, &plan.mechanism(), key.handle)?;
             if key.always_authenticate {
-                guard.log_in_for_signature(call, &key.token, &session, pin)?;
+                guard.log_in_for_signature(call, &key.token, &session, pins)?;
             }
             raw.sign(&session, &input, encode::signature_len(key.kind))?
         }

@@ -1,6 +1,6 @@
 //! The slots of the module enter, the tokens in them leave: in a stable order, sick ones left out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use cryptoki::context::Pkcs11;
@@ -50,6 +50,8 @@ impl TokenId {
 #[derive(Default)]
 pub struct Tokens {
     known: Mutex<HashMap<TokenId, Arc<Token>>>,
+    /// Slots that were warned about: SoftHSM always has one, and once is enough.
+    uninitialized: Mutex<HashSet<u64>>,
 }
 
 impl Tokens {
@@ -62,6 +64,9 @@ impl Tokens {
         let mut found = Vec::new();
         for (slot, facts, info) in list(call.pkcs11())? {
             if !info.token_initialized() {
+                if !lock(&self.uninitialized).insert(slot.id()) {
+                    continue;
+                }
                 warn!(slot = slot.id(), "skipping a token that is not initialised");
                 continue;
             }
