@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use cryptoki::context::Function;
 use cryptoki::error::{Error as Cryptoki, RvError};
@@ -22,6 +23,10 @@ use crate::error::Error;
 /// Refused logins that a token may see from us until one succeeds.
 const MOST_REFUSED: usize = 2;
 
+/// So long after a token has accepted a PIN, a signature may show it the same one without a look at
+/// the token's flags: for keys that want a login for each signature, that would be a fourth call.
+const TRUST: Duration = Duration::from_secs(30);
+
 /// Whether the process is logged in to a token, which PKCS#11 shares among all its sessions
 /// (section 5.6.8).
 pub enum Login {
@@ -29,6 +34,12 @@ pub enum Login {
     Out,
     /// Since this era, with this PIN; `None` for a PIN pad.
     In(Era, Option<Pin>),
+}
+
+/// The last PIN that a token has accepted, as a keyed digest, and when.
+pub struct Accepted {
+    pin: [u8; 32],
+    at: Instant,
 }
 
 /// Remembers the PINs that tokens have refused, in memory and as keyed digests.
@@ -184,14 +195,13 @@ impl Guard {
         {
             return Err(logged_in_otherwise(token));
         }
-        let info = call.pkcs11().get_token_info(token.slot())?;
-        refuse_by_flags(&info, token, Role::User)?;
-        self.admit(token, Role::User, old)?;
+        let info = allowing_info(call, token, Role::User)?;
+        self.admit(token, Role::User, Some(old))?;
         let auth = |pin: &Pin| AuthPin::new(pin.expose().into());
         match session.set_pin(&auth(old), &auth(new)) {
             Ok(()) => {}
             Err(Cryptoki::Pkcs11(rv @ RvError::PinIncorrect, _)) => {
-                return Err(self.refused(call, token, Role::User, old, rv));
+                return Err(self.refused(call, token, Role::User, Some(old), rv));
             }
             Err(error) => return Err(of_new_pin(error, &info, token)),
         }
@@ -235,28 +245,38 @@ impl Guard {
         role: Role,
         pin: Option<&Pin>,
     ) -> Result<bool, Error> {
-        // The flags of this moment: another program may have used up tries.
-        let info = call.pkcs11().get_token_info(token.slot())?;
-        refuse_by_flags(&info, token, role)?;
-        if info.protected_authentication_path() {
-            session.login(user, None)?;
-            return Ok(true);
-        }
-        let pin = pin.ok_or_else(|| Error::PinRequired {
-            token: token.name().into(),
-        })?;
+        // One after the other: of many that come with the same wrong PIN, the first one tells.
+        let mut accepted = lock(&token.accepted);
+        let just_accepted = match (&*accepted, pin) {
+            (Some(last), Some(pin)) if matches!(user, UserType::ContextSpecific) => {
+                last.pin == self.digest(token.id(), role, pin) && last.at.elapsed() <= TRUST
+            }
+            _ => false,
+        };
+        let info = match just_accepted {
+            true => token.info(),
+            false => allowing_info(call, token, role)?,
+        };
+        let by_pin_pad = info.protected_authentication_path();
+        let pin = match (by_pin_pad, pin) {
+            (true, _) => None,
+            (false, Some(pin)) => Some(pin),
+            (false, None) => {
+                return Err(Error::PinRequired {
+                    token: token.name().into(),
+                });
+            }
+        };
         self.admit(token, role, pin)?;
-        let auth = AuthPin::new(pin.expose().into());
-        let mut answer = session.login(user, Some(&auth));
-        if let Err(Cryptoki::Pkcs11(RvError::UserAlreadyLoggedIn, _)) = answer {
-            // Somebody in this process logged in behind our back, so the PIN was not checked.
-            session.logout()?;
-            answer = session.login(user, Some(&auth));
-        }
-        match answer {
+        *accepted = None;
+        match login(session, user, pin) {
             Ok(()) => {
                 self.succeeded(token.id(), role);
-                Ok(false)
+                *accepted = pin.map(|pin| Accepted {
+                    pin: self.digest(token.id(), role, pin),
+                    at: Instant::now(),
+                });
+                Ok(by_pin_pad)
             }
             Err(Cryptoki::Pkcs11(rv, Function::Login)) if means_refused(rv) => {
                 Err(self.refused(call, token, role, pin, rv))
@@ -266,13 +286,14 @@ impl Guard {
         }
     }
 
-    fn admit(&self, token: &Token, role: Role, pin: &Pin) -> Result<(), Error> {
-        let digest = self.digest(token.id(), role, pin);
+    /// Whether this PIN may be tried; `None` is whatever is typed at a PIN pad.
+    fn admit(&self, token: &Token, role: Role, pin: Option<&Pin>) -> Result<(), Error> {
+        let digest = pin.map(|pin| self.digest(token.id(), role, pin));
         let tokens = lock(&self.tokens);
         let Some(record) = tokens.get(token.id()) else {
             return Ok(());
         };
-        if record.refused.contains(&digest) {
+        if digest.is_some_and(|digest| record.refused.contains(&digest)) {
             return Err(Error::PinIncorrect(format!(
                 "The specified PIN is incorrect: the token {} has refused it before, so it was not \
                  sent again; set the right one and send SIGHUP or restart",
@@ -290,22 +311,33 @@ impl Guard {
     }
 
     /// The token has refused this PIN. Answers what the client is told.
-    fn refused(&self, call: &Call<'_>, token: &Token, role: Role, pin: &Pin, rv: RvError) -> Error {
-        let digest = self.digest(token.id(), role, pin);
+    fn refused(
+        &self,
+        call: &Call<'_>,
+        token: &Token,
+        role: Role,
+        pin: Option<&Pin>,
+        rv: RvError,
+    ) -> Error {
+        let digest = pin.map(|pin| self.digest(token.id(), role, pin));
         {
             let mut tokens = lock(&self.tokens);
             let record = tokens.entry(token.id().clone()).or_default();
-            record.refused.push(digest);
+            record.refused.extend(digest);
             *record.count_mut(role) += 1;
         }
         let left = call.pkcs11().get_token_info(token.slot());
         let error = Error::PinIncorrect(format!(
-            "The specified PIN is incorrect: the token {} refused it ({}). {} It will not be sent \
-             to the token again; set the right one (--pin, device.cryptoki.pin or the request's) \
-             and send SIGHUP or restart",
+            "The specified PIN is incorrect: the token {} refused it ({}). {} {}",
             token.name(),
             crate::error::ckr_name(rv),
             left.as_ref().map_or(UNTOLD, |info| remaining(info, role)),
+            match pin {
+                Some(_) =>
+                    "It will not be sent to the token again; set the right one \
+                     (--pin, device.cryptoki.pin or the request's) and send SIGHUP or restart",
+                None => "Type the right one at the token's PIN pad",
+            },
         ));
         warn!("{error}");
         error
@@ -382,8 +414,32 @@ fn means_refused(rv: RvError) -> bool {
     )
 }
 
-/// No PIN is sent to a token that is locked, or that has one try left.
-fn refuse_by_flags(info: &TokenInfo, token: &Token, role: Role) -> Result<(), Error> {
+/// `C_Login`. Where somebody in this process has logged in behind our back, a PIN was not checked,
+/// so it is checked after a logout.
+fn login(session: &Session, user: UserType, pin: Option<&Pin>) -> Result<(), Cryptoki> {
+    let pin = pin.map(|pin| AuthPin::new(pin.expose().into()));
+    match (session.login(user, pin.as_ref()), user) {
+        // A logout would end the signature that this login is for.
+        (answer, UserType::ContextSpecific) => answer,
+        (Err(Cryptoki::Pkcs11(RvError::UserAlreadyLoggedIn, _)), _) if pin.is_some() => {
+            session.logout()?;
+            session.login(user, pin.as_ref())
+        }
+        (Err(Cryptoki::Pkcs11(RvError::UserAlreadyLoggedIn, _)), _) => Ok(()),
+        (answer, _) => answer,
+    }
+}
+
+/// What a token says of itself at this moment, in which another program may have used up tries: no
+/// PIN is sent to one that is locked or has one try left, nor to another one in its slot.
+fn allowing_info(call: &Call<'_>, token: &Token, role: Role) -> Result<TokenInfo, Error> {
+    let info = call.pkcs11().get_token_info(token.slot())?;
+    if !token.id().is_of(&info) {
+        return Err(Error::Module {
+            rv: RvError::TokenNotRecognized,
+            function: Function::GetTokenInfo,
+        });
+    }
     let (is_locked, final_try) = match role {
         Role::User => (info.user_pin_locked(), info.user_pin_final_try()),
         Role::So => (info.so_pin_locked(), info.so_pin_final_try()),
@@ -398,7 +454,7 @@ fn refuse_by_flags(info: &TokenInfo, token: &Token, role: Role) -> Result<(), Er
             token.name()
         )));
     }
-    Ok(())
+    Ok(info)
 }
 
 fn locked(token: &Token, role: Role) -> Error {

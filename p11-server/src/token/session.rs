@@ -10,7 +10,7 @@ use cryptoki::slot::{Limit, Slot, TokenInfo};
 use p11_uri::{TokenFacts, Uri};
 
 use super::lock;
-use super::login::Login;
+use super::login::{Accepted, Login};
 use super::module::Call;
 use super::schemes::Mechanisms;
 use super::slots::TokenId;
@@ -34,6 +34,8 @@ pub struct Token {
     freed: Condvar,
     /// Locked before `inner` where both are needed.
     pub(super) login: Mutex<Login>,
+    /// Locked during each `C_Login`; who holds it waits for no session.
+    pub(super) accepted: Mutex<Option<Accepted>>,
 }
 
 struct Inner {
@@ -82,6 +84,7 @@ impl Token {
             }),
             freed: Condvar::new(),
             login: Mutex::new(Login::Out),
+            accepted: Mutex::new(None),
         }
     }
 
