@@ -7,6 +7,7 @@
 //! - [`softhsm`], [`keys`]: a token store of its own, with tokens, keys and certificates in it
 //! - [`pki`]: a certificate authority, certificates for a broker and for keys in tokens
 //! - [`server`], [`binary`]: the real `tedge-p11-server`, built from the sources as they are
+//! - [`stage`]: a token, a server that loads a module which misbehaves on demand, and callers of it
 //! - [`broker`], [`openssl`]: the peers of a TLS handshake
 //! - [`mqtt`]: the shortest MQTT exchange that proves a login
 //! - [`verify`]: checks a signature without any code of ours
@@ -42,5 +43,6 @@ pub mod process;
 pub mod secrets;
 pub mod server;
 pub mod softhsm;
+pub mod stage;
 pub mod tools;
 pub mod verify;
