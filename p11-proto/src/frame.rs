@@ -69,6 +69,26 @@ pub fn read(reader: &mut impl Read) -> Result<Option<Body>, Error> {
     Ok(Some(body))
 }
 
+/// Reads all that a peer sends until it shuts down its writing half: a message of [`crate::tedge1`].
+///
+/// # Errors
+/// [`Error::TooLong`] as soon as there is more than [`MAX_LEN`], [`Error::Io`].
+pub fn read_to_end(reader: &mut impl Read) -> Result<Body, Error> {
+    let mut all = Growing(Body::default());
+    let mut chunk = Zeroizing::new([0; 4096]);
+    loop {
+        match reader.read(&mut *chunk) {
+            Ok(0) => return Ok(all.0),
+            Ok(count) => all.write_all(chunk.get(..count).unwrap_or_default())?,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e.into()),
+        }
+        if all.0.len() > MAX_LEN {
+            return Err(Error::TooLong(all.0.len()));
+        }
+    }
+}
+
 /// Writes one message as one frame, with a single call to `write` where the writer takes it whole.
 ///
 /// # Errors

@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use p11_proto::message::Key;
-use p11_proto::{ErrorCode, Failure, Scheme};
+use p11_proto::message::{Key, Message};
+use p11_proto::{ErrorCode, Request, Scheme};
 use tracing::info;
 
+use crate::error::{Error, ckr_name};
 use crate::net::Peer;
 
 /// What is known of a request when it has been answered.
@@ -44,14 +45,19 @@ impl Record {
         }
     }
 
+    /// A request of protocol 1.
+    pub fn of(request: &Request) -> Record {
+        Record::new(request.name())
+    }
+
     /// Notes the URI as the client gave it, fit for a log.
     pub fn about(&mut self, uri: &str) {
         self.about = About::Uri(p11_uri::redact(uri));
     }
 
     /// It failed.
-    pub fn fail(&mut self, failure: &Failure) {
-        self.failure = Some((failure.code, failure.ckr.clone()));
+    pub fn fail(&mut self, error: &Error) {
+        self.failure = Some((error.code(), error.rv().map(ckr_name)));
     }
 
     /// Writes the line.

@@ -1,8 +1,8 @@
 //! The server side of `tedge-p11-server`: an engine that signs with the keys of a PKCS#11 module, and
 //! the daemon that lets programs use it through a UNIX socket.
 //!
-//! A request comes in by `net`, which knows sockets and clients; `dispatch` is the only place that
-//! knows all requests; [`service`] is the port that it speaks to; [`token`] is the engine behind it,
+//! A request comes in by `net`, which knows sockets and clients; `dispatch` and `tedge1` are the only
+//! places that know all requests, and `caller` asks the policy; [`service`] is the port that it speaks to; [`token`] is the engine behind it,
 //! and the only part that knows PKCS#11. Imports point that way and never back.
 //!
 //! | room | what enters, what leaves |
@@ -10,14 +10,15 @@
 //! | `main` | flags and signals; joins `net` and `token` |
 //! | `config` | flags, environment, `tedge.toml`, credentials; one configuration |
 //! | `net` | connections; requests, with limits and deadlines |
-//! | `dispatch` | a request and who sent it; its response |
+//! | `dispatch`, `tedge1` | a request of protocol 1 or of an old client; its response |
+//! | `caller` | a request and who sent it; what the service says, if the policy lets it be asked |
 //! | `policy` | who may do what |
 //! | `audit` | what was done; one line of the log |
 //! | [`service`] | the trait between the two halves |
 //! | [`token`] | a URI and a message; a signature |
 //! | [`error`] | what a request can fail with |
 //!
-//! Without the feature `daemon`, which holds the first six, the engine can be embedded:
+//! Without the feature `daemon`, which holds all but the last three, the engine can be embedded:
 //!
 //! ```no_run
 //! use p11_proto::message::OpenKey;
@@ -40,6 +41,8 @@
 #[cfg(feature = "daemon")]
 pub mod audit;
 #[cfg(feature = "daemon")]
+pub mod caller;
+#[cfg(feature = "daemon")]
 pub mod config;
 #[cfg(feature = "daemon")]
 pub mod dispatch;
@@ -49,6 +52,8 @@ pub mod net;
 #[cfg(feature = "daemon")]
 pub mod policy;
 pub mod service;
+#[cfg(feature = "daemon")]
+pub mod tedge1;
 pub mod token;
 
 pub use error::Error;

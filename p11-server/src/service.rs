@@ -90,8 +90,8 @@ pub struct SignRequest<'a> {
     pub uri: &'a str,
     /// The PIN field of the request.
     pub pin: Option<&'a Pin>,
-    /// TLS number of the scheme.
-    pub scheme: u16,
+    /// TLS number of the scheme; without it, the key's first.
+    pub scheme: Option<u16>,
     /// What to sign.
     pub message: &'a [u8],
     /// The key that was opened; protocol 1 always names it.

@@ -206,6 +206,13 @@ impl Uri {
         }
     }
 
+    /// The same URI without `type`: what names both halves of a key pair.
+    pub fn without_type(&self) -> Uri {
+        let mut uri = self.clone();
+        uri.path.object_type = None;
+        uri
+    }
+
     /// Refuses what a client may not send to a service: attributes that would make the service read a
     /// file or load a library of the client's choice.
     pub fn require_request_form(&self) -> Result<(), Error> {

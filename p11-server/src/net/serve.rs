@@ -183,8 +183,5 @@ impl Server {
 
 fn refuse(connection: &Connection) {
     warn!(peer = %connection.peer, "all places are at work; a connection is refused");
-    exchange::refuse(
-        connection,
-        "all connections of the server are at work; try again",
-    );
+    exchange::refuse(connection);
 }

@@ -10,7 +10,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::socket::{MsgFlags, recv, send};
+use p11_proto::frame::Body;
 
 use super::peer::Peer;
 
@@ -25,7 +26,7 @@ pub struct Connection {
     /// When the last complete request came, or the connection itself.
     heard: AtomicU64,
     /// What the watch answers, in the protocol of the client.
-    overdue_answer: OnceLock<Vec<u8>>,
+    overdue_answer: OnceLock<Body>,
 }
 
 const IDLE: u64 = 0;
@@ -45,7 +46,7 @@ impl Connection {
     }
 
     /// Settles what the client is told when a request is overdue.
-    pub fn set_overdue_answer(&self, answer: Vec<u8>) {
+    pub fn set_overdue_answer(&self, answer: Body) {
         let _ = self.overdue_answer.set(answer);
     }
 
@@ -99,6 +100,16 @@ impl Connection {
         }
         let _ = self.stream.shutdown(Shutdown::Both);
         true
+    }
+
+    /// The first byte that the client has sent, if it has sent one; it stays there to be read.
+    pub fn first_byte(&self) -> Option<u8> {
+        let mut first = [0];
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        match recv(self.stream.as_raw_fd(), &mut first, flags) {
+            Ok(1) => Some(first[0]),
+            _ => None,
+        }
     }
 
     /// Sends without waiting for a client that does not read.

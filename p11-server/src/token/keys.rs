@@ -92,11 +92,16 @@ impl Key {
     ///
     /// # Errors
     /// [`Error::UnsupportedScheme`]
-    pub fn plan(&self, scheme: u16) -> Result<&Plan, Error> {
-        let wanted = Scheme::from_number(scheme);
-        let plan = self.plans.iter().find(|plan| Some(plan.scheme) == wanted);
+    pub fn plan(&self, scheme: Option<u16>) -> Result<&Plan, Error> {
+        let plan = match scheme {
+            None => self.plans.first(),
+            Some(number) => {
+                let wanted = Scheme::from_number(number);
+                self.plans.iter().find(|plan| Some(plan.scheme) == wanted)
+            }
+        };
         plan.ok_or_else(|| Error::UnsupportedScheme {
-            scheme,
+            scheme: scheme.unwrap_or_default(),
             available: match self.plans.as_slice() {
                 [] => "none, since its token offers no mechanism for it".into(),
                 plans => {

@@ -390,8 +390,8 @@ fn ambiguous(views: &[View]) -> Error {
     let hiding = views.iter().filter(|view| view.hidden);
     let names: Vec<_> = hiding.map(|view| view.token.name()).collect();
     Error::AmbiguousToken(format!(
-        "several tokens could hold the key and each wants a login, so none was tried; add token=… \
-         or serial=… to the URI to name one of: {}",
+        "Found multiple initialized tokens that could hold the key, and each wants a login, so none \
+         was tried; add token=… or serial=… to the URI to name one of: {}",
         names.join(", ")
     ))
 }
