@@ -5,6 +5,7 @@
 use p11_uri::{ObjectFacts, ObjectType, TokenFacts, Uri, redact};
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 const WHOLE: &str = "pkcs11:library-description=a%20b;library-manufacturer=c;library-version=2.6;slot-description=d;slot-manufacturer=e;slot-id=3;model=f;manufacturer=g;serial=h;token=i%2F%7E;id=%01%41;object=j;type=private;x-k=l?pin-value=%26&module-name=m&module-path=/n/o%20p&x-q=r&x-q=s";
 
@@ -48,6 +49,14 @@ fn equality_is_of_what_is_said() {
     ] {
         assert_ne!(uri(one), uri(other), "{one} {other}");
     }
+}
+
+#[test]
+fn uris_are_keys_of_maps_and_their_hash_depends_on_no_pin() {
+    let hash = |text| BuildHasherDefault::<DefaultHasher>::default().hash_one(uri(text));
+    assert_eq!(hash("pkcs11:token=a;id=%41"), hash("pkcs11:id=A;token=%61"));
+    assert_eq!(hash("pkcs11:token=a"), hash("pkcs11:token=a?pin-value=1"));
+    assert_ne!(hash("pkcs11:token=a"), hash("pkcs11:token=b"));
 }
 
 #[test]
