@@ -1,173 +1,113 @@
-//! Requests in, answers out: over kept connections, repeated while the server restarts.
+//! What a program can ask the server for: one method for each request.
 
-use std::fmt::Display;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::sync::Arc;
 
-use p11_proto::frame;
-use p11_proto::message::{Key, Message, OpenKey, Ping, Pong, Request, Response, Sign};
+use p11_proto::message::{
+    Certificates, ChangePin, CreateKey, DeleteKey, Deleted, GetCertificates, GetPublicKey,
+    GetStatus, ImportCertificate, Imported, InitToken, Key, ListKeys, ListTokens, Message, Objects,
+    OpenKey, PinChanged, Ping, Pong, PublicKey, Request, Response, Sign, Status, TokenReady,
+    Tokens,
+};
 
 use crate::config::Config;
-use crate::connection::{Connection, Deadline};
-use crate::error::{Error, printable};
-
-/// Connections that wait for the next request, at most. More are opened when more are needed.
-const MAX_IDLE: usize = 4;
-
-/// Pauses between two tries, the first and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+use crate::error::Error;
+use crate::transport::Transport;
 
 /// A client of `tedge-p11-server`.
 ///
 /// Connects with the first request and keeps the connection. Clones share their connections, and
 /// several threads may ask at once: each has a connection of its own meanwhile.
+///
+/// Requests are repeated while the server restarts, see [`Config::retry_for`]. Those that change a
+/// token are sent once: where the answer is lost the error is [`Error::OutcomeUnknown`]. What else a
+/// request can fail with is listed in [`Error`].
 #[derive(Clone, Debug)]
-pub struct Client(Arc<Shared>);
+pub struct Client(Arc<Transport>);
 
-#[derive(Debug)]
-struct Shared {
-    config: Config,
-    idle: Mutex<Vec<Connection>>,
+/// Sends a request and returns what the response that belongs to it holds.
+macro_rules! ask {
+    ($client:ident, $request:ident($fields:expr) => $response:ident) => {
+        match $client.0.call(&Request::$request($fields))? {
+            Response::$response(answer) => Ok(answer),
+            other => Err(Error::unexpected($client.socket_path(), other.name())),
+        }
+    };
 }
 
 impl Client {
     /// A client that has not connected yet.
     pub fn new(config: Config) -> Self {
-        let idle = Mutex::default();
-        Client(Arc::new(Shared { config, idle }))
+        Client(Arc::new(Transport::new(config)))
     }
 
     /// Asks for a sign of life; a server that is started by its socket wakes up.
-    ///
-    /// # Errors
-    /// As for any request, see [`Error`].
     pub fn ping(&self) -> Result<Pong, Error> {
-        match self.call(&Request::Ping(Ping {}))? {
-            Response::Pong(pong) => Ok(pong),
-            other => Err(self.unexpected(&other)),
-        }
+        ask!(self, Ping(Ping {}) => Pong)
+    }
+
+    /// Asks how the server's PKCS#11 module is doing.
+    pub fn status(&self) -> Result<Status, Error> {
+        ask!(self, Status(GetStatus {}) => Status)
     }
 
     /// Asks which key is meant and what it can do.
-    ///
-    /// # Errors
-    /// As for any request, see [`Error`].
     pub fn open_key(&self, request: OpenKey) -> Result<Key, Error> {
-        match self.call(&Request::OpenKey(request))? {
-            Response::Key(key) => Ok(key),
-            other => Err(self.unexpected(&other)),
-        }
+        ask!(self, OpenKey(request) => Key)
     }
 
     /// Asks for a signature.
-    ///
-    /// # Errors
-    /// As for any request, see [`Error`].
     pub fn sign(&self, request: Sign) -> Result<Vec<u8>, Error> {
-        match self.call(&Request::Sign(request))? {
-            Response::Signature(answer) => Ok(answer.signature.into_vec()),
-            other => Err(self.unexpected(&other)),
-        }
+        ask!(self, Sign(request) => Signature).map(|answer| answer.signature.into_vec())
     }
 
-    /// One request and its answer. Only for requests that change nothing: whether a request that
-    /// was lost with its connection has been carried out is not known, and it is sent again.
-    fn call(&self, request: &Request) -> Result<Response, Error> {
-        let config = &self.0.config;
-        let frame = frame::encode(request).map_err(Error::Request)?;
-        let deadline = Deadline::after(config.deadline);
-        let mut retry = Retry::within(config.retry_for);
-        loop {
-            let kept = self.idle().pop();
-            let was_kept = kept.is_some();
-            let lost = match self.attempt(kept, &frame, deadline) {
-                Ok(Response::Error(mut failure)) => {
-                    failure.message = printable(&failure.message);
-                    return Err(Error::Server(failure));
-                }
-                Ok(answer) => return Ok(answer),
-                Err(e) if !e.is_lost_server() => return Err(e),
-                Err(e) => e,
-            };
-            if was_kept {
-                // The server closes idle connections as it likes; all of them when it restarts.
-                self.idle().clear();
-                continue;
-            }
-            let Some(pause) = retry.pause().filter(|pause| deadline.allows(*pause)) else {
-                return Err(lost);
-            };
-            tracing::debug!("trying again in {pause:?}: {lost}");
-            thread::sleep(pause);
-        }
+    /// Lists the tokens, initialised or not.
+    pub fn list_tokens(&self) -> Result<Tokens, Error> {
+        ask!(self, ListTokens(ListTokens {}) => Tokens)
     }
 
-    fn attempt(
-        &self,
-        kept: Option<Connection>,
-        frame: &[u8],
-        deadline: Deadline,
-    ) -> Result<Response, Error> {
-        let config = &self.0.config;
-        let mut connection = match kept {
-            Some(connection) => connection,
-            None => Connection::open(&config.socket_path, deadline)
-                .map_err(|e| Error::from_connecting(e, config))?,
-        };
-        let answer = connection
-            .exchange(frame, deadline)
-            .and_then(|body| frame::decode(&body))
-            .map_err(|e| Error::from_exchange(e, config))?;
-        let mut idle = self.idle();
-        if idle.len() < MAX_IDLE {
-            idle.push(connection);
-        }
-        Ok(answer)
+    /// Lists the keys and certificates of a token.
+    pub fn list_keys(&self, request: ListKeys) -> Result<Objects, Error> {
+        ask!(self, ListKeys(request) => Objects)
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
-        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Reads the public half of a key.
+    pub fn get_public_key(&self, request: GetPublicKey) -> Result<PublicKey, Error> {
+        ask!(self, GetPublicKey(request) => PublicKey)
     }
 
-    fn unexpected(&self, answer: &Response) -> Error {
-        self.not_understood(&format_args!("its answer was {:?}", answer.name()))
+    /// Reads a certificate and those of its issuers, leaf first.
+    pub fn get_certificates(&self, request: GetCertificates) -> Result<Certificates, Error> {
+        ask!(self, GetCertificates(request) => Certificates)
     }
 
-    /// The error for an answer that makes no sense in protocol 1.
-    pub(crate) fn not_understood(&self, cause: &dyn Display) -> Error {
-        Error::Protocol {
-            path: self.0.config.socket_path.clone(),
-            cause: cause.to_string(),
-        }
-    }
-}
-
-/// The growing pauses between tries, from the first failure to the end of patience.
-struct Retry {
-    patience: Duration,
-    since: Option<Instant>,
-    next: Duration,
-}
-
-impl Retry {
-    fn within(patience: Duration) -> Self {
-        Retry {
-            patience,
-            since: None,
-            next: PAUSES.0,
-        }
+    /// Stores the certificate of a key that is on the token.
+    pub fn import_certificate(&self, request: ImportCertificate) -> Result<Imported, Error> {
+        ask!(self, ImportCertificate(request) => Imported)
     }
 
-    /// How long to wait before the next try; `None` when it is time to give up.
-    fn pause(&mut self) -> Option<Duration> {
-        let waited = self.since.get_or_insert_with(Instant::now).elapsed();
-        let left = self
-            .patience
-            .checked_sub(waited)
-            .filter(|left| !left.is_zero())?;
-        let pause = self.next.min(left);
-        self.next = (self.next * 2).min(PAUSES.1);
-        Some(pause)
+    /// Makes a key pair on a token.
+    pub fn create_key(&self, request: CreateKey) -> Result<PublicKey, Error> {
+        ask!(self, CreateKey(request) => PublicKey)
+    }
+
+    /// Deletes a key pair. An old server deletes all pairs that the URI matches, where one of
+    /// protocol 1 refuses to choose.
+    pub fn delete_key(&self, request: DeleteKey) -> Result<Deleted, Error> {
+        ask!(self, DeleteKey(request) => Deleted)
+    }
+
+    /// Makes a token ready for use.
+    pub fn init_token(&self, request: InitToken) -> Result<TokenReady, Error> {
+        ask!(self, InitToken(request) => TokenReady)
+    }
+
+    /// Changes the PIN of a token's user.
+    pub fn change_pin(&self, request: ChangePin) -> Result<PinChanged, Error> {
+        ask!(self, ChangePin(request) => PinChanged)
+    }
+
+    pub(crate) fn socket_path(&self) -> &Path {
+        self.0.socket_path()
     }
 }

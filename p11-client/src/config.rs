@@ -1,4 +1,4 @@
-//! How the server is reached: which socket, and for how long to try.
+//! How the server is reached: which socket, in which language, and for how long to try.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -6,12 +6,36 @@ use std::time::Duration;
 /// Where the server listens unless its operator has chosen another place.
 const DEFAULT_SOCKET: &str = "/run/tedge-p11-server/tedge-p11-server.sock";
 
+/// Above the 30 s after which the server gives up on a token.
+const DEADLINE: Duration = Duration::from_secs(35);
+
+/// Above the 10 min that the server gives a card to make an RSA key.
+const LONG_DEADLINE: Duration = Duration::from_secs(605);
+
+/// Enough for the server to be restarted or to be started by the first connection.
+const RETRY_FOR: Duration = Duration::from_secs(10);
+
 /// How a [`Client`](crate::Client) reaches the server.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(crate) socket_path: PathBuf,
+    pub(crate) protocol: Protocol,
     pub(crate) deadline: Duration,
+    pub(crate) long_deadline: Duration,
     pub(crate) retry_for: Duration,
+}
+
+/// What is spoken with the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// The client finds out by one short connection before the first request, and again when the
+    /// server was gone, since it may have been exchanged meanwhile.
+    #[default]
+    Auto,
+    /// Protocol 1 of this project.
+    V1,
+    /// The protocol of released servers, 1.7 to 2.0, which can do less.
+    Tedge1,
 }
 
 impl Config {
@@ -19,11 +43,18 @@ impl Config {
     pub fn new(socket_path: impl AsRef<Path>) -> Self {
         Config {
             socket_path: socket_path.as_ref().to_owned(),
-            // Above the 30 s after which the server gives up on a token.
-            deadline: Duration::from_secs(35),
-            // Enough for the server to be restarted or to be started by the first connection.
-            retry_for: Duration::from_secs(10),
+            protocol: Protocol::default(),
+            deadline: DEADLINE,
+            long_deadline: LONG_DEADLINE,
+            retry_for: RETRY_FOR,
         }
+    }
+
+    /// What to speak with the server. By default the client finds out.
+    #[must_use]
+    pub fn protocol(mut self, protocol: Protocol) -> Self {
+        self.protocol = protocol;
+        self
     }
 
     /// How long a request may take in all, 35 s by default.
@@ -33,7 +64,16 @@ impl Config {
         self
     }
 
+    /// How long it may take to create a key or to initialise a token, 10 min and 5 s by default.
+    #[must_use]
+    pub fn long_deadline(mut self, deadline: Duration) -> Self {
+        self.long_deadline = deadline;
+        self
+    }
+
     /// For how long a request is repeated while the server is not there, 10 s by default.
+    ///
+    /// A request that changes a token is repeated only as long as it cannot have reached the server.
     #[must_use]
     pub fn retry_for(mut self, retry_for: Duration) -> Self {
         self.retry_for = retry_for;

@@ -1,44 +1,25 @@
-//! One connection to the server: frames go out, frames come back, all within a deadline.
+//! One connection that speaks protocol 1: frames go out, frames come back.
 
-use std::io::{self, BufReader, Read, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::io::{self, BufReader, Write};
 
-use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use p11_proto::{Error, frame};
+
+use crate::socket::{Deadline, Socket};
 
 /// A connection that speaks protocol 1.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    reader: BufReader<Timed>,
+    reader: BufReader<Socket>,
     greeted: bool,
 }
 
 impl Connection {
-    /// Connects; the preamble goes out with the first request.
-    ///
-    /// std's own `connect` waits without end where a stuck server has left no place in its queue.
-    pub(crate) fn open(path: &Path, deadline: Deadline) -> io::Result<Self> {
-        let address = UnixAddr::new(path)?;
-        let flags = SockFlag::SOCK_CLOEXEC;
-        let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-        let socket = UnixStream::from(socket);
-        loop {
-            // Linux counts the time to connect as time to write.
-            socket.set_write_timeout(Some(deadline.remaining()?))?;
-            match connect(socket.as_raw_fd(), &address) {
-                Ok(()) => break,
-                Err(Errno::EINTR) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-        Ok(Connection {
-            reader: BufReader::new(Timed { socket, deadline }),
+    /// Takes a fresh socket; the preamble goes out with the first request.
+    pub(crate) fn new(socket: Socket) -> Self {
+        Connection {
+            reader: BufReader::new(socket),
             greeted: false,
-        })
+        }
     }
 
     /// Sends one frame and waits for the body of the answer.
@@ -48,7 +29,7 @@ impl Connection {
         deadline: Deadline,
     ) -> Result<frame::Body, Error> {
         let socket = self.reader.get_mut();
-        socket.deadline = deadline;
+        socket.set_deadline(deadline);
         if self.greeted {
             socket.write_all(frame)?;
             return self.answer();
@@ -72,64 +53,10 @@ impl Connection {
     }
 }
 
-/// When a request must be done.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Deadline {
-    start: Instant,
-    allowed: Duration,
-}
-
-impl Deadline {
-    /// A deadline this long from now.
-    pub(crate) fn after(allowed: Duration) -> Self {
-        let start = Instant::now();
-        Deadline { start, allowed }
-    }
-
-    /// Whether this much time is left.
-    pub(crate) fn allows(self, time: Duration) -> bool {
-        self.remaining().is_ok_and(|remaining| time < remaining)
-    }
-
-    /// What is left, never zero, which a socket would take for no limit at all.
-    fn remaining(self) -> io::Result<Duration> {
-        self.allowed
-            .checked_sub(self.start.elapsed())
-            .filter(|remaining| !remaining.is_zero())
-            .ok_or_else(|| io::ErrorKind::TimedOut.into())
-    }
-}
-
-/// A socket that reads and writes only as long as its deadline allows.
-#[derive(Debug)]
-struct Timed {
-    socket: UnixStream,
-    deadline: Deadline,
-}
-
-impl Read for Timed {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let remaining = self.deadline.remaining()?;
-        self.socket.set_read_timeout(Some(remaining))?;
-        self.socket.read(buffer)
-    }
-}
-
-impl Write for Timed {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let remaining = self.deadline.remaining()?;
-        self.socket.set_write_timeout(Some(remaining))?;
-        self.socket.write(buffer)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
+    use std::time::Duration;
 
     use p11_proto::message::Ping;
     use p11_proto::{ErrorCode, Failure, Request, Response};
@@ -142,7 +69,7 @@ mod tests {
         let path = folder.path().join("p11.sock");
         let listener = UnixListener::bind(&path).unwrap();
         let deadline = Deadline::after(Duration::from_secs(5));
-        let mut connection = Connection::open(&path, deadline).unwrap();
+        let mut connection = Connection::new(Socket::connect(&path, deadline).unwrap());
         let (mut full_server, _) = listener.accept().unwrap();
         let busy = Response::Error(Failure::new(ErrorCode::Busy, "too many connections"));
         frame::write(&mut full_server, &busy).unwrap();

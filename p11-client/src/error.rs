@@ -1,6 +1,7 @@
 //! What can go wrong between a program and its signature, each with what to do about it.
 
 use std::error::Error as StdError;
+use std::fmt::Display;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use p11_proto::{Failure, Identity};
 
-use crate::config::Config;
+use crate::socket::Target;
 
 /// Why there is no answer, no key or no signature.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +36,9 @@ pub enum Error {
         path: PathBuf,
     },
     /// The server closed the connection instead of answering.
-    #[error("the server closed the connection without an answer: its log says why")]
+    #[error(
+        "the server closed the connection without an answer: its log says why (an old one does so with what it does not know)"
+    )]
     ConnectionLost,
     /// The socket could not be used for another reason.
     #[error("the socket {path:?} cannot be used: {source}")]
@@ -47,7 +50,7 @@ pub enum Error {
     },
     /// The time for the request ran out.
     #[error(
-        "the server at {path:?} did not answer within {deadline:?}: its token may be busy or stuck, or it speaks no protocol 1"
+        "the server at {path:?} did not answer within {deadline:?}: its token may be busy or stuck, or it does not speak the protocol that this client is set to"
     )]
     Deadline {
         /// The path that was tried.
@@ -55,12 +58,28 @@ pub enum Error {
         /// How long the request was allowed to take.
         deadline: Duration,
     },
+    /// A request that changes a token was sent, and then something went wrong.
+    #[error("{cause}; the token may have been changed all the same: look before you try again")]
+    OutcomeUnknown {
+        /// What went wrong.
+        cause: Box<Error>,
+    },
     /// The server answered that the request failed.
     #[error(transparent)]
     Server(Failure),
-    /// What answered does not speak this client's protocol.
+    /// The server speaks tedge1 alone, in which this cannot be said.
     #[error(
-        "what answers on {path:?} does not speak protocol 1 ({cause}): is it the socket of tedge-p11-server, and of a version as new as this client?"
+        "the server at {path:?} is an old one and cannot {what}; tedge-p11-server 0.1 of this client's project can, and so can later ones"
+    )]
+    TooOld {
+        /// The path that was tried.
+        path: PathBuf,
+        /// What the server cannot do, after "to".
+        what: String,
+    },
+    /// What answered speaks no protocol that this client knows, or not the one that it is set to.
+    #[error(
+        "what answers on {path:?} does not speak a protocol of tedge-p11-server ({cause}): is it the right socket, and is the server as new as this client?"
     )]
     Protocol {
         /// The path that was tried.
@@ -125,39 +144,67 @@ impl Error {
         )
     }
 
-    pub(crate) fn from_connecting(error: io::Error, config: &Config) -> Self {
-        let path = config.socket_path.clone();
+    pub(crate) fn from_connecting(error: io::Error, target: Target<'_>) -> Self {
+        let path = target.path.to_owned();
         match error.kind() {
             io::ErrorKind::NotFound => Error::NoSocket { path },
             io::ErrorKind::ConnectionRefused => Error::Refused { path },
             io::ErrorKind::PermissionDenied => Error::PermissionDenied { path },
-            _ => Error::from_exchange(error.into(), config),
+            _ => Error::from_exchange(error.into(), target),
         }
     }
 
-    pub(crate) fn from_exchange(error: p11_proto::Error, config: &Config) -> Self {
+    pub(crate) fn from_exchange(error: p11_proto::Error, target: Target<'_>) -> Self {
         use io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, WouldBlock};
-        let path = config.socket_path.clone();
+        let path = target.path.to_owned();
         match error {
             p11_proto::Error::Truncated => Error::ConnectionLost,
             p11_proto::Error::Io(source) => match source.kind() {
                 BrokenPipe | ConnectionReset => Error::ConnectionLost,
                 WouldBlock | TimedOut => Error::Deadline {
                     path,
-                    deadline: config.deadline,
+                    deadline: target.deadline.allowed(),
                 },
                 _ => Error::Socket { path, source },
             },
-            other => Error::Protocol {
-                path,
-                cause: other.to_string(),
+            other => Error::not_understood(target.path, other),
+        }
+    }
+
+    /// For an answer that makes no sense.
+    pub(crate) fn not_understood(path: &Path, cause: impl Display) -> Self {
+        Error::Protocol {
+            path: path.to_owned(),
+            cause: cause.to_string(),
+        }
+    }
+
+    /// For a response that belongs to another request.
+    pub(crate) fn unexpected(path: &Path, name: &str) -> Self {
+        Error::not_understood(path, format_args!("its answer was {name:?}"))
+    }
+
+    /// For what goes wrong after a request was sent that may be sent only once.
+    pub(crate) fn if_sent(self, once: bool) -> Self {
+        match once {
+            true => Error::OutcomeUnknown {
+                cause: Box::new(self),
             },
+            false => self,
         }
     }
 }
 
-/// Text of the server made fit for a log or terminal: control characters are escaped.
-pub(crate) fn printable(text: &str) -> String {
+/// The server's own words, fit for a log or terminal.
+impl From<Failure> for Error {
+    fn from(mut failure: Failure) -> Self {
+        failure.message = printable(&failure.message);
+        Error::Server(failure)
+    }
+}
+
+/// Text in which control characters are escaped.
+fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() {

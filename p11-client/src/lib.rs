@@ -42,10 +42,13 @@ mod connection;
 mod error;
 mod resolver;
 mod signing_key;
+mod socket;
+mod tedge1;
+mod transport;
 mod uri;
 
 pub use client::Client;
-pub use config::Config;
+pub use config::{Config, Protocol};
 pub use error::Error;
 pub use p11_proto::{ErrorCode, Failure, Identity, Pin, message};
 pub use resolver::Resolver;

@@ -55,7 +55,8 @@ impl SigningKey {
             pin: pin.clone(),
             spki,
         })?;
-        let public = PublicKey::from_spki(&key.spki).map_err(|e| client.not_understood(&e))?;
+        let public = PublicKey::from_spki(&key.spki)
+            .map_err(|e| Error::not_understood(client.socket_path(), e))?;
         Ok(SigningKey(Arc::new(Opened {
             client: client.clone(),
             uri: key.uri,

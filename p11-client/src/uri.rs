@@ -1,4 +1,4 @@
-//! A key's URI as the caller wrote it in, the same without its PIN and the PIN out.
+//! A key's URI as the caller wrote it goes in, the same without its PIN, and the PIN, come out.
 
 use p11_proto::Pin;
 
@@ -25,6 +25,19 @@ pub(crate) fn split_pin(uri: &str, pin: Option<Pin>) -> (String, Option<Pin>) {
         false => format!("{path}?{}", rest.join("&")),
     };
     (uri, Some(in_uri))
+}
+
+/// A URI without its query (RFC 7512 section 2.4), where a PIN may stand.
+pub(crate) fn without_query(uri: &str) -> &str {
+    uri.split_once('?').map_or(uri, |(path, _)| path)
+}
+
+/// The bytes that pairs of hex digits stand for, as in the listings of tedge1.
+pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = text.bytes().map(hex_digit).collect::<Option<_>>()?;
+    let (pairs, rest) = digits.as_chunks();
+    let bytes = pairs.iter().map(|[high, low]| high << 4 | low).collect();
+    rest.is_empty().then_some(bytes)
 }
 
 /// The text of a percent-encoded value (RFC 3986 section 2.1).

@@ -10,12 +10,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use p11_client::message::{Pong, Sign, Signature};
-use p11_client::{Client, Config, Error, ErrorCode, Failure};
+use p11_client::{Client, Error, ErrorCode, Failure, Protocol};
 use p11_proto::spki::PublicKey;
 use p11_proto::{Request, Response, frame};
-use tempfile::TempDir;
 
 use crate::fake_server::{FakeServer, Reaction};
+use crate::place::Place;
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -25,7 +25,7 @@ const LATE: Duration = Duration::from_secs(3);
 #[test]
 fn one_connection_serves_many_requests() {
     let place = Place::new();
-    let server = place.pong_server();
+    let server = pong_server(&place);
     let client = place.client();
     for _ in 0..5 {
         assert_eq!(client.ping().unwrap().server, "fake 1");
@@ -37,7 +37,7 @@ fn one_connection_serves_many_requests() {
 #[test]
 fn each_request_has_the_whole_deadline() {
     let place = Place::new();
-    let server = place.pong_server();
+    let server = pong_server(&place);
     let client = Client::new(place.config().deadline(SHORT));
     client.ping().unwrap();
     thread::sleep(SHORT);
@@ -48,7 +48,7 @@ fn each_request_has_the_whole_deadline() {
 #[test]
 fn a_closed_idle_connection_is_replaced_at_once() {
     let place = Place::new();
-    let server = place.pong_server();
+    let server = pong_server(&place);
     // No patience at all: a new connection for a kept one that was closed is no repetition.
     let client = Client::new(place.config().retry_for(Duration::ZERO));
     client.ping().unwrap();
@@ -95,7 +95,7 @@ fn threads_do_not_wait_for_each_other() {
 fn a_restart_of_the_server_is_waited_for() {
     for leave_socket_file in [false, true] {
         let place = Place::new();
-        let first = place.pong_server();
+        let first = pong_server(&place);
         let client = place.client();
         client.ping().unwrap();
         drop(first);
@@ -106,7 +106,7 @@ fn a_restart_of_the_server_is_waited_for() {
         thread::sleep(SHORT);
         assert!(!client.is_finished(), "it gave up early");
         let _ = std::fs::remove_file(&place.socket);
-        let _second = place.pong_server();
+        let _second = pong_server(&place);
         client.join().unwrap().unwrap();
     }
 }
@@ -133,12 +133,12 @@ fn a_request_that_was_lost_with_its_connection_is_sent_again() {
 fn a_request_that_was_left_unread_is_sent_again() {
     let place = Place::new();
     let listener = UnixListener::bind(&place.socket).unwrap();
-    let client = place.client();
+    let client = Client::new(place.config().protocol(Protocol::V1));
     let ping = thread::spawn(move || client.ping());
     let (unread, _) = listener.accept().unwrap();
     thread::sleep(SHORT);
     std::fs::remove_file(&place.socket).unwrap();
-    let _server = place.pong_server();
+    let _server = pong_server(&place);
     // Now the client reads ECONNRESET.
     drop(unread);
     ping.join().unwrap().unwrap();
@@ -278,27 +278,6 @@ fn control_characters_of_the_server_reach_no_terminal() {
 }
 
 #[test]
-fn a_server_that_is_full_says_so_before_it_reads() {
-    let place = Place::new();
-    let listener = UnixListener::bind(&place.socket).unwrap();
-    let client = Client::new(place.config());
-    let full = thread::spawn(move || {
-        for connection in listener.incoming().take(2) {
-            let busy = Failure::new(ErrorCode::Busy, "too many connections");
-            frame::write(&mut connection.unwrap(), &Response::Error(busy)).unwrap();
-        }
-    });
-    for _ in 0..2 {
-        let error = client.ping().unwrap_err();
-        assert!(
-            matches!(&error, Error::Server(failure) if failure.code == ErrorCode::Busy),
-            "{error:?}"
-        );
-    }
-    full.join().unwrap();
-}
-
-#[test]
 fn what_does_not_speak_the_protocol_is_named() {
     let too_long = vec![0xff; 4];
     let unknown = b"\x00\x00\x00\x07\x81\xa4Pung\x80".to_vec();
@@ -316,7 +295,10 @@ fn what_does_not_speak_the_protocol_is_named() {
         let server = FakeServer::start(&place.socket, move |_| Reaction::Bytes(bytes.clone()));
         let error = place.client().ping().unwrap_err();
         assert!(matches!(error, Error::Protocol { .. }), "{error:?}");
-        assert_says(&error, &[cause, "does not speak protocol 1"]);
+        assert_says(
+            &error,
+            &[cause, "does not speak a protocol of tedge-p11-server"],
+        );
         assert_eq!(server.connections(), 1, "nonsense is not asked for again");
     }
 }
@@ -355,33 +337,8 @@ fn a_socket_of_another_group_names_the_group() {
     );
 }
 
-/// A folder for a socket, gone with the test.
-struct Place {
-    _folder: TempDir,
-    socket: PathBuf,
-}
-
-impl Place {
-    fn new() -> Place {
-        let folder = TempDir::new().unwrap();
-        let socket = folder.path().join("p11.sock");
-        Place {
-            _folder: folder,
-            socket,
-        }
-    }
-
-    fn config(&self) -> Config {
-        Config::new(&self.socket)
-    }
-
-    fn client(&self) -> Client {
-        Client::new(self.config())
-    }
-
-    fn pong_server(&self) -> FakeServer {
-        FakeServer::start(&self.socket, |_| Reaction::Answer(pong()))
-    }
+fn pong_server(place: &Place) -> FakeServer {
+    FakeServer::start(&place.socket, |_| Reaction::Answer(pong()))
 }
 
 fn pong() -> Response {
@@ -400,7 +357,7 @@ fn signature() -> Response {
 fn sign() -> Sign {
     let certificate = include_bytes!("data/v1.crt");
     Sign {
-        uri: "pkcs11:".to_owned(),
+        uri: "pkcs11:".into(),
         pin: None,
         scheme: 0x0403,
         message: b"message".to_vec().into(),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use p11_proto::{Request, Response, frame};
+use p11_proto::{Request, Response, frame, tedge1};
 
 /// What the server does with a request.
 pub enum Reaction {
@@ -33,7 +33,8 @@ pub struct FakeServer {
 struct Shared {
     react: Box<dyn Fn(Request) -> Reaction + Send + Sync>,
     stopping: AtomicBool,
-    accepted: AtomicUsize,
+    connections: AtomicUsize,
+    probes: AtomicUsize,
     open: Mutex<Vec<UnixStream>>,
 }
 
@@ -46,7 +47,8 @@ impl FakeServer {
         let shared = Arc::new(Shared {
             react: Box::new(react),
             stopping: AtomicBool::new(false),
-            accepted: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+            probes: AtomicUsize::new(0),
             open: Mutex::default(),
         });
         FakeServer {
@@ -56,9 +58,14 @@ impl FakeServer {
         }
     }
 
-    /// How many connections there have been.
+    /// How many connections there have been that spoke protocol 1.
     pub fn connections(&self) -> usize {
-        self.shared.accepted.load(Ordering::SeqCst)
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// How often a client has asked which protocol is spoken.
+    pub fn probes(&self) -> usize {
+        self.shared.probes.load(Ordering::SeqCst)
     }
 
     /// Closes all connections, as a server may with idle ones.
@@ -87,7 +94,6 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
         if shared.stopping.load(Ordering::SeqCst) {
             return;
         }
-        shared.accepted.fetch_add(1, Ordering::SeqCst);
         shared
             .open
             .lock()
@@ -103,9 +109,15 @@ fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
 }
 
 fn serve(mut stream: &UnixStream, shared: &Shared) -> Option<()> {
-    let mut preamble = [0; 4];
-    stream.read_exact(&mut preamble).ok()?;
-    frame::check_preamble(preamble).unwrap();
+    let mut first = [0; 1];
+    stream.read_exact(&mut first).ok()?;
+    if first == [tedge1::VERSION] {
+        return answer_probe(stream, shared);
+    }
+    shared.connections.fetch_add(1, Ordering::SeqCst);
+    let mut rest = [0; 3];
+    stream.read_exact(&mut rest).ok()?;
+    assert_eq!([&first[..], &rest].concat(), frame::PREAMBLE);
     loop {
         let body = frame::read(&mut stream).ok()??;
         match (shared.react)(frame::decode(&body).unwrap()) {
@@ -122,4 +134,15 @@ fn serve(mut stream: &UnixStream, shared: &Shared) -> Option<()> {
             Reaction::Silence => return stream.read_to_end(&mut Vec::new()).ok().map(|_| ()),
         }
     }
+}
+
+fn answer_probe(mut stream: &UnixStream, shared: &Shared) -> Option<()> {
+    let mut request = vec![tedge1::VERSION];
+    stream.read_to_end(&mut request).ok()?;
+    assert_eq!(
+        tedge1::Request::decode(&request).unwrap(),
+        tedge1::Request::Ping
+    );
+    shared.probes.fetch_add(1, Ordering::SeqCst);
+    stream.write_all(&tedge1::pong_with_advertisement()).ok()
 }

@@ -102,7 +102,7 @@ fn a_key_is_asked_for_once_and_each_handshake_costs_one_request() {
     let requests = token.take_requests();
     assert_eq!(requests.len(), 4, "{requests:?}");
     assert!(
-        matches!(&requests[0], Request::OpenKey(open) if open.uri == "pkcs11:object=k" && open.pin == pin),
+        matches!(&requests[0], Request::OpenKey(open) if *open.uri == *"pkcs11:object=k" && open.pin == pin),
         "{requests:?}"
     );
     for request in &requests[1..] {
@@ -110,7 +110,7 @@ fn a_key_is_asked_for_once_and_each_handshake_costs_one_request() {
             panic!("{request:?}");
         };
         assert_eq!(
-            sign.uri, FULL_URI,
+            *sign.uri, *FULL_URI,
             "the whole URI of the key that was chosen"
         );
         assert_eq!(sign.pin, pin);
@@ -147,7 +147,7 @@ fn a_pin_in_the_uri_travels_as_a_pin() {
         panic!("not open, then sign");
     };
     assert_eq!(
-        (open.uri.as_str(), &open.pin),
+        (&*open.uri, &open.pin),
         ("pkcs11:object=k", &Some(Pin::from("12334")))
     );
     assert_eq!(sign.pin, open.pin);

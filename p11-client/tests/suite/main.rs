@@ -5,5 +5,6 @@ mod client;
 mod fake_server;
 mod fake_token;
 mod handshake;
+mod place;
 mod resolver;
 mod tls;
