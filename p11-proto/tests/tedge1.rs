@@ -154,6 +154,8 @@ fn values_that_cannot_be_are_malformed() {
     }
     let result = Response::decode(&wire("3 0 2"));
     assert!(matches!(result, Err(Error::Malformed(_))), "{result:?}");
+    let error = Request::decode(&wire("6 1 1 255")).unwrap_err();
+    assert!(error.to_string().contains("not UTF-8"), "{error}");
 }
 
 /// Were a buffer of the claimed length made, the test would panic or abort.
@@ -215,6 +217,7 @@ fn no_debug_output_shows_a_pin_or_a_message_to_sign() {
             assert!(!text.contains(secret), "{bytes}: {text}");
         }
     }
+    assert!(format!("{:?}", sign()).contains("4 bytes"), "{:?}", sign());
     let request = Request::GetPublicKeyPem(Some("pkcs11:token=t?pin-value=271828".into()));
     assert!(!format!("{request:?}").contains("271828"), "{request:?}");
 }

@@ -7,8 +7,8 @@
 //!
 //! The first byte is [`VERSION`], the rest is [postcard](https://postcard.jamesmunns.com/wire-format):
 //! the number of the message, then its fields in order. Bytes that follow are ignored, since a newer
-//! peer may append fields. A message is decoded without allocating more than a small multiple of its
-//! length, whatever lengths it claims.
+//! peer may append fields. A message is decoded without allocating more than a multiple of its length,
+//! whatever lengths it claims.
 
 mod codec;
 mod pem;
@@ -98,8 +98,8 @@ codec::messages! {
 /// The reply to [`Request::Ping`] of a server that speaks protocol 1 as well: [`Response::Pong`],
 /// which is all that an old client reads, and the preamble of protocol 1.
 pub const fn pong_with_advertisement() -> [u8; 6] {
-    let [p, one, one_again, version] = PREAMBLE;
-    [VERSION, PONG, p, one, one_again, version]
+    let [a, b, c, version] = PREAMBLE;
+    [VERSION, PONG, a, b, c, version]
 }
 
 /// The highest version of protocol 1 that a server advertised in this reply to [`Request::Ping`];
