@@ -131,7 +131,7 @@ impl Remedy {
             Error::TokenNotFound(_) | Error::KeyNotFound(_) => return Remedy::LookAgain,
             _ => return Remedy::None,
         };
-        match rv {
+        let remedy = match rv {
             RvError::KeyHandleInvalid | RvError::ObjectHandleInvalid => Remedy::FindAgain,
             RvError::CryptokiNotInitialized => Remedy::Reload,
             RvError::SessionHandleInvalid
@@ -147,11 +147,13 @@ impl Remedy {
             | RvError::DeviceMemory
             | RvError::HostMemory
             | RvError::FunctionFailed
-            | RvError::GeneralError => match function {
-                Function::Login => Remedy::RenewOnly,
-                _ => Remedy::Renew,
-            },
+            | RvError::GeneralError => Remedy::Renew,
             _ => Remedy::None,
+        };
+        match (remedy, function) {
+            (Remedy::None, _) => Remedy::None,
+            (_, Function::Login) => Remedy::RenewOnly,
+            (remedy, _) => remedy,
         }
     }
 }

@@ -422,7 +422,8 @@ fn login(session: &Session, user: UserType, pin: Option<&Pin>) -> Result<(), Cry
         // A logout would end the signature that this login is for.
         (answer, UserType::ContextSpecific) => answer,
         (Err(Cryptoki::Pkcs11(RvError::UserAlreadyLoggedIn, _)), _) if pin.is_some() => {
-            session.logout()?;
+            // Its failure would show in the login.
+            let _ = session.logout();
             session.login(user, pin.as_ref())
         }
         (Err(Cryptoki::Pkcs11(RvError::UserAlreadyLoggedIn, _)), _) => Ok(()),
