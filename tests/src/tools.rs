@@ -22,6 +22,7 @@ const MODULES: &[(&str, &str)] = &[
     ("libsofthsm2.so", "softhsm2"),
     ("p11-kit-client.so", "p11-kit-modules"),
     ("p11-kit-proxy.so", "p11-kit-modules"),
+    ("p11-kit-trust.so", "p11-kit-modules"),
 ];
 
 /// Where modules lie on Debian and Ubuntu, within a folder of libraries.

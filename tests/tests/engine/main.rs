@@ -10,3 +10,6 @@
 )]
 
 mod fast_path;
+mod identity;
+mod login_kinds;
+mod pin_guard;

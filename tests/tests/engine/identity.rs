@@ -1,0 +1,114 @@
+//! The key that was opened is the key that signs, or there is no signature.
+
+use std::{thread, time::Duration};
+
+use p11_client::ErrorCode;
+use p11_fault_module::{
+    Function::{C_FindObjectsInit, C_GetAttributeValue, C_Sign, C_SignInit},
+    cryptoki_sys::{CKA_EC_POINT, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY},
+    object,
+};
+use p11_tests::{
+    keys::{KeyKind, KeySpec},
+    stage::{Caller, KEY, Stage, refused},
+    tools::run,
+};
+
+#[test]
+fn a_key_that_another_program_has_replaced_does_not_sign_for_the_old_one() {
+    let stage = Stage::new(KeyKind::P256);
+    let server = stage.start();
+    let caller = Caller::of(&server);
+    let old = caller.open(KEY).unwrap();
+    old.sign().unwrap();
+
+    delete_key(&stage);
+    let new_key = stage.hsm.generate(&stage.token, &stage.key.spec);
+    let before = stage.faults.counts();
+    for _ in 0..3 {
+        let failure = refused(old.sign(), ErrorCode::KeyChanged);
+        assert!(failure.message.contains("object=key"), "{failure}");
+        let opened = old.told().identity.to_string();
+        assert!(failure.message.contains(&opened), "{failure}");
+        assert!(failure.message.contains("open the key again"), "{failure}");
+    }
+    let calls = stage.faults.counts().since(&before);
+    assert_eq!(calls.of(C_Sign), 0, "{calls}");
+
+    let new = caller.open(KEY).unwrap();
+    assert_eq!(new.told().spki.as_ref(), new_key.spki);
+    new.sign().unwrap();
+    refused(old.sign(), ErrorCode::KeyChanged);
+}
+
+#[test]
+fn a_key_that_is_gone_is_not_found_and_another_in_its_place_is_a_change() {
+    let stage = Stage::new(KeyKind::P256);
+    let server = stage.start();
+    let key = Caller::of(&server).open(KEY).unwrap();
+    delete_key(&stage);
+    refused(key.sign(), ErrorCode::KeyNotFound);
+    // Of another kind even.
+    let spec = KeySpec::new(KeyKind::Rsa2048, "key", &[7]);
+    stage.hsm.generate(&stage.token, &spec);
+    refused(key.sign(), ErrorCode::KeyChanged);
+}
+
+#[test]
+fn a_handle_that_lay_idle_is_checked_before_it_signs() {
+    let stage = Stage::new(KeyKind::P256);
+    let spec = KeySpec::new(KeyKind::P256, "other", &[2]);
+    let other_key = stage.hsm.generate(&stage.token, &spec);
+    let server = stage.start();
+    let caller = Caller::of(&server);
+    let key = caller.open(KEY).unwrap();
+    let other = caller.open("pkcs11:object=other").unwrap();
+    key.sign().unwrap();
+    other.sign().unwrap();
+
+    thread::sleep(Duration::from_secs(31));
+    // Meanwhile the handle of one of them has come to mean another key.
+    let point = ec_point(&stage.key.spki);
+    assert_ne!(point, ec_point(&other_key.spki));
+    stage.faults.set([
+        object(CKO_PRIVATE_KEY, "other").answers(CKA_EC_POINT, point.clone()),
+        object(CKO_PUBLIC_KEY, "other").answers(CKA_EC_POINT, point),
+    ]);
+    let before = stage.faults.counts();
+    refused(other.sign(), ErrorCode::KeyChanged);
+    let calls = stage.faults.counts().since(&before);
+    assert_eq!(calls.of(C_SignInit), 0, "{calls}");
+
+    let before = stage.faults.counts();
+    key.sign().unwrap();
+    let calls = stage.faults.counts().since(&before);
+    assert!(calls.of(C_GetAttributeValue) > 0, "{calls}");
+    assert!(
+        calls.of(C_FindObjectsInit) <= 1,
+        "its handle was good: {calls}"
+    );
+
+    let before = stage.faults.counts();
+    key.sign().unwrap();
+    let calls = stage.faults.counts().since(&before);
+    assert_eq!(calls.total(), 2, "checked once: {calls}");
+}
+
+/// As another program does it.
+fn delete_key(stage: &Stage) {
+    for half in ["privkey", "pubkey"] {
+        run(stage.hsm.pkcs11_tool(&stage.token).args([
+            "--delete-object",
+            "--label",
+            "key",
+            "--type",
+            half,
+        ]));
+    }
+}
+
+/// `CKA_EC_POINT` of a P-256 key, an OCTET STRING around the point, which ends its public key.
+fn ec_point(spki: &[u8]) -> Vec<u8> {
+    let point = &spki[spki.len() - 65..];
+    [&[0x04, 65], point].concat()
+}

@@ -1,0 +1,338 @@
+//! A wrong PIN costs one try, and no number of requests locks a token.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+use p11_client::{ErrorCode, Failure};
+use p11_fault_module::{
+    Function::{C_GetSlotList, C_Initialize, C_Login},
+    Pin, Rule,
+    cryptoki_sys::*,
+    every_token, on, token,
+};
+use p11_tests::{
+    keys::KeyKind,
+    process::PATIENCE,
+    server::Server,
+    stage::{Caller, KEY, PIN, SO_PIN, Stage, refused},
+    tools::run,
+};
+
+const WRONG: &str = "000001";
+const WRONG_TOO: &str = "000002";
+
+fn tries(tries: u32) -> Rule {
+    token("device").pin_tries(Pin::User, tries)
+}
+
+/// A stage whose token takes this many wrong PINs in a row, the last of which locks it.
+fn stage(wrong: u32) -> Stage {
+    let stage = Stage::new(KeyKind::P256);
+    stage.faults.set([tries(wrong)]);
+    stage
+}
+
+/// How often `C_Login` is called while something is done.
+fn logins(stage: &Stage, job: impl FnOnce()) -> u64 {
+    let before = stage.faults.count(C_Login);
+    job();
+    stage.faults.count(C_Login) - before
+}
+
+/// SIGHUP, and the moment at which the server has heard it.
+fn hang_up(server: &Server) {
+    const TAKEN_OVER: &str = "Using cryptoki configuration";
+    let seen = || server.log().matches(TAKEN_OVER).count();
+    let before = seen();
+    server.signal(Signal::SIGHUP);
+    let deadline = Instant::now() + PATIENCE;
+    while seen() == before {
+        assert!(Instant::now() < deadline, "{}", server.log());
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Another program logs in with this PIN, and whether it could.
+fn logs_in(stage: &Stage, pin: &str) -> bool {
+    let mut tool = stage.hsm.command("pkcs11-tool");
+    tool.arg("--module")
+        .arg(p11_fault_module::Faults::module_path())
+        .envs(stage.faults.envs())
+        .args(["--token-label", "device", "--login", "--pin", pin])
+        .arg("--list-objects");
+    tool.output().unwrap().status.success()
+}
+
+fn says(failure: &Failure, parts: &[&str]) {
+    for part in parts {
+        assert!(failure.message.contains(part), "no {part:?} in: {failure}");
+    }
+}
+
+#[test]
+fn a_hundred_requests_with_a_wrong_pin_cost_one_login() {
+    let stage = stage(3);
+    let server = stage.server().pin(WRONG).start();
+    let caller = Caller::of(&server);
+    let used = logins(&stage, || {
+        let first = refused(caller.open(KEY), ErrorCode::PinIncorrect);
+        let serial = &stage.token.serial;
+        says(&first, &["token=device", serial, "CKR_PIN_INCORRECT"]);
+        says(&first, &["try was used up", "--pin", "SIGHUP"]);
+        for _ in 1..100 {
+            let later = refused(caller.open(KEY), ErrorCode::PinIncorrect);
+            says(&later, &["token=device", "refused it before", "SIGHUP"]);
+        }
+    });
+    assert_eq!(used, 1);
+    assert!(logs_in(&stage, PIN), "the token is not locked");
+}
+
+#[test]
+fn wrong_pins_that_come_at_once_cost_one_login() {
+    let stage = stage(10);
+    let server = stage.server().pin(WRONG).start();
+    let used = logins(&stage, || {
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| refused(Caller::of(&server).open(KEY), ErrorCode::PinIncorrect));
+            }
+        });
+    });
+    assert_eq!(used, 1);
+}
+
+#[test]
+fn after_two_refused_pins_none_is_sent_until_the_operator_says_so() {
+    let stage = stage(10);
+    let server = stage.start();
+    server.secrets().add(WRONG);
+    let caller = Caller::of(&server);
+    let with = |pin| caller.open_with(KEY, Some(pin));
+    let used = logins(&stage, || {
+        refused(with(WRONG), ErrorCode::PinIncorrect);
+        refused(with(WRONG_TOO), ErrorCode::PinIncorrect);
+    });
+    assert_eq!(used, 2);
+    let used = logins(&stage, || {
+        let failure = refused(with("000003"), ErrorCode::PinGuarded);
+        says(&failure, &["token=device", "refused 2 PINs", "SIGHUP"]);
+        // Not even the right one: nobody knows that it is.
+        refused(with(PIN), ErrorCode::PinGuarded);
+        refused(caller.open(KEY), ErrorCode::PinGuarded);
+        // And one that was refused is still told so.
+        refused(with(WRONG), ErrorCode::PinIncorrect);
+    });
+    assert_eq!(used, 0);
+    hang_up(&server);
+    caller.open(KEY).unwrap().sign().unwrap();
+}
+
+#[test]
+fn a_login_that_succeeds_gives_back_the_tries_but_forgets_no_refused_pin() {
+    let stage = stage(10);
+    let server = stage.start();
+    let caller = Caller::of(&server);
+    let with = |pin| caller.open_with(KEY, Some(pin));
+    refused(with(WRONG), ErrorCode::PinIncorrect);
+    with(PIN).unwrap().sign().unwrap();
+    stage
+        .faults
+        .set([tries(10), every_token().sessions_closed()]);
+    let used = logins(&stage, || {
+        refused(with(WRONG), ErrorCode::PinIncorrect);
+        with(PIN).unwrap().sign().unwrap();
+    });
+    assert_eq!(used, 1, "the right one alone was sent");
+}
+
+#[test]
+fn sighup_lets_a_refused_pin_be_tried_once_more() {
+    let stage = stage(10);
+    let server = stage.server().pin(WRONG).start();
+    let caller = Caller::of(&server);
+    let ask = || drop(refused(caller.open(KEY), ErrorCode::PinIncorrect));
+    assert_eq!(logins(&stage, ask), 1);
+    assert_eq!(logins(&stage, ask), 0);
+    hang_up(&server);
+    assert_eq!(logins(&stage, ask), 1);
+    assert_eq!(logins(&stage, ask), 0);
+}
+
+#[test]
+fn at_the_final_try_no_pin_is_sent_until_somebody_has_logged_in_by_hand() {
+    let stage = stage(3);
+    assert!(!logs_in(&stage, WRONG) && !logs_in(&stage, WRONG));
+    let server = stage.start();
+    let caller = Caller::of(&server);
+    let used = logins(&stage, || {
+        let failure = refused(caller.open(KEY), ErrorCode::PinGuarded);
+        says(&failure, &["token=device", "one PIN try left", "by hand"]);
+        hang_up(&server);
+        refused(caller.open(KEY), ErrorCode::PinGuarded);
+    });
+    assert_eq!(used, 0);
+    assert!(logs_in(&stage, PIN));
+    caller.open(KEY).unwrap().sign().unwrap();
+}
+
+#[test]
+fn a_locked_token_is_shown_no_pin() {
+    let stage = stage(2);
+    assert!(!logs_in(&stage, WRONG) && !logs_in(&stage, WRONG));
+    let server = stage.start();
+    let caller = Caller::of(&server);
+    let used = logins(&stage, || {
+        let failure = refused(caller.open(KEY), ErrorCode::PinLocked);
+        says(&failure, &["token=device", "locked", "security officer"]);
+    });
+    assert_eq!(used, 0);
+}
+
+#[test]
+fn a_server_that_is_restarted_again_and_again_with_a_wrong_pin_locks_nothing() {
+    let stage = stage(3);
+    let used = logins(&stage, || {
+        for _ in 0..5 {
+            let server = stage.server().pin(WRONG).start();
+            let caller = Caller::of(&server);
+            assert!(caller.open(KEY).is_err() && caller.open(KEY).is_err());
+        }
+    });
+    assert_eq!(used, 2, "the third would be the final try");
+    assert!(logs_in(&stage, PIN));
+}
+
+#[test]
+fn while_the_token_is_logged_in_another_pin_is_refused_without_a_call() {
+    let stage = stage(10);
+    let server = stage.start();
+    let caller = Caller::of(&server);
+    let key = caller.open(KEY).unwrap();
+    key.sign().unwrap();
+    let before = stage.faults.counts();
+    refused(caller.open_with(KEY, Some(WRONG)), ErrorCode::PinIncorrect);
+    let in_uri = format!("{KEY}?pin-value={WRONG}");
+    let failure = refused(caller.open(&in_uri), ErrorCode::PinIncorrect);
+    says(&failure, &["token=device", "logged in with another"]);
+    let calls = stage.faults.counts().since(&before);
+    assert_eq!(calls.total(), 0, "{calls}");
+    caller.open_with(KEY, Some(PIN)).unwrap().sign().unwrap();
+    key.sign().unwrap();
+}
+
+#[test]
+fn a_login_that_fails_for_another_reason_is_not_repeated_in_the_request_nor_held_against_the_pin() {
+    for (code, name) in [
+        (CKR_DEVICE_ERROR, "CKR_DEVICE_ERROR"),
+        (CKR_FUNCTION_FAILED, "CKR_FUNCTION_FAILED"),
+        (CKR_GENERAL_ERROR, "CKR_GENERAL_ERROR"),
+        (CKR_SESSION_HANDLE_INVALID, "CKR_SESSION_HANDLE_INVALID"),
+        (CKR_CRYPTOKI_NOT_INITIALIZED, "CKR_CRYPTOKI_NOT_INITIALIZED"),
+        (CKR_PIN_EXPIRED, "CKR_PIN_EXPIRED"),
+    ] {
+        let stage = Stage::new(KeyKind::P256);
+        stage.faults.set([on(C_Login).next(1).returns(code)]);
+        let server = stage.start();
+        let caller = Caller::of(&server);
+        let used = logins(&stage, || {
+            let failure = refused(caller.open(KEY), ErrorCode::Module);
+            assert_eq!(failure.function.as_deref(), Some("C_Login"), "{name}");
+            assert_eq!(failure.ckr.as_deref(), Some(name));
+        });
+        assert_eq!(used, 1, "{name}");
+        caller.open(KEY).unwrap().sign().unwrap();
+    }
+}
+
+#[test]
+fn a_reload_of_the_module_lets_no_refused_pin_be_tried_again() {
+    let stage = stage(10);
+    let server = stage.server().pin(WRONG).start();
+    let caller = Caller::of(&server);
+    refused(caller.open(KEY), ErrorCode::PinIncorrect);
+    let reloads = stage.faults.count(C_Initialize);
+    stage.faults.set([
+        tries(10),
+        on(C_GetSlotList)
+            .next(1)
+            .returns(CKR_CRYPTOKI_NOT_INITIALIZED),
+    ]);
+    let used = logins(&stage, || {
+        refused(caller.open(KEY), ErrorCode::PinIncorrect);
+    });
+    assert_eq!(stage.faults.count(C_Initialize), reloads + 1);
+    assert_eq!(used, 0);
+}
+
+#[test]
+fn a_token_that_was_replaced_is_tried_anew() {
+    let stage = Stage::new(KeyKind::P256);
+    let server = stage.start();
+    let caller = Caller::of(&server);
+    for pin in [WRONG, WRONG_TOO] {
+        refused(caller.open_with(KEY, Some(pin)), ErrorCode::PinIncorrect);
+    }
+    refused(caller.open(KEY), ErrorCode::PinGuarded);
+    let serial = &stage.token.serial;
+    run(stage
+        .hsm
+        .command("softhsm2-util")
+        .args(["--delete-token", "--serial", serial]));
+    let token = stage.hsm.init_token("device", PIN, SO_PIN);
+    stage.hsm.generate(&token, &stage.key.spec);
+    // SoftHSM shows it after a reload.
+    stage.faults.set([on(C_GetSlotList)
+        .next(1)
+        .returns(CKR_CRYPTOKI_NOT_INITIALIZED)]);
+    caller.open(KEY).unwrap().sign().unwrap();
+}
+
+#[test]
+fn the_logins_of_signatures_are_guarded_too() {
+    let stage = Stage::new(KeyKind::P256);
+    let always = Rule::always_authenticate("key");
+    stage.faults.set([always.clone()]);
+    let server = stage.start();
+    let key = Caller::of(&server).open(KEY).unwrap();
+    key.sign().unwrap();
+    // The PIN was changed elsewhere.
+    stage.faults.set([
+        always,
+        on(C_Login).delays(100),
+        on(C_Login).returns(CKR_PIN_INCORRECT),
+    ]);
+    let used = logins(&stage, || {
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| refused(key.sign(), ErrorCode::PinIncorrect));
+            }
+        });
+        refused(key.sign(), ErrorCode::PinIncorrect);
+    });
+    assert_eq!(used, 1);
+}
+
+#[test]
+fn what_is_typed_wrongly_at_a_pin_pad_counts_as_well() {
+    let stage = Stage::new(KeyKind::P256);
+    stage.faults.set([token("device").pinpad(WRONG)]);
+    let server = stage.server().start();
+    let caller = Caller::of(&server);
+    let used = logins(&stage, || {
+        for _ in 0..2 {
+            let failure = refused(caller.open(KEY), ErrorCode::PinIncorrect);
+            says(&failure, &["token=device", "PIN pad"]);
+        }
+        for _ in 0..10 {
+            refused(caller.open(KEY), ErrorCode::PinGuarded);
+        }
+    });
+    assert_eq!(used, 2);
+    stage.faults.set([token("device").pinpad(PIN)]);
+    hang_up(&server);
+    caller.open(KEY).unwrap().sign().unwrap();
+}
