@@ -23,9 +23,11 @@ pub enum Reaction {
     Silence,
 }
 
-/// Listens until it is dropped; then its socket is gone and its connections are closed.
+/// Listens until it is dropped; then its connections are closed, and its socket is gone if it has
+/// made it itself.
 pub struct FakeServer {
     path: PathBuf,
+    is_own: bool,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
 }
@@ -43,7 +45,17 @@ impl FakeServer {
         path: &Path,
         react: impl Fn(Request) -> Reaction + Send + Sync + 'static,
     ) -> FakeServer {
-        let listener = UnixListener::bind(path).unwrap();
+        let mut server = FakeServer::inheriting(UnixListener::bind(path).unwrap(), react);
+        server.is_own = true;
+        server
+    }
+
+    /// A server to which its socket was handed, as systemd does.
+    pub fn inheriting(
+        listener: UnixListener,
+        react: impl Fn(Request) -> Reaction + Send + Sync + 'static,
+    ) -> FakeServer {
+        let path = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             react: Box::new(react),
             stopping: AtomicBool::new(false),
@@ -52,7 +64,8 @@ impl FakeServer {
             open: Mutex::default(),
         });
         FakeServer {
-            path: path.to_owned(),
+            path: path.as_pathname().unwrap().to_owned(),
+            is_own: false,
             shared: shared.clone(),
             accepting: Some(thread::spawn(move || accept(&listener, &shared))),
         }
@@ -80,7 +93,9 @@ impl Drop for FakeServer {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         let _ = UnixStream::connect(&self.path);
-        let _ = std::fs::remove_file(&self.path);
+        if self.is_own {
+            let _ = std::fs::remove_file(&self.path);
+        }
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();
         }

@@ -68,13 +68,7 @@ impl Token {
 impl State {
     fn answer(&self, request: Request) -> Response {
         self.requests.lock().unwrap().push(request.clone());
-        let key = self.key.lock().unwrap();
-        let answer = match request {
-            Request::OpenKey(open) => key.open(&open),
-            Request::Sign(sign) => key.sign(&sign),
-            _ => Err(Failure::new(ErrorCode::Unsupported, "not here")),
-        };
-        answer.unwrap_or_else(Response::Error)
+        self.key.lock().unwrap().answer(request)
     }
 }
 
@@ -166,6 +160,16 @@ impl TestKey {
         }
     }
 
+    /// What a server answers that has this key, and no other.
+    pub fn answer(&self, request: Request) -> Response {
+        let answer = match request {
+            Request::OpenKey(open) => self.open(&open),
+            Request::Sign(sign) => self.sign(&sign),
+            _ => Err(Failure::new(ErrorCode::Unsupported, "not here")),
+        };
+        answer.unwrap_or_else(Response::Error)
+    }
+
     fn open(&self, request: &OpenKey) -> Result<Response, Failure> {
         if request
             .spki
@@ -208,9 +212,12 @@ impl TestKey {
                 "this is another key; open it again",
             ));
         }
-        let scheme = SignatureScheme::from(request.scheme);
-        let signer = self.signer.choose_scheme(&[scheme]).unwrap();
-        let signature = signer.sign(&request.message).unwrap().into();
+        let signature = self.signature(request.scheme, &request.message).into();
         Ok(Response::Signature(Signature { signature }))
+    }
+
+    pub fn signature(&self, scheme: u16, message: &[u8]) -> Vec<u8> {
+        let signer = self.signer.choose_scheme(&[scheme.into()]).unwrap();
+        signer.sign(message).unwrap()
     }
 }
