@@ -1,5 +1,7 @@
 //! A key and its token enter, the TLS schemes they can sign leave, each with the way to do it.
 
+use std::ops::RangeInclusive;
+
 use cryptoki::context::Pkcs11;
 use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
 use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsPssParams};
@@ -41,11 +43,12 @@ impl Mechanisms {
         ))
     }
 
-    fn has(&self, how: MechanismType, bits: u32) -> bool {
-        let bits = bits as usize;
+    /// Whether a key of so many bits can use the mechanism.
+    fn has(&self, how: MechanismType, bits: &RangeInclusive<u32>) -> bool {
+        let (least, most) = (*bits.start() as usize, *bits.end() as usize);
         self.0.iter().any(|(known, limits)| {
             // Modules that set no limit say 0.
-            *known == how && bits >= limits.min && (limits.max == 0 || bits <= limits.max)
+            *known == how && most >= limits.min && (limits.max == 0 || least <= limits.max)
         })
     }
 }
@@ -124,13 +127,14 @@ pub enum Input {
 /// `allowed` is its `CKA_ALLOWED_MECHANISMS`, where an empty list allows all.
 pub fn plans(kind: Kind, token: &Mechanisms, allowed: &[MechanismType]) -> Vec<Plan> {
     let bits = match kind {
-        Kind::Rsa { bits } => bits,
-        Kind::Ec(curve) => curve.bits(),
-        Kind::Ed25519 => 255,
+        Kind::Rsa { bits } => bits..=bits,
+        Kind::Ec(curve) => curve.bits()..=curve.bits(),
+        // The field has 255; SoftHSM counts 256.
+        Kind::Ed25519 => 255..=256,
     };
     let usable = |plan: &Plan| {
         let how = plan.mechanism().mechanism_type();
-        token.has(how, bits) && (allowed.is_empty() || allowed.contains(&how))
+        token.has(how, &bits) && (allowed.is_empty() || allowed.contains(&how))
     };
     let best = |scheme: &Scheme| {
         let scheme = *scheme;
@@ -255,6 +259,16 @@ mod tests {
             },
         )]);
         assert_eq!(plans(Kind::Rsa { bits: 2048 }, &small, &[]).len(), 3);
+        assert!(plans(Kind::Rsa { bits: 1023 }, &small, &[]).is_empty());
         assert!(plans(Kind::Rsa { bits: 4096 }, &small, &[]).is_empty());
+    }
+    #[test]
+    fn ed25519_has_255_or_256_bits() {
+        for (min, max) in [(255, 255), (256, 456), (0, 0)] {
+            let token = Mechanisms(vec![(MechanismType::EDDSA, Limits { min, max })]);
+            assert_eq!(plans(Kind::Ed25519, &token, &[]).len(), 1, "{min} to {max}");
+        }
+        let ed448 = Mechanisms(vec![(MechanismType::EDDSA, Limits { min: 448, max: 456 })]);
+        assert!(plans(Kind::Ed25519, &ed448, &[]).is_empty());
     }
 }
