@@ -71,14 +71,9 @@ impl Object {
         let mut template = vec![Attribute::Token(true), Attribute::Class(class)];
         template.extend(label.map(|label| Attribute::Label(label.into())));
         template.extend(id.map(|id| Attribute::Id(id.into())));
-        let wanted: &[AttributeType] = match class {
-            ObjectClass::PRIVATE_KEY => &PRIVATE,
-            ObjectClass::PUBLIC_KEY => &PUBLIC,
-            _ => &CERTIFICATE,
-        };
         let mut objects = Vec::new();
         for handle in session.find_objects(&template)? {
-            match Object::read(session, handle, wanted) {
+            match Object::read(session, handle, class) {
                 Ok(object) => objects.push(object),
                 Err(error) if concerns_one_object(&error) => {
                     debug!("leaving out an object that cannot be read: {error}");
@@ -94,7 +89,7 @@ impl Object {
     /// # Errors
     /// What the module said.
     pub fn private_key(session: &Session, handle: ObjectHandle) -> Result<Object, Error> {
-        Object::read(session, handle, &PRIVATE)
+        Object::read(session, handle, ObjectClass::PRIVATE_KEY)
     }
 
     /// Reads the public key of a handle.
@@ -102,15 +97,16 @@ impl Object {
     /// # Errors
     /// What the module said.
     pub fn of_public_key(session: &Session, handle: ObjectHandle) -> Result<Object, Error> {
-        Object::read(session, handle, &PUBLIC)
+        Object::read(session, handle, ObjectClass::PUBLIC_KEY)
     }
 
-    fn read(
-        session: &Session,
-        handle: ObjectHandle,
-        wanted: &[AttributeType],
-    ) -> Result<Object, Error> {
-        let attributes = attributes(session, handle, wanted)?;
+    fn read(session: &Session, handle: ObjectHandle, class: ObjectClass) -> Result<Object, Error> {
+        let wanted: &[AttributeType] = match class {
+            ObjectClass::PRIVATE_KEY => &PRIVATE,
+            ObjectClass::PUBLIC_KEY => &PUBLIC,
+            _ => &CERTIFICATE,
+        };
+        let attributes = attributes(session, handle, class, wanted)?;
         let bytes = |pick: fn(&Attribute) -> Option<&Vec<u8>>| attributes.iter().find_map(pick);
         let label = bytes(|a| match a {
             Attribute::Label(bytes) => Some(bytes),
@@ -211,26 +207,35 @@ impl Object {
 }
 
 /// Reads what can be read. When one attribute fails the whole call, each is asked for alone.
+///
+/// Some modules stop at an attribute that they do not have, and cryptoki takes what they left untouched
+/// for zeros. So the class is asked for last: where it is not told, nothing of the answer is believed.
 fn attributes(
     session: &Session,
     handle: ObjectHandle,
+    class: ObjectClass,
     wanted: &[AttributeType],
 ) -> Result<Vec<Attribute>, Error> {
-    let first = match session.get_attributes(handle, wanted) {
-        Ok(all) => return Ok(all),
-        Err(error) if concerns_attributes(&error) => error,
-        Err(error) => return Err(error.into()),
+    let ask = |wanted: &[AttributeType]| {
+        let with_class = [wanted, &[AttributeType::Class]].concat();
+        match session.get_attributes(handle, &with_class) {
+            Ok(all) if all.contains(&Attribute::Class(class)) => Ok(Some(all)),
+            Ok(_) => Ok(None),
+            Err(error) if concerns_attributes(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
     };
+    if let Some(all) = ask(wanted)? {
+        return Ok(all);
+    }
     let mut readable = Vec::new();
     for one in wanted {
-        match session.get_attributes(handle, &[*one]) {
-            Ok(found) => readable.extend(found),
-            Err(error) if concerns_attributes(&error) => {}
-            Err(error) => return Err(error.into()),
-        }
+        readable.extend(ask(&[*one])?.unwrap_or_default());
     }
     if readable.is_empty() {
-        return Err(first.into());
+        return Err(Error::Internal(
+            "the PKCS#11 module lets no attribute of an object be read".into(),
+        ));
     }
     Ok(readable)
 }
