@@ -8,6 +8,7 @@ use std::{
 
 /// Which Debian package brings each program.
 const PACKAGES: &[(&str, &str)] = &[
+    ("certtool", "gnutls-bin"),
     ("mosquitto", "mosquitto"),
     ("openssl", "openssl"),
     ("p11-kit", "p11-kit"),

@@ -13,3 +13,5 @@ mod fast_path;
 mod identity;
 mod login_kinds;
 mod pin_guard;
+mod public_keys;
+mod schemes;

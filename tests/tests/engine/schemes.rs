@@ -1,0 +1,171 @@
+//! Every TLS scheme that key and token can do together, by whichever mechanism the token has. What a
+//! token with all mechanisms signs is in `signing.rs`.
+
+use p11_client::ErrorCode;
+use p11_fault_module::{Function::C_SignInit, cryptoki_sys::*, token};
+use p11_tests::{
+    keys::KeyKind,
+    stage::{Caller, KEY, Stage, refused},
+    tools::{command, run},
+};
+
+const PSS: [u16; 3] = [0x0804, 0x0805, 0x0806];
+const PKCS1: [u16; 3] = [0x0401, 0x0501, 0x0601];
+
+/// The mechanisms by which SoftHSM signs with RSA and a hash that TLS uses.
+const RSA: [CK_MECHANISM_TYPE; 9] = [
+    CKM_RSA_X_509,
+    CKM_RSA_PKCS,
+    CKM_RSA_PKCS_PSS,
+    CKM_SHA256_RSA_PKCS,
+    CKM_SHA384_RSA_PKCS,
+    CKM_SHA512_RSA_PKCS,
+    CKM_SHA256_RSA_PKCS_PSS,
+    CKM_SHA384_RSA_PKCS_PSS,
+    CKM_SHA512_RSA_PKCS_PSS,
+];
+
+fn all_but(kept: &[CK_MECHANISM_TYPE]) -> Vec<CK_MECHANISM_TYPE> {
+    let stripped = RSA.into_iter().filter(|how| !kept.contains(how));
+    stripped.collect()
+}
+
+/// On a token without these mechanisms, which take no part in any signature then, the key offers
+/// exactly these schemes, and signs with each.
+fn signs(kind: KeyKind, without: Vec<CK_MECHANISM_TYPE>, schemes: &[u16]) {
+    let stage = Stage::new(kind);
+    stage
+        .faults
+        .set([token("device").without_mechanisms(without)]);
+    let server = stage.start();
+    let key = Caller::of(&server).open(KEY).unwrap();
+    assert_eq!(key.told().spki.as_ref(), stage.key.spki);
+    assert_eq!(key.told().schemes, schemes);
+    for scheme in schemes {
+        key.sign_with(*scheme).unwrap();
+    }
+}
+
+#[test]
+fn a_token_that_hashes_by_itself_alone() {
+    let hashing = &RSA[3..];
+    signs(KeyKind::Rsa2048, all_but(hashing), &[PSS, PKCS1].concat());
+}
+
+#[test]
+fn raw_rsa_alone() {
+    let raw = all_but(&[CKM_RSA_X_509]);
+    signs(KeyKind::Rsa2048, raw.clone(), &[PSS, PKCS1].concat());
+    signs(KeyKind::Rsa3072, raw, &[PSS, PKCS1].concat());
+}
+
+#[test]
+fn pkcs1_padding_by_the_token_alone() {
+    signs(KeyKind::Rsa2048, all_but(&[CKM_RSA_PKCS]), &PKCS1);
+}
+
+#[test]
+fn some_hashes_alone() {
+    let some = [CKM_SHA384_RSA_PKCS, CKM_SHA512_RSA_PKCS_PSS];
+    signs(KeyKind::Rsa2048, all_but(&some), &[0x0806, 0x0501]);
+}
+
+#[test]
+fn nothing_at_all() {
+    for (kind, scheme, mechanisms) in [
+        (KeyKind::Rsa2048, 0x0804, all_but(&[])),
+        (KeyKind::P256, 0x0403, vec![CKM_ECDSA]),
+        (KeyKind::Ed25519, 0x0807, vec![CKM_EDDSA]),
+    ] {
+        let stage = Stage::new(kind);
+        stage
+            .faults
+            .set([token("device").without_mechanisms(mechanisms)]);
+        let server = stage.start();
+        let key = Caller::of(&server).open(KEY).unwrap();
+        assert_eq!(key.told().schemes, []);
+        let failure = refused(key.sign_with(scheme), ErrorCode::UnsupportedScheme);
+        assert!(failure.message.contains("no mechanism"), "{failure}");
+    }
+}
+
+#[test]
+fn a_scheme_of_another_kind_of_key_is_refused_with_the_names_of_its_own() {
+    let stage = Stage::new(KeyKind::P256);
+    let server = stage.start();
+    let key = Caller::of(&server).open(KEY).unwrap();
+    let before = stage.faults.count(C_SignInit);
+    // ECDSA on another curve, RSA, Ed25519, and a number that is no scheme.
+    for scheme in [0x0503, 0x0804, 0x0807, 0x0000] {
+        let failure = refused(key.sign_with(scheme), ErrorCode::UnsupportedScheme);
+        let says = &failure.message;
+        assert!(says.contains("ecdsa_secp256r1_sha256"), "{failure}");
+        assert!(says.contains(&format!("{scheme:#06x}")), "{failure}");
+    }
+    assert_eq!(stage.faults.count(C_SignInit), before);
+}
+
+#[test]
+fn a_key_that_allows_some_mechanisms_signs_with_no_other() {
+    let stage = Stage::new(KeyKind::P256);
+    run(stage
+        .hsm
+        .pkcs11_tool(&stage.token)
+        .args(["--keypairgen", "--key-type", "rsa:2048"])
+        .args(["--label", "strict", "--id", "02"])
+        .args(["--allowed-mechanisms", "SHA256-RSA-PKCS,RSA-PKCS-PSS"]));
+    let server = stage.start();
+    let key = Caller::of(&server).open("pkcs11:object=strict").unwrap();
+    assert_eq!(key.told().schemes, [&PSS[..], &[0x0401]].concat());
+    // SoftHSM itself refuses what its key does not allow.
+    for scheme in &key.told().schemes {
+        key.sign_with(*scheme).unwrap();
+    }
+}
+
+/// The highest bit of the padded message may lie in a byte of its own (RFC 8017, section 9.1.1).
+#[test]
+fn raw_rsa_with_a_modulus_of_no_whole_number_of_bytes() {
+    let stage = Stage::new(KeyKind::P256);
+    let raw = all_but(&[CKM_RSA_X_509]);
+    stage.faults.set([token("device").without_mechanisms(raw)]);
+    let server = stage.start();
+    let folder = tempfile::tempdir().unwrap();
+    for bits in [2049, 2050, 2055] {
+        let (made, pem) = (
+            folder.path().join("made.pem"),
+            folder.path().join("key.pem"),
+        );
+        // openssl makes keys of even sizes only.
+        run(command("certtool")
+            .args([
+                "--generate-privkey",
+                "--key-type",
+                "rsa",
+                "--no-text",
+                "--bits",
+            ])
+            .arg(bits.to_string())
+            .arg("--outfile")
+            .arg(&made));
+        run(command("openssl")
+            .args(["pkcs8", "-topk8", "-nocrypt", "-in"])
+            .arg(&made)
+            .arg("-out")
+            .arg(&pem));
+        let label = format!("rsa-{bits}");
+        run(stage
+            .hsm
+            .command("softhsm2-util")
+            .args(["--slot", &stage.token.slot.to_string()])
+            .args(["--pin", &stage.token.pin, "--id", &format!("{bits:04x}")])
+            .args(["--label", &label, "--import"])
+            .arg(&pem));
+        let uri = format!("pkcs11:object={label}");
+        let key = Caller::of(&server).open(&uri).unwrap();
+        assert_eq!(key.told().bits, bits);
+        for scheme in [PSS, PKCS1].concat() {
+            key.sign_with(scheme).unwrap();
+        }
+    }
+}
