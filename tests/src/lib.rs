@@ -4,7 +4,7 @@
 //! - [`tools`]: finds the programs of Debian that the tests drive, and names the package of a missing one
 //! - [`process`]: a running program, its log, and how to end it
 //! - [`secrets`]: what no log may ever show
-//! - [`softhsm`], [`keys`]: a token store of its own, with tokens, keys and certificates in it
+//! - [`softhsm`], [`keys`], [`objects`]: a token store of its own, with tokens, keys and certificates in it
 //! - [`pki`]: a certificate authority, certificates for a broker and for keys in tokens
 //! - [`server`], [`binary`]: the real `tedge-p11-server`, built from the sources as they are
 //! - [`stage`]: a token, a server that loads a module which misbehaves on demand, and callers of it
@@ -37,6 +37,7 @@ pub mod binary;
 pub mod broker;
 pub mod keys;
 pub mod mqtt;
+pub mod objects;
 pub mod openssl;
 pub mod pki;
 pub mod process;

@@ -3,7 +3,11 @@
 //! The store is found through `SOFTHSM2_CONF`, which is set for child processes only: tests of one
 //! process have a store each and do not disturb each other.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use tempfile::TempDir;
 
@@ -47,6 +51,10 @@ impl SoftHsm {
             folder,
             secrets: Secrets::default(),
         }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// What a process needs in its environment to see this store.
@@ -158,15 +166,20 @@ impl SoftHsm {
     /// Read with p11tool: pkcs11-tool 0.23 writes P-384 and Ed25519 keys wrongly.
     fn public_key(&self, token: &Token, spec: &KeySpec) -> Vec<u8> {
         let file = self.folder.path().join("public.pem");
-        let id: String = spec.id.iter().map(|byte| format!("%{byte:02X}")).collect();
+        let encode = |bytes: &[u8]| -> String {
+            let encoded = bytes.iter().map(|byte| format!("%{byte:02X}"));
+            encoded.collect()
+        };
         run(self
             .p11tool(token)
             .arg("--outfile")
             .arg(&file)
             .arg("--export-pubkey")
             .arg(format!(
-                "pkcs11:serial={};id={id};type=public",
-                token.serial
+                "pkcs11:serial={};id={};object={};type=public",
+                token.serial,
+                encode(&spec.id),
+                encode(spec.label.as_bytes()),
             )));
         run(command("openssl")
             .args(["pkey", "-pubin", "-outform", "DER", "-in"])

@@ -1,0 +1,76 @@
+//! Labels, ids and public keys go in; objects come out that no key generator makes: halves of a pair that
+//! are missing or named apart, and a key that may not sign.
+
+use std::{fs, path::PathBuf};
+
+use crate::{
+    keys::{Key, KeyKind, KeySpec, hex},
+    softhsm::{SoftHsm, Token},
+    tools::{command, run},
+};
+
+/// What an object is, as `pkcs11-tool --type` says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// `CKO_PRIVATE_KEY`
+    Private,
+    /// `CKO_PUBLIC_KEY`
+    Public,
+}
+
+impl SoftHsm {
+    /// Deletes one object by its id.
+    pub fn delete(&self, token: &Token, class: Class, id: &[u8]) {
+        let class = match class {
+            Class::Private => "privkey",
+            Class::Public => "pubkey",
+        };
+        run(self
+            .pkcs11_tool(token)
+            .args(["--delete-object", "--type", class, "--id", &hex(id)]));
+    }
+
+    /// Stores a public key (P-256 or RSA), under whatever label and id.
+    pub fn store_public_key(&self, token: &Token, label: &str, id: &[u8], spki: &[u8]) {
+        let file = self.file("public.der");
+        fs::write(&file, spki).unwrap();
+        run(self
+            .pkcs11_tool(token)
+            .args(["--type", "pubkey", "--label", label, "--id", &hex(id)])
+            .arg("--write-object")
+            .arg(&file));
+    }
+
+    /// Stores a P-256 pair whose private half may decrypt and not sign (`CKA_SIGN` is false).
+    pub fn store_pair_that_cannot_sign(&self, token: &Token, label: &str, id: &[u8]) -> Key {
+        let spec = KeySpec::new(KeyKind::P256, label, id);
+        let private = self.file("cannot-sign.pem");
+        run(command("openssl")
+            .arg("genpkey")
+            .args(spec.kind.openssl_arguments())
+            .arg("-out")
+            .arg(&private));
+        let spki = run(command("openssl")
+            .args(["pkey", "-pubout", "-outform", "DER", "-in"])
+            .arg(&private));
+        run(self
+            .p11tool(token)
+            .args([
+                "--write",
+                "--mark-decrypt",
+                "--label",
+                label,
+                "--id",
+                &hex(id),
+            ])
+            .arg("--load-privkey")
+            .arg(&private)
+            .arg(token.uri()));
+        self.store_public_key(token, label, id, &spki);
+        Key { spec, spki }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder().join(name)
+    }
+}
