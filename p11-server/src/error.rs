@@ -152,6 +152,7 @@ impl Error {
         match self {
             Error::TokenNotFound(message) => Error::TokenNotFound(message + hint),
             Error::KeyNotFound(message) => Error::KeyNotFound(message + hint),
+            Error::AmbiguousToken(message) => Error::AmbiguousToken(message + hint),
             other => other,
         }
     }

@@ -17,7 +17,7 @@ use tracing::info;
 use super::inventory::of_public_key;
 use super::module::Call;
 use super::objects::Object;
-use super::select::{add_other_half, public_half};
+use super::pairs::{add_other_halves, public_half};
 use super::session::Token;
 use super::{Asked, DEADLINE, Engine, LONG_DEADLINE};
 use crate::error::Error;
@@ -170,12 +170,8 @@ impl Engine {
         let find = |class| Object::find(&session, class, uri.object(), uri.id());
         let mut private = find(ObjectClass::PRIVATE_KEY)?;
         let mut public = find(ObjectClass::PUBLIC_KEY)?;
-        for half in &public {
-            add_other_half(&session, ObjectClass::PRIVATE_KEY, half, &mut private)?;
-        }
-        for half in &private {
-            add_other_half(&session, ObjectClass::PUBLIC_KEY, half, &mut public)?;
-        }
+        add_other_halves(&session, ObjectClass::PRIVATE_KEY, &public, &mut private)?;
+        add_other_halves(&session, ObjectClass::PUBLIC_KEY, &private, &mut public)?;
         let halves = private.iter().map(|half| (half, ObjectType::Private));
         let halves = halves.chain(public.iter().map(|half| (half, ObjectType::Public)));
         let halves: Vec<_> = halves
@@ -187,7 +183,8 @@ impl Engine {
             access.check(&token.facts(), Some(facts))?;
         }
         let pairs: BTreeSet<_> = halves.iter().map(|(_, facts)| pair(facts)).collect();
-        if pairs.len() > 1 && !several {
+        // Two keys may even share id and label.
+        if (pairs.len() > 1 || private.len() > 1) && !several {
             let names: Vec<_> = halves.iter().map(|(_, facts)| name(facts)).collect();
             return Err(Error::AmbiguousKey(format!(
                 "several keys match {}, and none was deleted: {}",

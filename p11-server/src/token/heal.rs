@@ -128,7 +128,9 @@ impl Remedy {
     pub fn of(error: &Error) -> Remedy {
         let (rv, function) = match error {
             Error::Module { rv, function } => (rv, function),
-            Error::TokenNotFound(_) | Error::KeyNotFound(_) => return Remedy::LookAgain,
+            Error::TokenNotFound(_) | Error::KeyNotFound(_) | Error::AmbiguousToken(_) => {
+                return Remedy::LookAgain;
+            }
             _ => return Remedy::None,
         };
         let remedy = match rv {

@@ -17,7 +17,7 @@ use super::module::Call;
 use super::objects::Object;
 use super::select::Search;
 use super::session::Token;
-use super::{Asked, DEADLINE, Engine, select, slots};
+use super::{Asked, DEADLINE, Engine, pairs, slots};
 use crate::error::Error;
 use crate::service::Access;
 
@@ -105,7 +105,7 @@ impl Engine {
                     {
                         let uri = Uri::of_object(&facts, &its_facts).to_string();
                         let public = match class {
-                            Class::Private => select::public_half(&session, &object).ok(),
+                            Class::Private => pairs::public_half(&session, &object).ok(),
                             _ => object.public_key().ok().flatten(),
                         };
                         objects.push(describe(class, &object, public, uri));
@@ -140,6 +140,7 @@ impl Engine {
                 pins: asked.pins(),
                 wanted: None,
                 opened: false,
+                home: None,
                 access,
                 preferred: self.memory.meant(&asked.name),
             };

@@ -9,6 +9,7 @@
 //! | `session` | one token and its sessions |
 //! | `login` | the PIN guard, and every `C_Login` |
 //! | `objects` | attributes of keys and certificates |
+//! | `pairs` | which halves belong together |
 //! | `select` | the one key that a URI means |
 //! | `keys` | keys that were found, and the memory of what URIs mean |
 //! | `schemes` | what a key can sign, and by which mechanism |
@@ -29,6 +30,7 @@ mod keys;
 mod login;
 mod module;
 mod objects;
+mod pairs;
 mod raw;
 mod schemes;
 mod select;
@@ -145,15 +147,16 @@ impl Engine {
     /// The key that is asked for, on a token that is logged in if it wants to be: from memory, which
     /// costs no call, else by a search.
     fn key(&self, call: &Call<'_>, asked: &Asked<'_>) -> Result<Arc<Key>, Error> {
-        if let Some(key) = self.memory.recall(&asked.name, asked.wanted)
+        let known = self.memory.recall(&asked.name, asked.wanted);
+        if let Some(key) = &known
             && key.era == key.token.era(call)
         {
             asked.access.check(&key.token.facts(), Some(&key.facts))?;
-            if key.trusted() || recheck(call, &key)? {
+            if key.trusted() || recheck(call, key)? {
                 self.guard.log_in(call, &key.token, asked.pins())?;
-                return Ok(key);
+                return Ok(key.clone());
             }
-            self.memory.forget(&key);
+            self.memory.forget(key);
         }
         let uri = asked.scoped()?;
         let search = Search {
@@ -163,6 +166,7 @@ impl Engine {
             pins: asked.pins(),
             wanted: asked.wanted,
             opened: asked.opened,
+            home: known.as_ref().map(|key| &*key.token),
             access: asked.access,
             preferred: self.memory.meant(&asked.name),
         };
@@ -416,7 +420,7 @@ fn out_of_scope(uri: &str, scope: &Uri, differing: &[String]) -> Error {
 fn recheck(call: &Call<'_>, key: &Key) -> Result<bool, Error> {
     let session = key.token.lend(call)?;
     let public = Object::private_key(&session, key.handle)
-        .and_then(|object| select::public_half(&session, &object));
+        .and_then(|object| pairs::public_half(&session, &object));
     match public {
         Ok(public) => {
             session.finish();

@@ -1,12 +1,13 @@
 //! A URI enters, the one key that it means leaves, after no more logins than the search needs.
 //!
-//! Every token in scope is searched, in a stable order. What is public is looked at first; a login
-//! is made only on a token that shows the key, or on the only one that could be hiding it.
+//! Every token in scope is searched, in a stable order; one that fails is skipped. What is public is
+//! looked at first; a login is made only on a token that shows the key, or, where none does, on the
+//! only one that could be hiding it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use cryptoki::object::ObjectClass;
-use cryptoki::session::Session;
 use p11_proto::Identity;
 use p11_proto::spki::PublicKey;
 use p11_uri::{ObjectType, Uri};
@@ -16,6 +17,7 @@ use super::keys::{self, Key};
 use super::login::{Guard, Pins};
 use super::module::Call;
 use super::objects::Object;
+use super::pairs::{add_other_halves, public_half};
 use super::session::Token;
 use crate::error::Error;
 use crate::service::Access;
@@ -37,6 +39,8 @@ pub struct Search<'a> {
     pub wanted: Option<Identity>,
     /// Whether the client has opened that key before, so that another in its place is a change.
     pub opened: bool,
+    /// The token where that key was last seen.
+    pub home: Option<&'a Token>,
     /// Asked before a token is shown a PIN for the sake of a key, and about the key that is chosen.
     pub access: &'a dyn Access,
     /// The key that the URI meant before; it goes before others while it is there.
@@ -48,8 +52,10 @@ struct View {
     token: Arc<Token>,
     /// Private keys that can sign and whose public key is known, in a stable order.
     candidates: Vec<Candidate>,
-    /// Public keys and certificates that match.
+    /// Public keys and certificates that match, in a stable order.
     hints: Vec<Object>,
+    /// Private keys that could sign if only their public key were known, each with what it lacks.
+    unusable: Vec<String>,
     /// Whether a login might show more.
     hidden: bool,
 }
@@ -57,6 +63,12 @@ struct View {
 struct Candidate {
     object: Object,
     public: PublicKey,
+}
+
+/// A token that could not be looked at.
+struct Skipped<'t> {
+    token: &'t Token,
+    error: Error,
 }
 
 impl Search<'_> {
@@ -67,21 +79,25 @@ impl Search<'_> {
     /// [`Error::AmbiguousToken`], and what a login can fail with.
     pub fn run(&self, tokens: &[Arc<Token>]) -> Result<Key, Error> {
         let tokens = self.in_scope(tokens)?;
-        let mut views = self.views(&tokens)?;
+        let (mut views, skipped) = self.views(&tokens)?;
         for wanted in [self.wanted, self.preferred].into_iter().flatten() {
             views.sort_by_key(|view| !view.shows(wanted));
         }
-        self.warn_of_others(&views);
-
-        let hiding = views.iter().filter(|view| view.hidden).count();
-        let nothing_shows = hiding > 1 && !views.iter().any(|view| self.is_shown_by(view));
+        self.warn_of(&views);
+        let shown = views.iter().any(|view| self.is_shown_by(view));
+        let may_guess = !shown && only_one_wants_a_login(&views);
         for view in &views {
-            let alone = view.hidden && hiding == 1;
-            if let Some(key) = self.take_from(view, alone)? {
+            if let Some(key) = self.take_from(view, may_guess)? {
                 return Ok(key);
             }
         }
-        if nothing_shows {
+        // Not a change of the key: nobody knows while its token fails.
+        if let Some(home) = self.home
+            && let Some(failed) = skipped.into_iter().find(|s| s.token.id() == home.id())
+        {
+            return Err(failed.error);
+        }
+        if !shown && !may_guess && views.iter().any(|view| view.hidden) {
             return Err(ambiguous(&views));
         }
         Err(self.not_found(&tokens))
@@ -93,67 +109,82 @@ impl Search<'_> {
     /// As [`Search::run`].
     pub fn public_key(&self, tokens: &[Arc<Token>]) -> Result<(Uri, PublicKey), Error> {
         let tokens = self.in_scope(tokens)?;
-        let mut views = self.views(&tokens)?;
-        let mut first = true;
-        loop {
-            for view in &views {
-                let hint = |hint: &Object| Some((hint.facts(), hint.public_key().ok()??));
-                let candidate = view.candidates.first();
-                let found = candidate.map(|c| (c.object.facts(), c.public.clone()));
-                if let Some((facts, public)) = found.or_else(|| view.hints.iter().find_map(hint)) {
-                    self.access.check(&view.token.facts(), Some(&facts))?;
-                    return Ok((Uri::of_object(&view.token.facts(), &facts), public));
-                }
-            }
-            match views
-                .iter()
-                .filter(|view| view.hidden)
-                .collect::<Vec<_>>()
-                .as_slice()
-            {
-                [hiding] if first => {
-                    self.access.check(&hiding.token.facts(), None)?;
-                    self.guard.log_in(self.call, &hiding.token, self.pins)?;
-                }
-                [_, _, ..] => return Err(ambiguous(&views)),
-                _ => return Err(self.not_found(&tokens)),
-            }
-            views = self.views(&tokens)?;
-            first = false;
+        let (views, _) = self.views(&tokens)?;
+        if let Some(found) = self.public_in(&views)? {
+            return Ok(found);
         }
+        let Some(hiding) = views.iter().find(|view| view.hidden) else {
+            return Err(self.not_found(&tokens));
+        };
+        if !only_one_wants_a_login(&views) {
+            return Err(ambiguous(&views));
+        }
+        self.access.check(&hiding.token.facts(), None)?;
+        self.guard.log_in(self.call, &hiding.token, self.pins)?;
+        let (views, _) = self.views(&tokens)?;
+        self.public_in(&views)?
+            .ok_or_else(|| self.not_found(&tokens))
+    }
+
+    /// The first public half in sight.
+    fn public_in(&self, views: &[View]) -> Result<Option<(Uri, PublicKey)>, Error> {
+        for view in views {
+            let hint = |hint: &Object| Some((hint.facts(), hint.public_key().ok()??));
+            let candidate = view.candidates.first();
+            let found = candidate.map(|c| (c.object.facts(), c.public.clone()));
+            if let Some((facts, public)) = found.or_else(|| view.hints.iter().find_map(hint)) {
+                self.access.check(&view.token.facts(), Some(&facts))?;
+                return Ok(Some((Uri::of_object(&view.token.facts(), &facts), public)));
+            }
+        }
+        Ok(None)
     }
 
     /// The tokens that the URI matches.
     fn in_scope(&self, tokens: &[Arc<Token>]) -> Result<Vec<Arc<Token>>, Error> {
         let matches = |token: &&Arc<Token>| self.uri.matches_token(&token.facts());
-        let tokens: Vec<_> = tokens.iter().filter(matches).cloned().collect();
-        if tokens.is_empty() {
+        let matching: Vec<_> = tokens.iter().filter(matches).cloned().collect();
+        if matching.is_empty() {
+            let looked_for = self.uri.without_query();
+            let there = match tokens {
+                [] => "there is none".into(),
+                _ => format!("there are {}", list(tokens.iter().map(|t| t.name()))),
+            };
             return Err(Error::TokenNotFound(format!(
-                "Didn't find a slot to use: no initialised token matches {}",
-                self.uri.without_query()
+                "Didn't find a slot to use: no initialised token matches {looked_for}; {there}"
             )));
         }
-        Ok(tokens)
+        Ok(matching)
     }
 
-    /// What the tokens show without a further login. One that fails is skipped, unless it is the only
-    /// one.
-    fn views(&self, tokens: &[Arc<Token>]) -> Result<Vec<View>, Error> {
-        let mut views = Vec::new();
+    /// What the tokens show without a further login, and which of them had to be skipped.
+    ///
+    /// # Errors
+    /// What the first of them said, where all fail.
+    fn views<'t>(&self, tokens: &'t [Arc<Token>]) -> Result<(Vec<View>, Vec<Skipped<'t>>), Error> {
+        let (views, mut skipped) = self.look_around(tokens);
+        if views.is_empty() && !skipped.is_empty() {
+            return Err(skipped.swap_remove(0).error);
+        }
+        for Skipped { token, error } in &skipped {
+            warn!("skipping the token {}: {error}", token.name());
+        }
+        Ok((views, skipped))
+    }
+
+    fn look_around<'t>(&self, tokens: &'t [Arc<Token>]) -> (Vec<View>, Vec<Skipped<'t>>) {
+        let (mut views, mut skipped) = (Vec::new(), Vec::new());
         for token in tokens {
             match self.look(token) {
                 Ok(view) => views.push(view),
-                Err(error) if tokens.len() > 1 => {
-                    warn!("skipping the token {}: {error}", token.name());
-                }
-                Err(error) => return Err(error),
+                Err(error) => skipped.push(Skipped { token, error }),
             }
         }
-        Ok(views)
+        (views, skipped)
     }
 
     /// The key of one token: at once where it is in sight, after a login where that may show it.
-    fn take_from(&self, view: &View, only_hiding_place: bool) -> Result<Option<Key>, Error> {
+    fn take_from(&self, view: &View, may_guess: bool) -> Result<Option<Key>, Error> {
         let token = &view.token;
         if let Some(candidate) = self.choose(&view.candidates) {
             self.access
@@ -161,7 +192,7 @@ impl Search<'_> {
             self.guard.log_in(self.call, token, self.pins)?;
             return Key::new(self.call, token, &candidate.object, &candidate.public).map(Some);
         }
-        if !view.hidden || !(only_hiding_place || self.is_shown_by(view)) {
+        if !view.hidden || !(may_guess || self.is_shown_by(view)) {
             return Ok(None);
         }
         self.access.check(&token.facts(), None)?;
@@ -171,7 +202,7 @@ impl Search<'_> {
             Some(chosen) => {
                 self.access
                     .check(&token.facts(), Some(&chosen.object.facts()))?;
-                self.warn_of_others(std::slice::from_ref(&view));
+                self.warn_of(std::slice::from_ref(&view));
                 Key::new(self.call, token, &chosen.object, &chosen.public).map(Some)
             }
             None => Ok(None),
@@ -197,25 +228,28 @@ impl Search<'_> {
     fn look(&self, token: &Arc<Token>) -> Result<View, Error> {
         let session = token.lend(self.call)?;
         let (label, id) = (self.uri.object(), self.uri.id());
-        let mut hints = Vec::new();
-        let mut private = Vec::new();
-        if matches!(
+        // Certificates and data are no keys, whatever they are called.
+        let names_keys = matches!(
             self.uri.object_type(),
             None | Some(ObjectType::Private | ObjectType::Public)
-        ) {
+        );
+        let (mut hints, mut private) = (Vec::new(), Vec::new());
+        if names_keys {
             hints = Object::find(&session, ObjectClass::PUBLIC_KEY, label, id)?;
             hints.extend(Object::find(&session, ObjectClass::CERTIFICATE, label, id)?);
+            hints.sort_by_cached_key(|hint| (hint.label.clone(), hint.id.clone()));
             private = Object::find(&session, ObjectClass::PRIVATE_KEY, label, id)?;
-            for hint in &hints {
-                add_other_half(&session, ObjectClass::PRIVATE_KEY, hint, &mut private)?;
-            }
+            add_other_halves(&session, ObjectClass::PRIVATE_KEY, &hints, &mut private)?;
         }
-        let mut candidates = Vec::new();
+        let (mut candidates, mut unusable) = (Vec::new(), Vec::new());
         for object in private.into_iter().filter(Object::can_sign) {
             match public_half(&session, &object) {
                 Ok(public) => candidates.push(Candidate { object, public }),
                 Err(Error::NotSupported(why)) => {
-                    warn!("{} cannot be used: {why}", keys::uri(token, &object));
+                    unusable.push(format!(
+                        "{} cannot be used: {why}",
+                        keys::uri(token, &object)
+                    ));
                 }
                 Err(error) => return Err(error),
             }
@@ -232,17 +266,21 @@ impl Search<'_> {
             token: token.clone(),
             candidates,
             hints,
-            hidden: token.info().login_required() && !token.is_logged_in(self.call),
+            unusable,
+            hidden: names_keys && token.info().login_required() && !token.is_logged_in(self.call),
         })
     }
 
-    /// Several keys match and nobody said which: the others are named, so that the choice is no
-    /// surprise.
-    fn warn_of_others(&self, views: &[View]) {
+    /// What would make the choice a surprise: keys that cannot be used, and others that match where
+    /// nobody said which.
+    fn warn_of(&self, views: &[View]) {
+        for unusable in views.iter().flat_map(|view| &view.unusable) {
+            warn!("{unusable}");
+        }
         if self.wanted.is_some() || self.preferred.is_some() {
             return;
         }
-        let all: Vec<String> = views.iter().flat_map(View::uris).collect();
+        let all = uris(views);
         if let [_, _, ..] = all.as_slice() {
             warn!(
                 "several keys match {}, and the first is taken: {}",
@@ -254,18 +292,10 @@ impl Search<'_> {
 
     fn not_found(&self, tokens: &[Arc<Token>]) -> Error {
         let looked_for = self.uri.without_query();
-        let unconstrained = Search {
-            uri: &Uri::default(),
-            wanted: None,
-            ..*self
-        };
-        let there = |uri: &Search<'_>| -> Vec<String> {
-            let views = tokens.iter().filter_map(|token| uri.look(token).ok());
-            views.flat_map(|view| view.uris()).collect()
-        };
+        let (views, skipped) = self.look_around(tokens);
         // The URI leads to keys, but not to the one of the client's certificate.
         if let Some(wanted) = self.wanted {
-            let others = there(self);
+            let others = uris(&views);
             if !others.is_empty() && self.opened {
                 return Error::KeyChanged {
                     uri: looked_for.to_string(),
@@ -276,21 +306,29 @@ impl Search<'_> {
                 return Error::KeyNotFound(format!(
                     "Failed to find a signing key: none of those that match {looked_for} has the \
                      public key {wanted}; there are {}",
-                    list(others)
+                    list(&others)
                 ));
             }
         }
-        let names: Vec<_> = tokens.iter().map(|token| token.name().to_owned()).collect();
+        let searched: Vec<_> = views.iter().map(|view| view.token.name()).collect();
         let mut message = format!(
             "Failed to find a signing key: none matches {looked_for}; searched {}",
-            names.join(", ")
+            searched.join(", ")
         );
-        let all = there(&unconstrained);
-        if all.is_empty() {
-            message.push_str(", where no key that can sign is in sight");
-        } else {
-            message.push_str(", where there are ");
-            message.push_str(&list(all));
+        let any_key = Search {
+            uri: &Uri::default(),
+            ..*self
+        };
+        let there = uris(&any_key.look_around(tokens).0);
+        match there.as_slice() {
+            [] => message.push_str(", where no key that can sign is in sight"),
+            there => message.push_str(&format!(", where there are {}", list(there))),
+        }
+        for unusable in views.iter().flat_map(|view| &view.unusable) {
+            message.push_str(&format!("; {unusable}"));
+        }
+        for Skipped { token, error } in skipped {
+            message.push_str(&format!("; not searched {}: {error}", token.name()));
         }
         Error::KeyNotFound(message)
     }
@@ -304,85 +342,36 @@ impl View {
         self.candidates.iter().any(|c| is_it(&c.public)) || self.hints.iter().any(hinted)
     }
 
-    /// The keys in sight, by their private half, else by their public one.
-    fn uris(&self) -> Vec<String> {
-        let private = self.candidates.iter().map(|candidate| &candidate.object);
-        let mut uris: Vec<String> = match self.hidden && self.candidates.is_empty() {
-            true => self
-                .hints
-                .iter()
-                .map(|hint| keys::uri(&self.token, hint).to_string())
-                .collect(),
-            false => private
-                .map(|object| keys::uri(&self.token, object).to_string())
-                .collect(),
+    /// The keys in sight: the private halves, or, while those hide, what shows that they are there.
+    fn keys(&self) -> Vec<&Object> {
+        if !self.hidden || !self.candidates.is_empty() {
+            return self.candidates.iter().map(|c| &c.object).collect();
+        }
+        let mut seen = HashSet::new();
+        let is_new = |hint: &&Object| match hint.public_key() {
+            // A public key and its certificate are one key.
+            Ok(Some(public)) => seen.insert(public.identity()),
+            _ => true,
         };
-        uris.dedup();
-        uris
+        self.hints.iter().filter(is_new).collect()
     }
 }
 
-/// Adds the halves of a class that belong to another half: of the same id, else of the same label.
-///
-/// # Errors
-/// What the module said.
-pub fn add_other_half(
-    session: &Session,
-    class: ObjectClass,
-    of: &Object,
-    halves: &mut Vec<Object>,
-) -> Result<(), Error> {
-    let mut found = match of.id.is_empty() {
-        true => Vec::new(),
-        false => Object::find(session, class, None, Some(&of.id))?,
+/// Whether a login would be no guess among several tokens. Those that are logged in count too: what
+/// other clients have done must not decide which token is shown a PIN.
+fn only_one_wants_a_login(views: &[View]) -> bool {
+    let wants_it = |view: &&View| view.token.info().login_required();
+    views.iter().filter(wants_it).count() == 1
+}
+
+/// The keys in sight, in the order in which they would be chosen.
+fn uris(views: &[View]) -> Vec<String> {
+    let of = |view: &View| -> Vec<String> {
+        let keys = view.keys().into_iter();
+        keys.map(|object| keys::uri(&view.token, object).to_string())
+            .collect()
     };
-    if found.is_empty() && !of.label.is_empty() {
-        found = Object::find(session, class, Some(&of.label), None)?;
-    }
-    for object in found {
-        if !halves.iter().any(|known| known.handle == object.handle) {
-            halves.push(object);
-        }
-    }
-    Ok(())
-}
-
-/// The public key of a private one: from itself, else from the public key, else the certificate, of
-/// equal id; among several of those, from the one of equal label.
-///
-/// # Errors
-/// [`Error::NotSupported`] where it cannot be told, or is of a kind that we do not know.
-pub fn public_half(session: &Session, private: &Object) -> Result<PublicKey, Error> {
-    if let Some(public) = private.public_key()? {
-        return Ok(public);
-    }
-    let id = Some(private.id.as_slice()).filter(|id| !id.is_empty());
-    let label = Some(private.label.as_str()).filter(|_| id.is_none());
-    for class in [ObjectClass::PUBLIC_KEY, ObjectClass::CERTIFICATE] {
-        let mut halves = Object::find(session, class, label, id)?;
-        if halves.len() > 1 {
-            halves.retain(|half| half.label == private.label);
-        }
-        let mut keys = Vec::new();
-        for half in &halves {
-            keys.extend(half.public_key()?);
-        }
-        keys.dedup();
-        match keys.as_slice() {
-            [] => {}
-            [key] => return Ok(key.clone()),
-            _ => {
-                return Err(Error::NotSupported(
-                    "several public keys have its id and label, so its own cannot be told".into(),
-                ));
-            }
-        }
-    }
-    Err(Error::NotSupported(
-        "its public key is nowhere on the token; store the public key or the certificate with the \
-         same id"
-            .into(),
-    ))
+    views.iter().flat_map(of).collect()
 }
 
 /// Several tokens could be hiding the key, and none is shown a PIN for that.
@@ -396,15 +385,13 @@ fn ambiguous(views: &[View]) -> Error {
     ))
 }
 
-fn list(uris: Vec<String>) -> String {
-    let more = uris.len().saturating_sub(MOST_NAMED);
-    let mut text = uris
-        .into_iter()
-        .take(MOST_NAMED)
-        .collect::<Vec<_>>()
-        .join(", ");
-    if more > 0 {
-        text.push_str(&format!(" and {more} more"));
+/// The first of them, and how many more there are.
+fn list(all: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let mut all = all.into_iter();
+    let named: Vec<_> = all.by_ref().take(MOST_NAMED).collect();
+    let named: Vec<_> = named.iter().map(AsRef::as_ref).collect();
+    match all.count() {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
     }
-    text
 }
