@@ -1,0 +1,195 @@
+//! Of several keys that match, one is chosen, and nobody is left to wonder why.
+
+use p11_client::{
+    Client, Config, Error, ErrorCode, Failure,
+    message::{DeleteKey, Key as Told, OpenKey, Request, Response},
+};
+use p11_tests::{
+    keys::Key,
+    objects::Class,
+    pki::{Pki, Version, to_der},
+    server::Server,
+    softhsm::Token,
+    stage::{Caller, refused},
+};
+
+use super::{Store, assert_opens, assert_refused, full_uri, log_lines, open};
+
+/// Opens the key that has the public key of a certificate.
+fn open_certified(server: &Server, uri: &str, spki: &[u8]) -> Result<Told, Failure> {
+    let request = OpenKey {
+        uri: uri.into(),
+        pin: None,
+        spki: Some(spki.to_vec().into()),
+    };
+    match Client::new(Config::new(server.socket())).open_key(request) {
+        Err(Error::Server(failure)) => Err(failure),
+        other => Ok(other.unwrap()),
+    }
+}
+
+/// Puts a certificate for the key into the token.
+fn certify(store: &Store, token: &Token, key: &Key, label: &str, id: u8) {
+    let pki = Pki::new();
+    let pem = pki.client("a device", &key.spki, Version::V3);
+    store
+        .hsm
+        .import_certificate(token, label, &[id], &to_der(&pem));
+}
+
+/// One token in which three keys have the same id; their labels are in no order.
+fn three_of_one_id(store: &Store) -> (Token, [Key; 3]) {
+    let token = store.token("device");
+    let mut keys = ["b", "c", "a"].map(|label| store.key(&token, label, 1));
+    keys.sort_by_key(|key| key.spec.label.clone());
+    (token, keys)
+}
+
+#[test]
+fn the_first_by_label_with_a_warning_that_lists_all() {
+    let store = Store::new();
+    let (token, keys) = three_of_one_id(&store);
+    let server = store.server().start();
+    assert_opens(&server, "pkcs11:id=%01", &token, &keys[0]);
+    let warning = server.wait_for_log("several keys match pkcs11:id=%01");
+    assert!(warning.contains("WARN"), "{warning}");
+    for key in &keys {
+        assert!(warning.contains(&full_uri(&token, key)), "{warning}");
+    }
+    // Each has its own public key, although their ids are the same.
+    for key in &keys {
+        let uri = full_uri(&token, key);
+        assert_opens(&server, &uri, &token, key);
+    }
+}
+
+#[test]
+fn the_one_of_the_certificate_in_one_token() {
+    let store = Store::new();
+    let (token, keys) = three_of_one_id(&store);
+    let server = store.server().start();
+    for key in keys.iter().rev() {
+        let opened = open_certified(&server, "pkcs11:id=%01", &key.spki).unwrap();
+        assert_eq!(opened.uri, full_uri(&token, key));
+    }
+    assert_eq!(
+        log_lines(&server, "several keys match"),
+        [""; 0],
+        "there was no choice to make"
+    );
+}
+
+#[test]
+fn the_one_of_the_certificate_in_several_tokens_and_no_other_is_logged_in_to() {
+    let store = Store::new();
+    let (one, two) = (store.foreign_token("one"), store.token("two"));
+    store.key(&one, "key", 1);
+    let key = store.key(&two, "key", 1);
+    let server = store.server().start();
+    let opened = open_certified(&server, "pkcs11:object=key", &key.spki).unwrap();
+    assert_eq!(opened.uri, full_uri(&two, &key));
+    assert_eq!(store.logins(), 1);
+}
+
+#[test]
+fn none_when_the_certificate_is_of_another_key() {
+    let store = Store::new();
+    let token = store.token("device");
+    let (key, other) = (store.key(&token, "key", 1), store.key(&token, "other", 2));
+    let server = store.server().start();
+    let answer = open_certified(&server, "pkcs11:object=key", &other.spki);
+    let failure = refused(answer, ErrorCode::KeyNotFound);
+    let identity = open(&server, "pkcs11:object=other")
+        .unwrap()
+        .told()
+        .identity;
+    assert!(failure.message.contains(&identity.to_string()), "{failure}");
+    assert!(
+        failure.message.contains(&full_uri(&token, &key)),
+        "{failure}"
+    );
+}
+
+#[test]
+fn none_that_cannot_sign() {
+    let store = Store::new();
+    let (one, two) = (store.token("one"), store.token("two"));
+    store.hsm.store_pair_that_cannot_sign(&one, "key", &[1]);
+    let server = store.server().start();
+    let failure = assert_refused(&server, "pkcs11:object=key", ErrorCode::KeyNotFound);
+    assert!(
+        failure.message.contains("no key that can sign"),
+        "{failure}"
+    );
+    drop(server);
+    let signs = store.key(&one, "zzz", 1);
+    let elsewhere = store.key(&two, "key", 2);
+    let server = store.server().start();
+    assert_opens(&server, "pkcs11:token=one;id=%01", &one, &signs);
+    assert_opens(&server, "pkcs11:object=key", &two, &elsewhere);
+}
+
+#[test]
+fn a_key_with_public_key_and_certificate_is_one_key() {
+    let store = Store::new();
+    let token = store.token("device");
+    let key = store.key(&token, "key", 1);
+    certify(&store, &token, &key, "certificate", 1);
+    let server = store.server().start();
+    assert_opens(&server, "pkcs11:id=%01", &token, &key);
+    assert_eq!(log_lines(&server, "several keys match"), [""; 0]);
+}
+
+#[test]
+fn a_key_with_two_certificates_is_one_key() {
+    let store = Store::new();
+    let token = store.token("device");
+    let key = store.key(&token, "key", 1);
+    store.hsm.delete(&token, Class::Public, &[1]);
+    certify(&store, &token, &key, "last year's", 1);
+    certify(&store, &token, &key, "this year's", 1);
+    let server = store.server().start();
+    assert_opens(&server, "pkcs11:object=key", &token, &key);
+}
+
+#[test]
+fn halves_that_cannot_be_told_apart_are_no_guess() {
+    let store = Store::new();
+    let token = store.token("device");
+    store.key(&token, "key", 1);
+    store.key(&token, "key", 1);
+    let server = store.server().start();
+    let failure = assert_refused(&server, "pkcs11:object=key", ErrorCode::KeyNotFound);
+    let reason = "several public keys have its id and label";
+    assert!(failure.message.contains(reason), "{failure}");
+}
+
+#[test]
+fn a_public_key_is_not_lent_to_another_key_of_its_id() {
+    let store = Store::new();
+    let token = store.token("device");
+    // The second one's public half is all that is left of that id.
+    store.key(&token, "first", 1);
+    store.hsm.delete(&token, Class::Public, &[1]);
+    let second = store.key(&token, "second", 1);
+    let server = store.server().start();
+    assert_opens(&server, "pkcs11:id=%01", &token, &second);
+    assert_refused(&server, "pkcs11:object=first", ErrorCode::KeyNotFound);
+}
+
+#[test]
+fn of_two_keys_of_one_id_the_named_one_is_deleted() {
+    let store = Store::new();
+    let token = store.token("device");
+    let (a, b) = (store.key(&token, "a", 1), store.key(&token, "b", 1));
+    let server = store.server().start();
+    let delete = Request::DeleteKey(DeleteKey {
+        uri: full_uri(&token, &b).as_str().into(),
+        pin: None,
+    });
+    match Caller::of(&server).ask(&delete) {
+        Response::Deleted(deleted) => assert_eq!(deleted.deleted.len(), 2, "{deleted:?}"),
+        other => panic!("{other:?}"),
+    }
+    assert_opens(&server, "pkcs11:id=%01", &token, &a);
+}

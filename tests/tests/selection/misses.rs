@@ -1,0 +1,83 @@
+//! Whoever asks for what is not there learns what is.
+
+use p11_client::ErrorCode;
+use p11_fault_module::{Function::C_OpenSession, cryptoki_sys::CKR_DEVICE_ERROR, on};
+
+use super::{PIN, Store, assert_in_order, assert_refused, full_uri, open};
+
+#[test]
+fn a_miss_says_what_was_looked_for_where_and_what_is_there() {
+    let store = Store::new();
+    let (one, two) = (store.token("one"), store.token("two"));
+    let (first, second) = (store.key(&one, "first", 1), store.key(&two, "second", 2));
+    let server = store.server().start();
+    // Both are logged in to, so that nothing hides.
+    for key in ["first", "second"] {
+        open(&server, &format!("pkcs11:object={key}")).unwrap();
+    }
+    let uri = format!("pkcs11:object=third?pin-value={PIN}");
+    let failure = assert_refused(&server, &uri, ErrorCode::KeyNotFound);
+    assert_in_order(
+        &failure.message,
+        [
+            "pkcs11:object=third",
+            "searched",
+            &format!("serial={}", one.serial),
+            &format!("serial={}", two.serial),
+            "there are",
+            &full_uri(&one, &first),
+            &full_uri(&two, &second),
+        ],
+    );
+    assert!(!failure.message.contains(PIN), "{failure}");
+}
+
+#[test]
+fn it_names_ten_keys_at_most() {
+    let store = Store::new();
+    let token = store.token("device");
+    let keys: Vec<_> = (1..=12)
+        .map(|id| store.key(&token, &format!("key-{id:02}"), id))
+        .collect();
+    let server = store.server().start();
+    let failure = assert_refused(&server, "pkcs11:object=none", ErrorCode::KeyNotFound);
+    let mut named: Vec<_> = keys[..10].iter().map(|key| full_uri(&token, key)).collect();
+    named.push(" and 2 more".into());
+    assert_in_order(&failure.message, named);
+    assert!(!failure.message.contains("key-11"), "{failure}");
+}
+
+#[test]
+fn a_miss_of_the_token_says_which_tokens_there_are() {
+    let store = Store::new();
+    let (one, two) = (store.token("one"), store.token("two"));
+    let server = store.server().start();
+    let failure = assert_refused(&server, "pkcs11:token=three", ErrorCode::TokenNotFound);
+    let serials = [&one, &two].map(|token| format!("serial={}", token.serial));
+    assert_in_order(
+        &failure.message,
+        ["pkcs11:token=three", &serials[0], &serials[1]],
+    );
+}
+
+#[test]
+fn a_miss_names_the_token_that_could_not_be_searched() {
+    let store = Store::new();
+    let (one, two) = (store.token("one"), store.token("two"));
+    store.key(&one, "key", 1);
+    store.key(&two, "other", 1);
+    store
+        .faults
+        .set([on(C_OpenSession).at("one").returns(CKR_DEVICE_ERROR)]);
+    let server = store.server().start();
+    let failure = assert_refused(&server, "pkcs11:object=key", ErrorCode::KeyNotFound);
+    let (searched, failed) = failure
+        .message
+        .split_once("not searched")
+        .unwrap_or_else(|| panic!("{failure}"));
+    assert!(
+        searched.contains(&two.serial) && !searched.contains(&one.serial),
+        "{failure}"
+    );
+    assert_in_order(failed, [one.serial.as_str(), "CKR_DEVICE_ERROR"]);
+}

@@ -1,0 +1,138 @@
+//! Every token in scope is searched, in an order that does not change; what cannot be used is passed over.
+
+use p11_client::ErrorCode;
+use p11_fault_module::{
+    Function::*,
+    Rule,
+    cryptoki_sys::{CKR_DEVICE_ERROR, CKR_GENERAL_ERROR},
+    on,
+};
+use p11_tests::stage::refused;
+
+use super::{Store, assert_in_order, assert_opens, full_uri, open};
+
+#[test]
+fn all_are_searched_and_not_just_the_first() {
+    let store = Store::new();
+    let tokens = ["a", "b", "c"].map(|label| store.token(label));
+    let keys =
+        [1, 2, 3].map(|id| store.key(&tokens[usize::from(id) - 1], &format!("key-{id}"), id));
+    let server = store.server().start();
+    for (token, key) in tokens.iter().zip(&keys) {
+        assert_opens(
+            &server,
+            &format!("pkcs11:object={}", key.spec.label),
+            token,
+            key,
+        );
+    }
+}
+
+#[test]
+fn their_order_is_that_of_labels_and_then_of_serial_numbers() {
+    let store = Store::new();
+    // SoftHSM lists them by slot ids, which it makes at random.
+    let mut tokens = ["d", "b", "twin", "twin", "a", "c"].map(|label| store.token(label));
+    let keys: Vec<_> = tokens
+        .iter()
+        .map(|t| (t.serial.clone(), store.key(t, "key", 1)))
+        .collect();
+    tokens.sort_by_key(|token| (token.label.clone(), token.serial.clone()));
+    let of = |serial| &keys.iter().find(|(of, _)| of == serial).unwrap().1;
+    let server = store.server().start();
+    assert_opens(
+        &server,
+        "pkcs11:object=key",
+        &tokens[0],
+        of(&tokens[0].serial),
+    );
+    let warning = server.wait_for_log("several keys match");
+    assert_in_order(
+        &warning,
+        tokens
+            .iter()
+            .map(|token| full_uri(token, of(&token.serial))),
+    );
+    // Twins are told apart by their serial numbers.
+    for twin in &tokens[4..] {
+        let uri = format!("pkcs11:token=twin;serial={};object=key", twin.serial);
+        assert_opens(&server, &uri, twin, of(&twin.serial));
+    }
+}
+
+#[test]
+fn their_order_does_not_follow_the_slots() {
+    let store = Store::new();
+    let (one, two) = (store.token("one"), store.token("two"));
+    let key = store.key(&one, "key", 1);
+    store.key(&two, "key", 1);
+    for rules in [
+        vec![],
+        vec![Rule::swap_slots("one", "two")],
+        vec![Rule::slot_offset(7)],
+    ] {
+        store.faults.set(rules);
+        let server = store.server().start();
+        assert_opens(&server, "pkcs11:object=key", &one, &key);
+    }
+}
+
+#[test]
+fn one_that_is_not_initialised_is_skipped_with_a_warning() {
+    let store = Store::new();
+    let one = store.token("one");
+    let key = store.key(&one, "key", 1);
+    let server = store.server().start();
+    assert_opens(&server, "pkcs11:object=key", &one, &key);
+    let warning = server.wait_for_log("skipping a token that is not initialised");
+    assert!(
+        warning.contains("WARN") && warning.contains("slot="),
+        "{warning}"
+    );
+}
+
+#[test]
+fn a_slot_that_fails_is_skipped_with_a_warning_wherever_it_fails() {
+    let store = Store::new();
+    let (sick, well) = (store.token("a-sick-one"), store.token("well"));
+    store.key(&sick, "key", 1);
+    let key = store.key(&well, "key", 1);
+    for function in [
+        C_GetSlotInfo,
+        C_GetTokenInfo,
+        C_OpenSession,
+        C_FindObjectsInit,
+        C_FindObjects,
+        C_GetAttributeValue,
+    ] {
+        store
+            .faults
+            .set([on(function).at("a-sick-one").returns(CKR_DEVICE_ERROR)]);
+        let server = store.server().start();
+        assert_opens(&server, "pkcs11:object=key", &well, &key);
+        let warning =
+            server.wait_for_log(&format!("{} returned CKR_DEVICE_ERROR", function.name()));
+        assert!(warning.contains("WARN"), "{warning}");
+        assert!(warning.contains("skipping"), "{warning}");
+    }
+}
+
+#[test]
+fn the_key_that_was_opened_has_not_changed_while_its_token_fails() {
+    let store = Store::new();
+    let (one, two) = (store.token("one"), store.token("two"));
+    store.key(&one, "key", 1);
+    store.key(&two, "key", 1);
+    let server = store.server().start();
+    let key = open(&server, "pkcs11:object=key").unwrap();
+    key.sign().unwrap();
+    // Its session is lost, and so is every new one.
+    store.faults.set([
+        on(C_SignInit).next(1).returns(CKR_GENERAL_ERROR),
+        on(C_OpenSession).at("one").returns(CKR_DEVICE_ERROR),
+    ]);
+    let failure = refused(key.sign(), ErrorCode::Module);
+    assert_eq!(failure.ckr.as_deref(), Some("CKR_DEVICE_ERROR"));
+    store.faults.clear();
+    key.sign().unwrap();
+}
