@@ -28,6 +28,14 @@ fn open_certified(server: &Server, uri: &str, spki: &[u8]) -> Result<Told, Failu
     }
 }
 
+fn delete(server: &Server, uri: &str) -> Response {
+    let request = DeleteKey {
+        uri: uri.into(),
+        pin: None,
+    };
+    Caller::of(server).ask(&Request::DeleteKey(request))
+}
+
 /// Puts a certificate for the key into the token.
 fn certify(store: &Store, token: &Token, key: &Key, label: &str, id: u8) {
     let pki = Pki::new();
@@ -162,6 +170,10 @@ fn halves_that_cannot_be_told_apart_are_no_guess() {
     let failure = assert_refused(&server, "pkcs11:object=key", ErrorCode::KeyNotFound);
     let reason = "several public keys have its id and label";
     assert!(failure.message.contains(reason), "{failure}");
+    match delete(&server, "pkcs11:object=key") {
+        Response::Error(failure) => assert_eq!(failure.code, ErrorCode::AmbiguousKey, "{failure}"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -183,11 +195,7 @@ fn of_two_keys_of_one_id_the_named_one_is_deleted() {
     let token = store.token("device");
     let (a, b) = (store.key(&token, "a", 1), store.key(&token, "b", 1));
     let server = store.server().start();
-    let delete = Request::DeleteKey(DeleteKey {
-        uri: full_uri(&token, &b).as_str().into(),
-        pin: None,
-    });
-    match Caller::of(&server).ask(&delete) {
+    match delete(&server, &full_uri(&token, &b)) {
         Response::Deleted(deleted) => assert_eq!(deleted.deleted.len(), 2, "{deleted:?}"),
         other => panic!("{other:?}"),
     }
