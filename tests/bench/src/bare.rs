@@ -1,0 +1,43 @@
+//! The floor under every signer out of process: a kept connection, messages of a fixed size, one
+//! session, two calls, nothing else.
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::thread;
+
+use crate::pkcs11::Module;
+use crate::signers::PIN;
+
+/// Serves digests to sign, a thread and a session for each connection, until it is killed.
+pub fn serve(socket: &Path, module: &Path) {
+    let module = Module::load(module);
+    for stream in UnixListener::bind(socket).unwrap().incoming() {
+        let mut stream = stream.unwrap();
+        let mut signer = module.signer(PIN);
+        thread::spawn(move || {
+            let mut digest = [0; 32];
+            while stream.read_exact(&mut digest).is_ok() {
+                stream.write_all(&signer.sign(&digest)).unwrap();
+            }
+        });
+    }
+}
+
+/// The other end.
+pub struct Client(UnixStream);
+
+impl Client {
+    /// Connects.
+    pub fn connect(socket: &Path) -> Client {
+        Client(UnixStream::connect(socket).unwrap())
+    }
+
+    /// One signature.
+    pub fn sign(&mut self, digest: &[u8; 32]) -> [u8; 64] {
+        let mut signature = [0; 64];
+        self.0.write_all(digest).unwrap();
+        self.0.read_exact(&mut signature).unwrap();
+        signature
+    }
+}

@@ -1,0 +1,127 @@
+//! `make bench`: signatures and handshakes, ours beside others, in one run.
+//!
+//! - [`measure`]: rounds of all contenders in turn, so that what the machine does meanwhile hits all
+//! - [`signers`]: the contenders; [`bare`]: the floor under every signer out of process; [`pkcs11`]: the
+//!   shortest way to a signature, in process
+//! - [`handshake`]: whole TLS 1.3 handshakes with a client certificate
+//! - [`footprint`]: memory, size, time to the first signature
+//! - [`report`]: the table and the picture
+#![deny(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a benchmark stops where something is amiss, and prints what it measured"
+)]
+
+mod bare;
+mod footprint;
+mod handshake;
+mod measure;
+mod pkcs11;
+mod report;
+mod signers;
+
+use std::env;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use p11_tests::keys::KeyKind;
+use p11_tests::stage::Stage;
+use p11_tests::tools;
+
+use crate::report::Report;
+use crate::signers::{Ours, Place};
+
+fn main() {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match arguments
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .as_slice()
+    {
+        ["bare-server", socket, module] => bare::serve(socket.as_ref(), module.as_ref()),
+        ["idle-process", module] => footprint::idle(module.as_ref()),
+        ["measure", few, many] => measure_all(few.as_ref(), many.as_ref()),
+        [] => set_the_stage(),
+        _ => panic!("run me by `make bench`"),
+    }
+}
+
+/// Makes the tokens, then starts over in a process that sees them: SoftHSM and p11-kit look for their
+/// configuration in the environment.
+fn set_the_stage() {
+    let small = Stage::new(KeyKind::P256);
+    small.crowd(10);
+    let large = Stage::new(KeyKind::P256);
+    large.crowd(1_000);
+    let [(variable, small_configuration)] = small.hsm.envs();
+    let [(_, large_configuration)] = large.hsm.envs();
+
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("p11-kit");
+    let mut p11_kit = tools::command("p11-kit")
+        .env(variable, &small_configuration)
+        .args(["server", "--foreground", "--provider"])
+        .arg(tools::pkcs11_module("libsofthsm2.so"))
+        .arg("--name")
+        .arg(&socket)
+        .arg("pkcs11:token=device")
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    signers::wait_for(&socket);
+    let status = Command::new(env::current_exe().unwrap())
+        .args([
+            "measure".as_ref(),
+            small_configuration.as_os_str(),
+            large_configuration.as_os_str(),
+        ])
+        .env(variable, &small_configuration)
+        .env(
+            "P11_KIT_SERVER_ADDRESS",
+            format!("unix:path={}", socket.display()),
+        )
+        .status();
+    let _ = p11_kit.kill();
+    let _ = p11_kit.wait();
+    assert!(status.unwrap().success(), "the measurements failed");
+}
+
+fn measure_all(few: &Path, many: &Path) {
+    let place = Place::new(few);
+    eprintln!("one client …");
+    let one = measure::latencies(&place.contenders(), 1);
+    eprintln!("four clients …");
+    let four = measure::latencies(&place.contenders(), 4);
+
+    eprintln!("1,000 objects, 200 idle connections …");
+    let (full, crowded) = (Ours::start(many), place.crowded(200));
+    let burden = measure::latencies(
+        &[
+            place.ours.contender("ten objects, no idle connection"),
+            full.contender("1,000 objects"),
+            crowded.contender("200 idle connections"),
+        ],
+        1,
+    );
+    drop((full, crowded));
+
+    eprintln!("handshakes …");
+    let handshakes = handshake::compare(&place);
+    eprintln!("memory, size, start …");
+    let footprint = footprint::measure(&place, few);
+    let report = Report {
+        one,
+        four,
+        burden,
+        handshakes,
+        footprint,
+    };
+    report.print();
+    report.draw("docs/performance.svg".as_ref());
+}

@@ -1,0 +1,224 @@
+//! The contenders, each ready to open one more client of its kind.
+
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use p11_client::message::{OpenKey, Sign};
+use p11_client::{Client, Config};
+use p11_tests::tools::pkcs11_module;
+use tempfile::TempDir;
+
+use crate::bare;
+use crate::pkcs11::Module;
+
+pub use p11_tests::stage::PIN;
+
+/// What leads to the key.
+pub const KEY: &str = "pkcs11:token=device;object=key";
+
+/// Makes one signature.
+pub type Signer = Box<dyn FnMut() + Send>;
+
+/// A way to sign.
+pub struct Contender {
+    /// What it is called in the table.
+    pub name: &'static str,
+    /// One more client.
+    pub open: Box<dyn Fn() -> Signer>,
+}
+
+/// A message, and what raw PKCS#11 signs in its place.
+const MESSAGE: &[u8] = &[7; 130];
+const DIGEST: [u8; 32] = [7; 32];
+
+/// A server of ours, gone when dropped.
+pub struct Ours {
+    child: Child,
+    folder: TempDir,
+    _idle: Vec<UnixStream>,
+}
+
+impl Ours {
+    /// Starts the release binary on a token store.
+    pub fn start(configuration: &Path) -> Ours {
+        Ours::start_with(configuration, 0)
+    }
+
+    /// The same, with connections that stay open and silent.
+    pub fn start_with(configuration: &Path, idle: usize) -> Ours {
+        let folder = tempfile::tempdir().unwrap();
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let child = Command::new(binary())
+            .args([
+                "--max-connections",
+                "512",
+                "--max-connections-per-user",
+                "512",
+            ])
+            .arg("--module-path")
+            .arg(pkcs11_module("libsofthsm2.so"))
+            .arg("--socket-path")
+            .arg(folder.path().join("socket"))
+            .env("TEDGE_DEVICE_CRYPTOKI_PIN", PIN)
+            .env("SOFTHSM2_CONF", configuration)
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        wait_for(&folder.path().join("socket"));
+        let connect = |_| UnixStream::connect(folder.path().join("socket")).unwrap();
+        let _idle = (0..idle).map(connect).collect();
+        Ours {
+            child,
+            folder,
+            _idle,
+        }
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("socket")
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Clients of this server.
+    pub fn contender(&self, name: &'static str) -> Contender {
+        let socket = self.socket();
+        Contender {
+            name,
+            open: Box::new(move || {
+                let client = Client::new(Config::new(&socket));
+                let open = OpenKey {
+                    uri: KEY.into(),
+                    pin: None,
+                    spki: None,
+                };
+                let key = client.open_key(open).unwrap();
+                Box::new(move || {
+                    let sign = Sign {
+                        uri: key.uri.as_str().into(),
+                        pin: None,
+                        scheme: 0x0403,
+                        message: MESSAGE.to_vec().into(),
+                        identity: key.identity,
+                    };
+                    client.sign(sign).unwrap();
+                })
+            }),
+        }
+    }
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// All contenders on one token store, which this process sees too.
+pub struct Place {
+    configuration: PathBuf,
+    /// Our server.
+    pub ours: Ours,
+    /// SoftHSM in this process.
+    raw: Module,
+    /// SoftHSM in the process of `p11-kit server`.
+    pub p11_kit: Module,
+    bare: Child,
+    folder: TempDir,
+}
+
+impl Place {
+    /// Starts everything.
+    pub fn new(configuration: &Path) -> Place {
+        let softhsm = pkcs11_module("libsofthsm2.so");
+        let folder = tempfile::tempdir().unwrap();
+        let bare = Command::new(std::env::current_exe().unwrap())
+            .arg("bare-server")
+            .arg(folder.path().join("bare"))
+            .arg(&softhsm)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_for(&folder.path().join("bare"));
+        Place {
+            configuration: configuration.into(),
+            ours: Ours::start(configuration),
+            raw: Module::load(&softhsm),
+            p11_kit: Module::load(&pkcs11_module("p11-kit-client.so")),
+            bare,
+            folder,
+        }
+    }
+
+    /// Another server of ours on the same token, with this many silent connections.
+    pub fn crowded(&self, idle: usize) -> Ours {
+        Ours::start_with(&self.configuration, idle)
+    }
+
+    /// The contenders: raw first, then what is out of process.
+    pub fn contenders(&self) -> Vec<Contender> {
+        let in_process = |name, module: Module| Contender {
+            name,
+            open: Box::new(move || {
+                let mut signer = module.signer(PIN);
+                Box::new(move || _ = signer.sign(&DIGEST))
+            }),
+        };
+        let socket: Arc<Path> = self.folder.path().join("bare").into();
+        let bare = Contender {
+            name: "bare signer",
+            open: Box::new(move || {
+                let mut client = bare::Client::connect(&socket);
+                Box::new(move || _ = client.sign(&DIGEST))
+            }),
+        };
+        vec![
+            in_process("raw C_Sign", self.raw),
+            bare,
+            self.ours.contender("ours"),
+            in_process("p11-kit", self.p11_kit),
+        ]
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = self.bare.kill();
+        let _ = self.bare.wait();
+    }
+}
+
+/// The stripped release build of our server, beside this program.
+pub fn binary() -> PathBuf {
+    let path = std::env::current_exe()
+        .unwrap()
+        .with_file_name("tedge-p11-server");
+    assert!(
+        path.exists(),
+        "{} is missing: run me by `make bench`",
+        path.display()
+    );
+    path
+}
+
+/// Waits until somebody listens.
+pub fn wait_for(socket: &Path) {
+    let patience = Instant::now() + Duration::from_secs(20);
+    while UnixStream::connect(socket).is_err() {
+        assert!(
+            Instant::now() < patience,
+            "{} does not come",
+            socket.display()
+        );
+        sleep(Duration::from_millis(1));
+    }
+}
