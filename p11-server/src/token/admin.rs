@@ -176,8 +176,9 @@ impl Engine {
         }
         refuse_pin_pad(&info, &Uri::of_token(&token.facts()))?;
         let old = self.guard.choose(&token, asked.pins());
+        let old = old.as_deref();
         let new = &request.new_pin;
-        match (request.reset, &request.so_pin, &old) {
+        match (request.reset, &request.so_pin, old) {
             (true, Some(so_pin), _) => self.reset(call, &token, so_pin, new)?,
             (true, None, _) => {
                 return Err(Error::BadRequest(
@@ -191,7 +192,7 @@ impl Engine {
                 });
             }
         }
-        let stale = stale(asked, old.as_ref().filter(|_| !request.reset), new);
+        let stale = stale(asked, old.filter(|_| !request.reset), new);
         match &stale {
             Some(stale) => warn!("changed the PIN of the token {}; {stale}", token.name()),
             None => info!("changed the PIN of the token {}", token.name()),

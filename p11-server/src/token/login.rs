@@ -1,5 +1,6 @@
 //! PINs enter, logins leave, and no token is ever locked: the guard stands before every `C_Login`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -103,12 +104,11 @@ impl Guard {
     }
 
     /// The PIN for a token, if there is one.
-    pub fn choose(&self, token: &Token, pins: Pins<'_>) -> Option<Pin> {
+    pub fn choose<'p>(&self, token: &Token, pins: Pins<'p>) -> Option<Cow<'p, Pin>> {
         let replaced = || lock(&self.replaced).get(token.id()).cloned();
-        pins.own
-            .cloned()
-            .or_else(replaced)
-            .or_else(|| pins.server.cloned())
+        let own = pins.own.map(Cow::Borrowed);
+        own.or_else(|| replaced().map(Cow::Owned))
+            .or_else(|| pins.server.map(Cow::Borrowed))
     }
 
     /// The PIN of this token was changed through us: earlier refusals mean nothing any more.
@@ -124,12 +124,13 @@ impl Guard {
     /// # Errors
     /// The PIN errors of [`Error`], each with what to do, or what `C_Login` said.
     pub fn log_in(&self, call: &Call<'_>, token: &Token, pins: Pins<'_>) -> Result<(), Error> {
-        if !token.info().login_required() {
+        if !token.login_required() {
             return Ok(());
         }
         // The PIN is chosen under the lock: it may be changed while we wait.
         let mut login = lock(&token.login);
-        let pin = &self.choose(token, pins);
+        let pin = self.choose(token, pins);
+        let pin = pin.as_deref();
         if let Login::In(era, with) = &*login
             && *era == token.era(call)
         {
@@ -143,17 +144,10 @@ impl Guard {
         token.keep(call)?;
         let era = token.era(call);
         let lease = token.lend(call)?;
-        let by_pin_pad = self.attempt(
-            call,
-            token,
-            &lease,
-            UserType::User,
-            Role::User,
-            pin.as_ref(),
-        )?;
+        let by_pin_pad = self.attempt(call, token, &lease, UserType::User, Role::User, pin)?;
         lease.finish();
         info!("logged in to the token {}", token.name());
-        *login = Login::In(era, pin.clone().filter(|_| !by_pin_pad));
+        *login = Login::In(era, pin.cloned().filter(|_| !by_pin_pad));
         Ok(())
     }
 
@@ -171,7 +165,7 @@ impl Guard {
     ) -> Result<(), Error> {
         let pin = self.choose(token, pins);
         let user = UserType::ContextSpecific;
-        self.attempt(call, token, session, user, Role::User, pin.as_ref())
+        self.attempt(call, token, session, user, Role::User, pin.as_deref())
             .map(drop)
     }
 

@@ -267,7 +267,7 @@ impl Search<'_> {
             candidates,
             hints,
             unusable,
-            hidden: names_keys && token.info().login_required() && !token.is_logged_in(self.call),
+            hidden: names_keys && token.login_required() && !token.is_logged_in(self.call),
         })
     }
 
@@ -360,7 +360,7 @@ impl View {
 /// Whether a login would be no guess among several tokens. Those that are logged in count too: what
 /// other clients have done must not decide which token is shown a PIN.
 fn only_one_wants_a_login(views: &[View]) -> bool {
-    let wants_it = |view: &&View| view.token.info().login_required();
+    let wants_it = |view: &&View| view.token.login_required();
     views.iter().filter(wants_it).count() == 1
 }
 

@@ -23,6 +23,9 @@ const MOST_SESSIONS: usize = 9;
 /// client learns what it waited for.
 const PATIENCE: Duration = Duration::from_secs(28);
 
+/// How long a wait lasts before it is looked again: other programs may have given sessions back.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// How long a change waits for signatures that are being made.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -54,6 +57,8 @@ struct Inner {
     limit: usize,
     /// Somebody has the token for itself.
     taken: bool,
+    /// How many wait for any of this to change.
+    waiting: usize,
 }
 
 /// When sessions and handles were made. They are good as long as the token still says the same.
@@ -80,6 +85,7 @@ impl Token {
                 lent: 0,
                 limit: limit(&info),
                 taken: false,
+                waiting: 0,
                 info,
             }),
             freed: Condvar::new(),
@@ -106,6 +112,11 @@ impl Token {
     /// Flags and limits from when the slots were last listed.
     pub fn info(&self) -> TokenInfo {
         lock(&self.inner).info.clone()
+    }
+
+    /// Whether it wanted a login when the slots were last listed.
+    pub fn login_required(&self) -> bool {
+        lock(&self.inner).info.login_required()
     }
 
     /// The slot that it was last seen in.
@@ -170,7 +181,7 @@ impl Token {
         let mut inner = self.inner(call);
         if inner.era() == broken {
             inner.renew(true);
-            self.freed.notify_all();
+            self.tell(inner);
         }
     }
 
@@ -196,30 +207,40 @@ impl Token {
                 inner.lent -= 1;
                 match opened {
                     Ok(session) => return Ok(self.lease(inner, session, false, call)),
+                    // The token has fewer than it says, or other programs have them.
                     Err(Error::Module {
                         rv: RvError::SessionCount,
                         ..
-                    }) if inner.open() > 0 => {
-                        inner.limit = inner.open();
-                        continue;
-                    }
+                    }) => inner.limit = inner.open().max(1),
                     Err(error) => return Err(error),
                 }
             }
             if free && let Some(keeper) = inner.keeper.take() {
                 return Ok(self.lease(inner, keeper, true, call));
             }
-            let Some(wait) = patience.checked_duration_since(Instant::now()) else {
+            if Instant::now() > patience {
                 return Err(Error::Busy(format!(
                     "all sessions of the token {} are in use; try again",
                     self.name
                 )));
-            };
-            inner = self
-                .freed
-                .wait_timeout(inner, wait)
-                .unwrap_or_else(|p| p.into_inner())
-                .0;
+            }
+            inner = self.wait(inner, LOOK);
+        }
+    }
+
+    /// Waits until something changes on the token, or for a while.
+    fn wait<'g>(&self, mut inner: MutexGuard<'g, Inner>, time: Duration) -> MutexGuard<'g, Inner> {
+        inner.waiting += 1;
+        let waited = self.freed.wait_timeout(inner, time);
+        let mut inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+        inner.waiting -= 1;
+        inner
+    }
+
+    /// Something has changed on the token. Nearly always nobody waits for it, and nothing is called.
+    fn tell(&self, inner: MutexGuard<'_, Inner>) {
+        if inner.waiting > 0 {
+            self.freed.notify_all();
         }
     }
 
@@ -256,10 +277,10 @@ impl Token {
         }
         inner.taken = true;
         let taken = Taken { token: self, call };
-        let waited = self
-            .freed
-            .wait_timeout_while(inner, DRAIN, |inner| inner.lent > 0);
-        let inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let end = Instant::now() + DRAIN;
+        while inner.lent > 0 && Instant::now() < end {
+            inner = self.wait(inner, LOOK);
+        }
         if inner.lent > 0 {
             drop(inner);
             return Err(self.busy());
@@ -383,8 +404,9 @@ impl Taken<'_> {
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        self.token.inner(self.call).taken = false;
-        self.token.freed.notify_all();
+        let mut inner = self.token.inner(self.call);
+        inner.taken = false;
+        self.token.tell(inner);
     }
 }
 
@@ -424,19 +446,20 @@ impl Drop for Lease<'_> {
             return;
         };
         let mut inner = self.token.inner(self.call);
-        inner.lent = inner.lent.saturating_sub(1);
         if self.clean && inner.era() == self.era {
             if self.keeper && inner.keeper.is_none() {
                 inner.keeper = Some(session);
             } else {
                 inner.idle.push(session);
             }
-            drop(inner);
         } else {
+            // Closed with the lock given back: it is a call of the module.
             drop(inner);
             let _ = session.close();
+            inner = self.token.inner(self.call);
         }
-        self.token.freed.notify_all();
+        inner.lent = inner.lent.saturating_sub(1);
+        self.token.tell(inner);
     }
 }
 
