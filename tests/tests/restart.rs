@@ -1,0 +1,132 @@
+//! Clients with default settings sign while the real server is killed with SIGKILL and started again,
+//! over and over: no signature fails.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests, which fail by panicking"
+)]
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    thread,
+    time::Duration,
+};
+
+use p11_client::{Client, Config, Protocol, SigningKey};
+use p11_tests::{
+    keys::{Key, KeyKind, KeySpec},
+    process::Process,
+    server::{Builder, Server},
+    softhsm::SoftHsm,
+    tools::command,
+    verify::verifies,
+};
+use rustls::{SignatureScheme, sign::SigningKey as _};
+
+/// No digits alone, which the time of a line in the log may happen to show.
+const PIN: &str = "user's PIN";
+const SO_PIN: &str = "officer's PIN";
+const LIVES: usize = 10;
+const SIGNATURES_IN_A_LIFE: u32 = 50;
+const CLIENTS: usize = 4;
+
+#[test]
+fn no_signature_fails_while_a_server_with_a_socket_of_its_own_is_killed() {
+    sign_through_kills(Protocol::Auto, with_its_own_socket);
+}
+
+#[test]
+fn no_signature_fails_while_a_server_is_killed_that_is_asked_in_tedge1() {
+    sign_through_kills(Protocol::Tedge1, with_its_own_socket);
+}
+
+#[test]
+fn no_signature_fails_while_a_server_with_a_socket_from_systemd_is_killed() {
+    sign_through_kills(Protocol::Auto, with_a_socket_from_systemd);
+}
+
+/// The server's socket stays when it is killed, and the next server replaces it.
+fn with_its_own_socket(builder: Builder, socket: &Path, life: &dyn Fn()) {
+    let _killed_when_dropped = builder
+        .args(["--socket-path".as_ref(), socket.as_os_str()])
+        .expect_socket(socket)
+        .spawn();
+    life();
+}
+
+fn with_a_socket_from_systemd(builder: Builder, socket: &Path, life: &dyn Fn()) {
+    let (server, _folder) = builder.expect_socket(socket).into_command();
+    let _killed_when_dropped = activate(&server, socket);
+    life();
+}
+
+/// `systemd-socket-activate`, which becomes the server when a client connects.
+fn activate(server: &std::process::Command, socket: &Path) -> Process {
+    let mut activate = command("systemd-socket-activate");
+    activate.arg("--listen").arg(socket);
+    for (name, value) in server.get_envs() {
+        if let Some(value) = value {
+            let (name, value) = (name.to_str().unwrap(), value.to_str().unwrap());
+            activate.arg(format!("--setenv={name}={value}"));
+        }
+    }
+    activate.arg(server.get_program()).args(server.get_args());
+    Process::start("systemd-socket-activate", activate)
+}
+
+/// Clients sign all the time, and whenever they have signed a little the server is killed.
+fn sign_through_kills(protocol: Protocol, live: impl Fn(Builder, &Path, &dyn Fn())) {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("p11.sock");
+    let hsm = SoftHsm::new();
+    let token = hsm.init_token("device", PIN, SO_PIN);
+    let key = hsm.generate(&token, &KeySpec::new(KeyKind::P256, "key", &[1]));
+    // The clients' patience is not for the compiler.
+    drop(Server::builder());
+    let over = AtomicBool::new(false);
+    let signatures = AtomicU32::new(0);
+    thread::scope(|scope| {
+        let client = || {
+            let client = Client::new(Config::new(&socket).protocol(protocol));
+            scope.spawn(|| sign_until(&over, client, &key, &signatures))
+        };
+        let clients: Vec<_> = (0..CLIENTS).map(|_| client()).collect();
+        let all_well = || clients.iter().all(|client| !client.is_finished());
+        let life = || {
+            let enough = signatures.load(Ordering::SeqCst) + SIGNATURES_IN_A_LIFE;
+            while signatures.load(Ordering::SeqCst) < enough && all_well() {
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        for _ in 0..LIVES {
+            live(Server::builder().softhsm(&hsm).pin(PIN), &socket, &life);
+        }
+        over.store(true, Ordering::SeqCst);
+        let last = || {
+            while !clients.iter().all(|client| client.is_finished()) {
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        live(Server::builder().softhsm(&hsm).pin(PIN), &socket, &last);
+    });
+}
+
+fn sign_until(over: &AtomicBool, client: Client, expected: &Key, signatures: &AtomicU32) {
+    let key = SigningKey::open(&client, "pkcs11:object=key", None, None).unwrap();
+    let scheme = SignatureScheme::ECDSA_NISTP256_SHA256;
+    while !over.load(Ordering::SeqCst) {
+        let signature = key
+            .choose_scheme(&[scheme])
+            .unwrap()
+            .sign(b"message")
+            .unwrap();
+        assert!(verifies(
+            &expected.spki,
+            scheme.into(),
+            b"message",
+            &signature
+        ));
+        signatures.fetch_add(1, Ordering::SeqCst);
+    }
+}
