@@ -95,6 +95,18 @@ impl Server {
         self.process.signal(signal);
     }
 
+    /// Sends SIGHUP, and waits until the server has taken over what is configured now.
+    pub fn hang_up(&self) {
+        let taken_over = || self.log().matches("Using cryptoki configuration").count();
+        let before = taken_over();
+        self.signal(Signal::SIGHUP);
+        let deadline = Instant::now() + PATIENCE;
+        while taken_over() == before {
+            assert!(Instant::now() < deadline, "{}", self.log());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Waits for it to end by itself.
     pub fn wait(&mut self, patience: Duration) -> ExitStatus {
         self.process.wait(patience)

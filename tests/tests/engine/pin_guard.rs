@@ -1,11 +1,7 @@
 //! A wrong PIN costs one try, and no number of requests locks a token.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::thread;
 
-use nix::sys::signal::Signal;
 use p11_client::{ErrorCode, Failure};
 use p11_fault_module::{
     Function::{C_GetSlotList, C_Initialize, C_Login},
@@ -15,8 +11,6 @@ use p11_fault_module::{
 };
 use p11_tests::{
     keys::KeyKind,
-    process::PATIENCE,
-    server::Server,
     stage::{Caller, KEY, PIN, SO_PIN, Stage, refused},
     tools::run,
 };
@@ -40,19 +34,6 @@ fn logins(stage: &Stage, job: impl FnOnce()) -> u64 {
     let before = stage.faults.count(C_Login);
     job();
     stage.faults.count(C_Login) - before
-}
-
-/// SIGHUP, and the moment at which the server has heard it.
-fn hang_up(server: &Server) {
-    const TAKEN_OVER: &str = "Using cryptoki configuration";
-    let seen = || server.log().matches(TAKEN_OVER).count();
-    let before = seen();
-    server.signal(Signal::SIGHUP);
-    let deadline = Instant::now() + PATIENCE;
-    while seen() == before {
-        assert!(Instant::now() < deadline, "{}", server.log());
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Another program logs in with this PIN, and whether it could.
@@ -127,7 +108,7 @@ fn after_two_refused_pins_none_is_sent_until_the_operator_says_so() {
         refused(with(WRONG), ErrorCode::PinIncorrect);
     });
     assert_eq!(used, 0);
-    hang_up(&server);
+    server.hang_up();
     caller.open(KEY).unwrap().sign().unwrap();
 }
 
@@ -157,7 +138,7 @@ fn sighup_lets_a_refused_pin_be_tried_once_more() {
     let ask = || drop(refused(caller.open(KEY), ErrorCode::PinIncorrect));
     assert_eq!(logins(&stage, ask), 1);
     assert_eq!(logins(&stage, ask), 0);
-    hang_up(&server);
+    server.hang_up();
     assert_eq!(logins(&stage, ask), 1);
     assert_eq!(logins(&stage, ask), 0);
 }
@@ -171,7 +152,7 @@ fn at_the_final_try_no_pin_is_sent_until_somebody_has_logged_in_by_hand() {
     let used = logins(&stage, || {
         let failure = refused(caller.open(KEY), ErrorCode::PinGuarded);
         says(&failure, &["token=device", "one PIN try left", "by hand"]);
-        hang_up(&server);
+        server.hang_up();
         refused(caller.open(KEY), ErrorCode::PinGuarded);
     });
     assert_eq!(used, 0);
@@ -333,6 +314,6 @@ fn what_is_typed_wrongly_at_a_pin_pad_counts_as_well() {
     });
     assert_eq!(used, 2);
     stage.faults.set([token("device").pinpad(PIN)]);
-    hang_up(&server);
+    server.hang_up();
     caller.open(KEY).unwrap().sign().unwrap();
 }
