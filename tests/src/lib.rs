@@ -5,6 +5,7 @@
 //! - [`process`]: a running program, its log, and how to end it
 //! - [`secrets`]: what no log may ever show
 //! - [`softhsm`], [`keys`], [`objects`]: a token store of its own, with tokens, keys and certificates in it
+//! - [`tpm`]: a software TPM of its own, with tokens and keys of tpm2-pkcs11 in it
 //! - [`pki`]: a certificate authority, certificates for a broker and for keys in tokens
 //! - [`server`], [`binary`]: the real `tedge-p11-server`, built from the sources as they are
 //! - [`stage`]: a token, a server that loads a module which misbehaves on demand, and callers of it
@@ -46,4 +47,5 @@ pub mod server;
 pub mod softhsm;
 pub mod stage;
 pub mod tools;
+pub mod tpm;
 pub mod verify;

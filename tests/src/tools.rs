@@ -9,18 +9,25 @@ use std::{
 /// Which Debian package brings each program.
 const PACKAGES: &[(&str, &str)] = &[
     ("certtool", "gnutls-bin"),
+    ("dbus-daemon", "dbus-daemon"),
+    ("dbus-send", "dbus-bin"),
     ("mosquitto", "mosquitto"),
     ("openssl", "openssl"),
     ("p11-kit", "p11-kit"),
     ("p11tool", "gnutls-bin"),
     ("pkcs11-tool", "opensc"),
     ("softhsm2-util", "softhsm2"),
+    ("swtpm", "swtpm"),
     ("systemd-socket-activate", "systemd"),
+    ("tpm2-abrmd", "tpm2-abrmd"),
+    ("tpm2_getcap", "tpm2-tools"),
+    ("tpm2_ptool", "libtpm2-pkcs11-tools"),
 ];
 
 /// Which Debian package brings each PKCS#11 module.
 const MODULES: &[(&str, &str)] = &[
     ("libsofthsm2.so", "softhsm2"),
+    ("libtpm2_pkcs11.so", "libtpm2-pkcs11-1"),
     ("p11-kit-client.so", "p11-kit-modules"),
     ("p11-kit-proxy.so", "p11-kit-modules"),
     ("p11-kit-trust.so", "p11-kit-modules"),

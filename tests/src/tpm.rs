@@ -1,0 +1,230 @@
+//! Labels and PINs go in; a software TPM comes out, with tokens and keys of tpm2-pkcs11 in it.
+//!
+//! Three programs make it, each for this TPM alone: `swtpm` on two loopback ports, the resource manager
+//! `tpm2-abrmd` (without it the TPM runs out of places for keys), and a `dbus-daemon`, over which clients
+//! reach that.
+
+use std::{
+    ffi::OsString,
+    fs,
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use crate::{
+    process::{PATIENCE, Process},
+    secrets::Secrets,
+    tools::{command, pkcs11_module, run},
+};
+
+/// A running TPM. Dropping it stops what it consists of.
+pub struct Tpm {
+    // In this order they are stopped.
+    _resource_manager: Process,
+    _bus: Process,
+    _tpm: Process,
+    folder: TempDir,
+    secrets: Secrets,
+}
+
+impl Tpm {
+    /// A TPM that has not seen anything yet, and an empty store for what tpm2-pkcs11 keeps beside it.
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (tpm, port) = start_swtpm(folder.path());
+        let bus = start_bus(folder.path());
+        let resource_manager = start_resource_manager(folder.path(), port);
+        let store = folder.path().join("store");
+        fs::create_dir(&store).unwrap();
+        let tpm = Self {
+            _resource_manager: resource_manager,
+            _bus: bus,
+            _tpm: tpm,
+            folder,
+            secrets: Secrets::default(),
+        };
+        run(&mut tpm.ptool("init"));
+        tpm
+    }
+
+    /// What a process needs in its environment to see this TPM.
+    pub fn envs(&self) -> [(&'static str, OsString); 5] {
+        let session = OsString::from("tabrmd:bus_type=session");
+        [
+            (
+                "DBUS_SESSION_BUS_ADDRESS",
+                address(self.folder.path()).into(),
+            ),
+            ("TPM2_PKCS11_STORE", self.store().into()),
+            ("TPM2_PKCS11_BACKEND", "esysdb".into()),
+            ("TPM2_PKCS11_TCTI", session.clone()),
+            ("TPM2TOOLS_TCTI", session),
+        ]
+    }
+
+    /// The PKCS#11 module to load.
+    pub fn module(&self) -> PathBuf {
+        pkcs11_module("libtpm2_pkcs11.so")
+    }
+
+    /// The PINs of all tokens that were made here.
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// Makes a token.
+    pub fn init_token(&self, label: &str, pin: &str, so_pin: &str) {
+        self.secrets.add(pin);
+        self.secrets.add(so_pin);
+        run(self
+            .ptool("addtoken")
+            .args(["--pid", "1", "--label", label])
+            .args(["--userpin", pin, "--sopin", so_pin]));
+    }
+
+    /// Has the TPM generate a key pair of a kind as tpm2_ptool names it (`ecc256`, `rsa2048`). Returns
+    /// its public key, as SubjectPublicKeyInfo in DER.
+    pub fn generate(&self, token: &str, pin: &str, algorithm: &str, label: &str) -> Vec<u8> {
+        run(self
+            .ptool("addkey")
+            .args(["--algorithm", algorithm, "--key-label", label])
+            .args(["--label", token, "--userpin", pin]));
+        let pem = self.folder.path().join("public.pem");
+        run(self
+            .command("p11tool")
+            .arg("--provider")
+            .arg(self.module())
+            .env("GNUTLS_PIN", pin)
+            .args(["--batch", "--login", "--export-pubkey", "--outfile"])
+            .arg(&pem)
+            .arg(format!("pkcs11:token={token};object={label};type=public")));
+        run(command("openssl")
+            .args(["pkey", "-pubin", "-outform", "DER", "-in"])
+            .arg(&pem))
+    }
+
+    /// How many wrong PINs the TPM counts against its limit.
+    pub fn lockout_counter(&self) -> u32 {
+        let said = run(self.command("tpm2_getcap").arg("properties-variable"));
+        let said = String::from_utf8_lossy(&said);
+        let counter = said
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("TPM2_PT_LOCKOUT_COUNTER: 0x"))
+            .unwrap_or_else(|| panic!("no counter in {said}"));
+        u32::from_str_radix(counter, 16).unwrap()
+    }
+
+    /// A command that sees this TPM.
+    pub fn command(&self, tool: &str) -> Command {
+        let mut command = command(tool);
+        command.envs(self.envs());
+        command
+    }
+
+    fn ptool(&self, what: &str) -> Command {
+        let mut ptool = self.command("tpm2_ptool");
+        ptool.arg(what).arg("--path").arg(self.store());
+        ptool
+    }
+
+    fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+}
+
+impl Default for Tpm {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Starts `swtpm`, which serves one client on the port that is returned, and takes control messages on
+/// the next one.
+fn start_swtpm(folder: &Path) -> (Process, u16) {
+    let state = folder.join("tpm");
+    fs::create_dir(&state).unwrap();
+    // Written when both ports are open.
+    let ready = folder.join("swtpm.pid");
+    // Another program may take the ports before swtpm does.
+    for _ in 0..10 {
+        let port = two_free_ports();
+        let channel = |port| format!("type=tcp,bindaddr=127.0.0.1,port={port}");
+        let mut swtpm = command("swtpm");
+        swtpm
+            .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
+            .args(["--server", &channel(port), "--ctrl", &channel(port + 1)])
+            .arg("--tpmstate")
+            .arg(format!("dir={}", state.display()))
+            .arg("--pid")
+            .arg(format!("file={}", ready.display()));
+        let mut process = Process::start("swtpm", swtpm);
+        if is_soon(|| ready.exists() || !process.is_running()) && process.is_running() {
+            return (process, port);
+        }
+    }
+    panic!("swtpm finds no two free ports")
+}
+
+fn start_bus(folder: &Path) -> Process {
+    let mut bus = command("dbus-daemon");
+    bus.args(["--session", "--nofork", "--print-address", "--address"])
+        .arg(address(folder));
+    let bus = Process::start("dbus-daemon", bus);
+    bus.wait_for_log("unix:path=", PATIENCE);
+    bus
+}
+
+fn start_resource_manager(folder: &Path, port: u16) -> Process {
+    let mut manager = command("tpm2-abrmd");
+    manager
+        .args(["--session", "--allow-root"])
+        .arg(format!("--tcti=swtpm:host=127.0.0.1,port={port}"))
+        .env("DBUS_SESSION_BUS_ADDRESS", address(folder));
+    let manager = Process::start("tpm2-abrmd", manager);
+    let is_on_bus = || {
+        let answer = run(command("dbus-send")
+            .arg(format!("--bus={}", address(folder)))
+            .args(["--print-reply", "--dest=org.freedesktop.DBus", "/"])
+            .arg("org.freedesktop.DBus.NameHasOwner")
+            .arg("string:com.intel.tss2.Tabrmd"));
+        String::from_utf8_lossy(&answer).contains("boolean true")
+    };
+    assert!(
+        is_soon(is_on_bus),
+        "tpm2-abrmd does not appear on the bus; it said:\n{}",
+        manager.log()
+    );
+    manager
+}
+
+fn address(folder: &Path) -> String {
+    format!("unix:path={}", folder.join("bus").display())
+}
+
+/// A port of the loopback interface that is free, as is the next one.
+fn two_free_ports() -> u16 {
+    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    loop {
+        let first = bind(0).expect("a free port");
+        let port = first.local_addr().unwrap().port();
+        if port < u16::MAX && bind(port + 1).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn is_soon(mut is_so: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    true
+}

@@ -1,0 +1,93 @@
+//! A real TPM, as far as software goes: keys that it made sign through the socket, by tpm2-pkcs11.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests, which fail by panicking"
+)]
+
+use p11_client::ErrorCode;
+use p11_fault_module::{Faults, Function::*};
+use p11_tests::{
+    server::{Builder, Server},
+    stage::{Caller, Opened, refused},
+    tpm::Tpm,
+};
+
+const PIN: &str = "482915";
+const SO_PIN: &str = "771122";
+
+struct Setup {
+    tpm: Tpm,
+    faults: Faults,
+}
+
+/// A TPM with the token `device`.
+fn setup() -> Setup {
+    let tpm = Tpm::new();
+    tpm.init_token("device", PIN, SO_PIN);
+    let faults = Faults::new(tpm.module());
+    Setup { tpm, faults }
+}
+
+impl Setup {
+    fn server(&self) -> Builder {
+        Server::builder()
+            .module(&Faults::module_path())
+            .envs(self.tpm.envs())
+            .envs(self.faults.envs())
+    }
+
+    /// Signs with every scheme of the key, in two calls each.
+    fn assert_signs(&self, key: &Opened, schemes: &[u16]) {
+        assert_eq!(key.told().schemes, schemes);
+        for scheme in schemes {
+            let before = self.faults.counts();
+            key.sign_with(*scheme).unwrap();
+            let calls = self.faults.counts().since(&before);
+            assert_eq!(
+                (calls.of(C_SignInit), calls.of(C_Sign), calls.total()),
+                (1, 1, 2),
+                "{scheme:#06x}: {calls}"
+            );
+        }
+    }
+}
+
+#[test]
+fn its_keys_sign_with_every_scheme_they_can_do_in_two_calls() {
+    let setup = setup();
+    let ec = setup.tpm.generate("device", PIN, "ecc256", "ec");
+    let rsa = setup.tpm.generate("device", PIN, "rsa2048", "rsa");
+    let server = setup.server().pin(PIN).start();
+    let caller = Caller::of(&server);
+
+    let key = caller.open("pkcs11:token=device;object=ec").unwrap();
+    assert_eq!(key.told().spki.as_ref(), ec);
+    setup.assert_signs(&key, &[0x0403]);
+
+    let key = caller.open("pkcs11:token=device;object=rsa").unwrap();
+    assert_eq!(key.told().spki.as_ref(), rsa);
+    setup.assert_signs(&key, &[0x0804, 0x0805, 0x0806, 0x0401, 0x0501, 0x0601]);
+}
+
+#[test]
+fn a_wrong_pin_costs_one_try_and_the_tpm_is_not_locked() {
+    let setup = setup();
+    setup.tpm.generate("device", PIN, "ecc256", "key");
+    let uri = "pkcs11:token=device;object=key";
+    let toml = |pin| format!("[device.cryptoki]\npin = \"{pin}\"\n");
+    let server = setup.server().tedge_toml(&toml("999111")).start();
+    for secret in ["999111", PIN] {
+        server.secrets().add(secret);
+    }
+    let caller = Caller::of(&server);
+    for _ in 0..20 {
+        refused(caller.open(uri), ErrorCode::PinIncorrect);
+    }
+    assert_eq!(setup.faults.count(C_Login), 1);
+    assert_eq!(setup.tpm.lockout_counter(), 1);
+
+    std::fs::write(server.folder().join("tedge.toml"), toml(PIN)).unwrap();
+    server.hang_up();
+    caller.open(uri).unwrap().sign().unwrap();
+}
