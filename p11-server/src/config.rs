@@ -158,8 +158,6 @@ pub struct Config {
     pub socket_path: PathBuf,
     /// What the start-up line shows.
     pub cryptoki: CryptokiConfigDirect,
-    /// What the operator should know about how this came to be.
-    pub warnings: Vec<String>,
 }
 
 /// Which module, PIN and URI are used. Its `Debug` is the line that the reference page shows.
@@ -185,16 +183,20 @@ impl fmt::Debug for CryptokiConfigDirect {
 }
 
 impl Config {
-    /// Gathers the configuration; an inherited socket needs no path.
+    /// Gathers the configuration; an inherited socket needs no path. What the operator should know
+    /// about how it came to be is added to `warnings`, whatever comes of it.
     ///
     /// # Errors
     /// [`Error::NoModule`]
-    pub fn gather(args: &Args, inherited_socket: bool) -> Result<Config, Error> {
+    pub fn gather(
+        args: &Args,
+        inherited_socket: bool,
+        warnings: &mut Vec<String>,
+    ) -> Result<Config, Error> {
         let dir = args.config_dir.clone().filter(|dir| !dir.is_empty());
         let dir = dir.or_else(|| from_env("TEDGE_CONFIG_DIR"));
         let dir = dir.map_or_else(|| DEFAULT_CONFIG_DIR.into(), PathBuf::from);
         let mut file = TedgeToml::at(dir.join("tedge.toml"));
-        let mut warnings = Vec::new();
 
         let socket_path = match inherited_socket {
             true => None,
@@ -232,7 +234,7 @@ impl Config {
                     .map(Pin::from)
                     .map(from(PIN_VARIABLE))
             })
-            .or_else(|| credential(&mut warnings).map(from("the credential pin")))
+            .or_else(|| credential(warnings).map(from("the credential pin")))
             .or_else(|| {
                 file.get(|section| &mut section.pin)
                     .map(Pin::from)
@@ -269,7 +271,6 @@ impl Config {
                 pin: pin.map_or_else(|| DEFAULT_PIN.into(), |(pin, _)| pin),
                 uri,
             },
-            warnings,
         })
     }
 }

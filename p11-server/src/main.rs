@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use p11_server::Engine;
-use p11_server::config::{Args, Config};
+use p11_server::config::{self, Args, Config};
 use p11_server::net::{Server, Socket};
 use sd_notify::NotifyState;
 use tracing::{error, info, warn};
@@ -51,10 +51,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     let inherited = Socket::inherited()?;
-    let config = Config::gather(args, inherited.is_some())?;
-    for warning in &config.warnings {
-        warn!("{warning}");
-    }
+    let config = gather(args, inherited.is_some())?;
     info!(cryptoki_config = ?config.cryptoki, "Using cryptoki configuration");
 
     // Modules start threads of their own, which must not take these signals.
@@ -81,6 +78,16 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     engine.shut_down();
     server.remove_socket();
     result
+}
+
+/// The configuration, with what is to be said about it.
+fn gather(args: &Args, inherited_socket: bool) -> Result<Config, config::Error> {
+    let mut warnings = Vec::new();
+    let config = Config::gather(args, inherited_socket, &mut warnings);
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    config
 }
 
 /// Serves until a signal says to stop.
@@ -127,15 +134,12 @@ fn serve(
 
 /// SIGHUP: takes over what can change while we run. A bad configuration changes nothing.
 fn reconfigure(args: &Args, server: &Server, engine: &Engine) {
-    let new = Config::gather(args, server.is_inherited()).and_then(|config| {
+    let new = gather(args, server.is_inherited()).and_then(|config| {
         let settings = config.cryptoki.settings()?;
         Ok((config, settings, args.load_policy()?))
     });
     match new {
         Ok((config, settings, policy)) => {
-            for warning in &config.warnings {
-                warn!("{warning}");
-            }
             info!(cryptoki_config = ?config.cryptoki, "Using cryptoki configuration");
             engine.reconfigure(settings);
             server.set_policy(policy);

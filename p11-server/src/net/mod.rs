@@ -18,7 +18,7 @@ mod places;
 mod serve;
 mod watch;
 
-pub use listen::Socket;
+pub use listen::{Error as SocketError, Socket};
 pub use peer::Peer;
 pub use places::Limits;
 pub use serve::Server;
