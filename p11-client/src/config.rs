@@ -6,15 +6,6 @@ use std::time::Duration;
 /// Where the server listens unless its operator has chosen another place.
 const DEFAULT_SOCKET: &str = "/run/tedge-p11-server/tedge-p11-server.sock";
 
-/// Above the 30 s after which the server gives up on a token.
-const DEADLINE: Duration = Duration::from_secs(35);
-
-/// Above the 10 min that the server gives a card to make an RSA key.
-const LONG_DEADLINE: Duration = Duration::from_secs(605);
-
-/// Enough for the server to be restarted or to be started by the first connection.
-const RETRY_FOR: Duration = Duration::from_secs(10);
-
 /// How a [`Client`](crate::Client) reaches the server.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -44,9 +35,11 @@ impl Config {
         Config {
             socket_path: socket_path.as_ref().to_owned(),
             protocol: Protocol::default(),
-            deadline: DEADLINE,
-            long_deadline: LONG_DEADLINE,
-            retry_for: RETRY_FOR,
+            // Above what the server allows a token, and a card that makes an RSA key.
+            deadline: Duration::from_secs(35),
+            long_deadline: Duration::from_secs(605),
+            // Enough for the server to be restarted or to be started by the first connection.
+            retry_for: Duration::from_secs(10),
         }
     }
 

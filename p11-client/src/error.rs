@@ -16,25 +16,14 @@ use crate::socket::Target;
 #[non_exhaustive]
 pub enum Error {
     /// There is no socket at the path.
-    #[error(
-        "there is no socket {path:?}: is tedge-p11-server running, and is this its socket path?"
-    )]
-    NoSocket {
-        /// The path that was tried.
-        path: PathBuf,
-    },
+    #[error("there is no socket {0:?}: is tedge-p11-server running, and is this its socket path?")]
+    NoSocket(PathBuf),
     /// The socket is there and nobody listens on it.
-    #[error("nobody listens on {path:?}: start tedge-p11-server")]
-    Refused {
-        /// The path that was tried.
-        path: PathBuf,
-    },
+    #[error("nobody listens on {0:?}: start tedge-p11-server")]
+    Refused(PathBuf),
     /// This user may not use the socket.
-    #[error("no permission to use {path:?}: {}", permission_remedy(path))]
-    PermissionDenied {
-        /// The path that was tried.
-        path: PathBuf,
-    },
+    #[error("no permission to use {0:?}: {remedy}", remedy = permission_remedy(.0))]
+    PermissionDenied(PathBuf),
     /// The server closed the connection instead of answering.
     #[error(
         "the server closed the connection without an answer: its log says why (an old one does so with what it does not know)"
@@ -59,11 +48,8 @@ pub enum Error {
         deadline: Duration,
     },
     /// A request that changes a token was sent, and then something went wrong.
-    #[error("{cause}; the token may have been changed all the same: look before you try again")]
-    OutcomeUnknown {
-        /// What went wrong.
-        cause: Box<Error>,
-    },
+    #[error("{0}; the token may have been changed all the same: look before you try again")]
+    OutcomeUnknown(Box<Error>),
     /// The server answered that the request failed.
     #[error(transparent)]
     Server(Failure),
@@ -147,9 +133,9 @@ impl Error {
     pub(crate) fn from_connecting(error: io::Error, target: Target<'_>) -> Self {
         let path = target.path.to_owned();
         match error.kind() {
-            io::ErrorKind::NotFound => Error::NoSocket { path },
-            io::ErrorKind::ConnectionRefused => Error::Refused { path },
-            io::ErrorKind::PermissionDenied => Error::PermissionDenied { path },
+            io::ErrorKind::NotFound => Error::NoSocket(path),
+            io::ErrorKind::ConnectionRefused => Error::Refused(path),
+            io::ErrorKind::PermissionDenied => Error::PermissionDenied(path),
             _ => Error::from_exchange(error.into(), target),
         }
     }
@@ -187,9 +173,7 @@ impl Error {
     /// For what goes wrong after a request was sent that may be sent only once.
     pub(crate) fn if_sent(self, once: bool) -> Self {
         match once {
-            true => Error::OutcomeUnknown {
-                cause: Box::new(self),
-            },
+            true => Error::OutcomeUnknown(Box::new(self)),
             false => self,
         }
     }
@@ -205,39 +189,29 @@ impl From<Failure> for Error {
 
 /// Text in which control characters are escaped.
 fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            printable.extend(c.escape_default());
-        } else {
-            printable.push(c);
-        }
-    }
-    printable
+    let escaped = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(escaped).collect()
 }
 
 /// Whose group to join. The socket's folder may hide it.
 fn permission_remedy(path: &Path) -> String {
     match path.metadata() {
-        Ok(socket) => format!(
-            "join its group {} and log in again",
-            group_name(socket.gid())
-        ),
+        Ok(socket) => format!("join its group {} and log in again", group(socket.gid())),
         Err(_) => "its folder is closed to this user".to_owned(),
     }
 }
 
 /// The name of a group as `/etc/group` has it, else its number.
-fn group_name(gid: u32) -> String {
+fn group(gid: u32) -> String {
     let number = gid.to_string();
-    std::fs::read_to_string("/etc/group")
-        .ok()
-        .and_then(|groups| {
-            groups.lines().find_map(|group| {
-                let mut fields = group.split(':');
-                let name = fields.next()?;
-                (fields.nth(1)? == number).then(|| format!("{name:?}"))
-            })
-        })
-        .unwrap_or(number)
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let name = groups.lines().find_map(|group| {
+        let mut fields = group.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == number).then(|| format!("{name:?}"))
+    });
+    name.unwrap_or(number)
 }

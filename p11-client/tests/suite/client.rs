@@ -326,15 +326,12 @@ fn a_socket_of_another_group_names_the_group() {
     let group = String::from_utf8(stat.stdout).unwrap();
     // Built by hand: these tests may run as root, whom nobody refuses.
     assert_says(
-        &Error::PermissionDenied { path },
+        &Error::PermissionDenied(path),
         &["no permission", "join its group", group.trim()],
     );
 
     let hidden = PathBuf::from("/nowhere/to/be/found.sock");
-    assert_says(
-        &Error::PermissionDenied { path: hidden },
-        &["its folder is closed"],
-    );
+    assert_says(&Error::PermissionDenied(hidden), &["its folder is closed"]);
 }
 
 fn pong_server(place: &Place) -> FakeServer {
