@@ -149,12 +149,13 @@ fn is<T: PartialEq>(given: &Option<T>, fact: &T) -> bool {
     given.as_ref().is_none_or(|given| given == fact)
 }
 
-/// The text fields of the info structures are padded with blanks to their length, so that trailing blanks
-/// carry no meaning there.
+/// The text fields of the info structures are padded with blanks to their length, by some modules with
+/// NULs against the standard (tpm2-pkcs11), so that neither carries a meaning at the end.
 fn is_padded(given: &Option<String>, fact: &str) -> bool {
+    const PADDING: [char; 2] = [' ', '\0'];
     given
         .as_deref()
-        .is_none_or(|given| given.trim_end_matches(' ') == fact.trim_end_matches(' '))
+        .is_none_or(|given| given.trim_end_matches(PADDING) == fact.trim_end_matches(PADDING))
 }
 
 /// Puts the scope's value, if it has one, in the place of `mine`.

@@ -60,6 +60,12 @@ fn padding_of_the_info_structures_carries_no_meaning() {
     assert!(uri("token=my-token").matches_token(&padded));
     assert!(uri("token=my-token%20").matches_token(&token()));
     assert!(!uri("token=%20my-token").matches_token(&token()));
+    let with_nuls = TokenFacts {
+        model: "SW   TPM\0\0\0".into(),
+        ..TokenFacts::default()
+    };
+    assert!(uri("model=SW%20%20%20TPM").matches_token(&with_nuls));
+    assert!(uri("model=SW%20%20%20TPM%00").matches_token(&with_nuls));
     // Labels of objects are not padded.
     assert!(!uri("object=my-key%20").matches_object(&key()));
 }

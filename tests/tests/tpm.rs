@@ -71,6 +71,21 @@ fn its_keys_sign_with_every_scheme_they_can_do_in_two_calls() {
 }
 
 #[test]
+fn its_token_is_found_by_a_model_without_the_nuls_that_it_is_padded_with() {
+    let setup = setup();
+    setup.tpm.generate("device", PIN, "ecc256", "key");
+    let server = setup.server().pin(PIN).start();
+    let caller = Caller::of(&server);
+    let model = "SW%20%20%20TPM";
+    let padded = format!("model={model}%00%00%00%00%00%00%00%00;");
+    let key = caller.open(&format!("pkcs11:model={model};object=key"));
+    let uri = key.unwrap().told().uri.clone();
+    // As p11tool prints and wants it.
+    assert!(uri.contains(&padded), "{uri}");
+    caller.open(&uri).unwrap();
+}
+
+#[test]
 fn a_wrong_pin_costs_one_try_and_the_tpm_is_not_locked() {
     let setup = setup();
     setup.tpm.generate("device", PIN, "ecc256", "key");
