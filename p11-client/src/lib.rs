@@ -1,17 +1,8 @@
 //! A rustls client key that stays in its PKCS#11 token: `tedge-p11-server` signs, at the other end
 //! of a UNIX socket.
 //!
-//! Pure Rust, blocking, without an async runtime and without a crypto provider of its own: it works
-//! with whichever provider the program has chosen for rustls.
-//!
-//! | room | what it holds |
-//! |---|---|
-//! | [`client_auth`] | the paved path: from certificate chain and key URI to what rustls wants |
-//! | [`SigningKey`] | the key: opened once, then one request for each signature |
-//! | [`Resolver`] | certificate chain and key, checked to belong together |
-//! | [`Client`] | kept connections, reconnecting, repeating, deadlines |
-//! | [`Config`] | which socket, and for how long to try |
-//! | [`Error`] | what can go wrong, and what to do about it |
+//! Pure Rust, blocking, without an async runtime and without a crypto provider of its own: it links
+//! into a static binary, and works with whichever provider the program has chosen for rustls.
 //!
 //! ```no_run
 //! use p11_client::Config;
@@ -29,6 +20,51 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! | room | what it holds |
+//! |---|---|
+//! | [`client_auth`] | the paved path: from certificate chain and key URI to what rustls wants |
+//! | [`SigningKey`] | the key: opened once, then one request for each signature |
+//! | [`Resolver`] | certificate chain and key, checked to belong together |
+//! | [`Client`] | every request that the server knows, one method each |
+//! | [`Config`] | which socket, which [`Protocol`], and for how long to try |
+//! | [`Error`] | what can go wrong, and what to do about it |
+//!
+//! # When the server restarts
+//! A lost connection is replaced, and a request is repeated for ten seconds while the server is not
+//! there, so that a restart costs a handshake some time and no error. A request that changes a token
+//! is sent once: [`Error::OutcomeUnknown`] says that nobody knows whether it was carried out.
+//!
+//! # When the key changes
+//! A [`SigningKey`] stands for the one key that was found when it was opened. When its URI leads to
+//! another key by now, handshakes fail until the owner has looked at the certificate and opened the
+//! key again:
+//!
+//! ```
+//! use p11_client::{Error, ErrorCode};
+//!
+//! /// Whether a connection failed because there is another key in the token.
+//! fn key_changed(error: &(dyn std::error::Error + 'static)) -> bool {
+//!     matches!(
+//!         Error::in_handshake(error),
+//!         Some(Error::Server(failure)) if failure.code == ErrorCode::KeyChanged
+//!     )
+//! }
+//! # assert!(!key_changed(&std::io::Error::other("")));
+//! ```
+//!
+//! # Old servers
+//! The servers that were released before this project, `tedge-p11-server` 1.7 to 2.0, speak tedge1
+//! instead of protocol 1. The client finds out and speaks it with them, so that client and server can
+//! be updated in any order. An old server signs, lists and changes keys and tokens too, with less
+//! to choose from:
+//!
+//! - Schemes: ECDSA, RSA with SHA-256 (PSS and PKCS#1), and Ed25519 if the server has it.
+//! - Of several keys that match the URI it takes one of its own choice; where that is not the
+//!   certificate's, opening it fails.
+//! - That the key has not changed is seen by its public half alone, asked for before each signature
+//!   and only where the token has it.
+//! - What it cannot do at all is [`Error::TooOld`].
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
