@@ -100,9 +100,12 @@ impl Engine {
             ] {
                 for object in Object::find(&session, of(class), uri.object(), uri.id())? {
                     let its_facts = object.facts_as(object_type);
-                    if uri.matches_object(&its_facts)
-                        && access.check(&facts, Some(&its_facts)).is_ok()
-                    {
+                    // Either type of key names the pair.
+                    let is_meant = match class {
+                        Class::Certificate => uri.matches_object(&its_facts),
+                        _ => uri.matches_key(&its_facts.label, &its_facts.id),
+                    };
+                    if is_meant && access.check(&facts, Some(&its_facts)).is_ok() {
                         let uri = Uri::of_object(&facts, &its_facts).to_string();
                         let public = match class {
                             Class::Private => pairs::public_half(&session, &object).ok(),
@@ -163,7 +166,8 @@ impl Engine {
             self,
         )?;
         self.heal(DEADLINE, |call, _: &mut Culprit| {
-            let uri = asked.scoped()?;
+            // By the type of its key a certificate is named as well as by its own.
+            let uri = asked.scoped()?.without_type();
             let token = self.one_token(call, &uri)?;
             self.log_in_to_look(call, &token, &asked)?;
             let facts = token.facts();
