@@ -109,11 +109,15 @@ pub enum Error {
         /// The function that returned it.
         function: Function,
     },
-    /// A change was made in part.
-    #[error("{message}")]
+    /// A deletion was made in part.
+    #[error("deleted {}, but not {}: {cause}", deleted.join(", "), left.join(", "))]
     Unfinished {
-        /// What was done, what was not, and why.
-        message: String,
+        /// The URIs of what is gone.
+        deleted: Vec<String>,
+        /// The URIs of what is still there.
+        left: Vec<String>,
+        /// Why.
+        cause: Box<Error>,
     },
     /// A defect, of the module or of ours.
     #[error("{0}")]
@@ -142,7 +146,8 @@ impl Error {
             Error::NotSupported(_) => ErrorCode::NotSupported,
             Error::Busy(_) => ErrorCode::Busy,
             Error::ModuleUnavailable { .. } | Error::Load { .. } => ErrorCode::ModuleUnavailable,
-            Error::Module { .. } | Error::Unfinished { .. } => ErrorCode::Module,
+            Error::Module { .. } => ErrorCode::Module,
+            Error::Unfinished { cause, .. } => cause.code(),
             Error::Internal(_) => ErrorCode::Internal,
         }
     }
@@ -161,6 +166,7 @@ impl Error {
     pub fn rv(&self) -> Option<RvError> {
         match self {
             Error::Module { rv, .. } => Some(*rv),
+            Error::Unfinished { cause, .. } => cause.rv(),
             _ => None,
         }
     }
@@ -184,7 +190,11 @@ impl From<cryptoki::error::Error> for Error {
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
         let mut failure = Failure::new(error.code(), error.to_string());
-        if let Error::Module { rv, function } = error {
+        let cause = match error {
+            Error::Unfinished { cause, .. } => cause,
+            other => other,
+        };
+        if let Error::Module { rv, function } = cause {
             failure.function = Some(function_name(*function));
             failure.ckr = Some(ckr_name(*rv));
         }

@@ -1,8 +1,5 @@
 //! Key pairs are made and deleted, certificates stored beside their keys.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
 use cryptoki::error::{Error as Cryptoki, RvError};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, CertificateType, KeyType as CkKeyType, ObjectClass};
@@ -17,7 +14,7 @@ use tracing::info;
 use super::inventory::of_public_key;
 use super::module::Call;
 use super::objects::Object;
-use super::pairs::{add_other_halves, public_half};
+use super::pairs::public_half;
 use super::session::Token;
 use super::{Asked, DEADLINE, Engine, LONG_DEADLINE};
 use crate::error::Error;
@@ -55,6 +52,8 @@ impl Engine {
                 label: request.label.clone(),
                 id: id.clone(),
             };
+            let uri = Uri::of_object(&token.facts(), &facts);
+            asked.held(&uri)?;
             access.check(&token.facts(), Some(&facts))?;
             self.guard.log_in(call, &token, asked.pins())?;
             let session = token.lend_to_write(call)?;
@@ -67,7 +66,6 @@ impl Engine {
                 }
             }
             let public = recipe.make(&session, &request.label, &id)?;
-            let uri = Uri::of_object(&token.facts(), &facts);
             info!("made the key {uri}");
             Ok(of_public_key(&uri, &public))
         })
@@ -92,6 +90,7 @@ impl Engine {
         self.once(DEADLINE, |call, _| {
             let uri = asked.in_scope()?;
             let token = self.one_token(call, &uri)?;
+            access.check(&token.facts(), None)?;
             self.guard.log_in(call, &token, asked.pins())?;
             let session = token.lend_to_write(call)?;
             let keys =
@@ -142,85 +141,110 @@ impl Engine {
             access,
             self,
         )?;
+        if !Uri::parse(&request.uri)?.names_object() {
+            return Err(Error::BadRequest(
+                "which key is to be deleted? name it by object=… or id=… in the URI".into(),
+            ));
+        }
         let deleted = self.once(DEADLINE, |call, _| {
             let uri = asked.in_scope()?;
-            if !uri.names_object() {
-                return Err(Error::BadRequest(
-                    "which key is to be deleted? name it by object=… or id=… in the URI".into(),
-                ));
-            }
             let token = self.one_token(call, &uri)?;
             access.check(&token.facts(), None)?;
             self.guard.log_in(call, &token, asked.pins())?;
-            self.remove_from(call, &token, &uri, several, access)
+            remove_from(call, &token, &uri, several, access)
         });
-        self.memory.forget_all();
+        self.memory.forget_handles();
         deleted
-    }
-
-    fn remove_from(
-        &self,
-        call: &Call<'_>,
-        token: &Arc<Token>,
-        uri: &Uri,
-        several: bool,
-        access: &dyn Access,
-    ) -> Result<Vec<String>, Error> {
-        let session = token.lend_to_write(call)?;
-        let find = |class| Object::find(&session, class, uri.object(), uri.id());
-        let mut private = find(ObjectClass::PRIVATE_KEY)?;
-        let mut public = find(ObjectClass::PUBLIC_KEY)?;
-        add_other_halves(&session, ObjectClass::PRIVATE_KEY, &public, &mut private)?;
-        add_other_halves(&session, ObjectClass::PUBLIC_KEY, &private, &mut public)?;
-        let halves = private.iter().map(|half| (half, ObjectType::Private));
-        let halves = halves.chain(public.iter().map(|half| (half, ObjectType::Public)));
-        let halves: Vec<_> = halves
-            .map(|(half, object_type)| (half.handle, half.facts_as(object_type)))
-            .filter(|(_, facts)| uri.matches_key(&facts.label, &facts.id) || !facts.id.is_empty())
-            .collect();
-        let name = |facts: &ObjectFacts| Uri::of_object(&token.facts(), facts).to_string();
-        for (_, facts) in &halves {
-            access.check(&token.facts(), Some(facts))?;
-        }
-        let pairs: BTreeSet<_> = halves.iter().map(|(_, facts)| pair(facts)).collect();
-        // Two keys may even share id and label.
-        if (pairs.len() > 1 || private.len() > 1) && !several {
-            let names: Vec<_> = halves.iter().map(|(_, facts)| name(facts)).collect();
-            return Err(Error::AmbiguousKey(format!(
-                "several keys match {}, and none was deleted: {}",
-                uri.without_query(),
-                names.join(", ")
-            )));
-        }
-        let mut deleted = Vec::new();
-        for (handle, facts) in &halves {
-            match session.destroy_object(*handle) {
-                Ok(()) => deleted.push(name(facts)),
-                Err(error) if deleted.is_empty() => return Err(error.into()),
-                Err(error) => {
-                    return Err(Error::Unfinished {
-                        message: format!(
-                            "deleted {}, but not {}: {}",
-                            deleted.join(", "),
-                            name(facts),
-                            Error::from(error)
-                        ),
-                    });
-                }
-            }
-        }
-        if !deleted.is_empty() {
-            info!("deleted {}", deleted.join(", "));
-        }
-        Ok(deleted)
     }
 }
 
-/// What the halves of a key pair have in common: their id, or their label where they have none.
-fn pair(facts: &ObjectFacts) -> Result<&[u8], &str> {
-    match facts.id.is_empty() {
-        true => Err(&facts.label),
-        false => Ok(&facts.id),
+/// Deletes the key pairs of which one half matches.
+fn remove_from(
+    call: &Call<'_>,
+    token: &Token,
+    uri: &Uri,
+    several: bool,
+    access: &dyn Access,
+) -> Result<Vec<String>, Error> {
+    let session = token.lend_to_write(call)?;
+    let all_private = Object::find(&session, ObjectClass::PRIVATE_KEY, None, None)?;
+    let all_public = Object::find(&session, ObjectClass::PUBLIC_KEY, None, None)?;
+    let matching = |half: &&Object| uri.matches_key(&half.label, &half.id);
+    let mut private: Vec<&Object> = all_private.iter().filter(matching).collect();
+    let mut public: Vec<&Object> = all_public.iter().filter(matching).collect();
+    let others = other_halves(&public, &all_private);
+    add(&mut public, other_halves(&private, &all_public));
+    add(&mut private, others);
+
+    let one_pair = match (private.as_slice(), public.as_slice()) {
+        ([private], [public]) => is_pair(private, public),
+        (private, public) => private.len() + public.len() <= 1,
+    };
+    let private = private.iter().map(|half| (half, ObjectType::Private));
+    let halves: Vec<_> = private
+        .chain(public.iter().map(|half| (half, ObjectType::Public)))
+        .map(|(half, object_type)| (half.handle, half.facts_as(object_type)))
+        .collect();
+    for (_, facts) in &halves {
+        access.check(&token.facts(), Some(facts))?;
+    }
+    let names = halves
+        .iter()
+        .map(|(_, facts)| Uri::of_object(&token.facts(), facts).to_string());
+    let mut names: Vec<String> = names.collect();
+    if !one_pair && !several {
+        return Err(Error::AmbiguousKey(format!(
+            "several keys match {}, and none was deleted: {}",
+            uri.without_query(),
+            names.join(", ")
+        )));
+    }
+    for (number, (handle, _)) in halves.iter().enumerate() {
+        match session.destroy_object(*handle) {
+            Ok(()) => {}
+            Err(error) if number == 0 => return Err(error.into()),
+            Err(error) => {
+                return Err(Error::Unfinished {
+                    left: names.split_off(number),
+                    deleted: names,
+                    cause: Box::new(error.into()),
+                });
+            }
+        }
+    }
+    if !names.is_empty() {
+        info!("deleted {}", names.join(", "));
+    }
+    Ok(names)
+}
+
+/// What belongs to these halves among those of the other class; where several could, the ones of
+/// equal label.
+fn other_halves<'o>(halves: &[&Object], among: &'o [Object]) -> Vec<&'o Object> {
+    let mut others = Vec::new();
+    for half in halves {
+        let mut found: Vec<_> = among.iter().filter(|other| is_pair(half, other)).collect();
+        if found.len() > 1 {
+            found.retain(|other| other.label == half.label);
+        }
+        add(&mut others, found);
+    }
+    others
+}
+
+/// Halves of one pair have the same id, or the same label where one has no id.
+fn is_pair(half: &Object, other: &Object) -> bool {
+    match half.id.is_empty() || other.id.is_empty() {
+        true => half.label == other.label,
+        false => half.id == other.id,
+    }
+}
+
+fn add<'o>(halves: &mut Vec<&'o Object>, more: Vec<&'o Object>) {
+    for half in more {
+        if !halves.iter().any(|known| known.handle == half.handle) {
+            halves.push(half);
+        }
     }
 }
 

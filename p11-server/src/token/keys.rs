@@ -191,7 +191,14 @@ impl Memory {
         }
     }
 
-    /// The server's own URI or what lies on a token has changed.
+    /// Some key may be gone. What URIs mean is kept: while the others exist, they stay meant.
+    pub fn forget_handles(&self) {
+        for (_, remembered) in lock(&self.uris).iter_mut() {
+            remembered.keys.clear();
+        }
+    }
+
+    /// The server's own URI has changed.
     pub fn forget_all(&self) {
         lock(&self.uris).clear();
     }

@@ -392,11 +392,22 @@ impl<'a> Asked<'a> {
 
     /// The URI of a request that changes a token: it must lie within the scope by itself.
     fn in_scope(&self) -> Result<Uri, Error> {
+        self.held(&Uri::parse(self.uri)?)
+    }
+
+    /// A URI that is held to the scope and was no other before, but for its type: either half of a
+    /// key pair stands for both.
+    fn held(&self, uri: &Uri) -> Result<Uri, Error> {
         let scope = &self.settings.scope;
-        let scoped = Uri::parse(self.uri)?.scoped_by(scope);
+        let mut scoped = uri.scoped_by(scope);
+        scoped.replaced.retain(|name| name != "type");
         match scoped.replaced.is_empty() {
             true => Ok(scoped.uri),
-            false => Err(out_of_scope(&self.name, scope, &scoped.replaced)),
+            false => Err(out_of_scope(
+                &uri.without_query().to_string(),
+                scope,
+                &scoped.replaced,
+            )),
         }
     }
 

@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(28);
 /// How long a wait lasts before it is looked again: other programs may have given sessions back.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// How long a change waits for signatures that are being made.
+/// How long a change waits for signatures that are being made, or for another change.
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// A token that was seen at least once, and what we hold open on it.
@@ -57,6 +57,8 @@ struct Inner {
     limit: usize,
     /// Somebody has the token for itself.
     taken: bool,
+    /// Somebody makes, stores or deletes objects.
+    changing: bool,
     /// How many wait for any of this to change.
     waiting: usize,
 }
@@ -85,6 +87,7 @@ impl Token {
                 lent: 0,
                 limit: limit(&info),
                 taken: false,
+                changing: false,
                 waiting: 0,
                 info,
             }),
@@ -244,25 +247,33 @@ impl Token {
         }
     }
 
-    /// Opens a read/write session for one change. The login of the others is good in it as well.
+    /// Opens a read/write session for one change, while no other is made: what it finds on the token
+    /// stays true until it is done. The login of the others is good in it as well.
     ///
     /// # Errors
-    /// [`Error::Busy`] where the token has no session left for it, else what `C_OpenSession` said.
+    /// [`Error::Busy`] where another change takes too long or no session becomes free, else what
+    /// `C_OpenSession` said.
     pub fn lend_to_write<'t>(&'t self, call: &'t Call<'_>) -> Result<Lease<'t>, Error> {
         call.about(&self.name);
+        let end = Instant::now() + DRAIN;
         let mut inner = self.inner(call);
-        if inner.taken {
-            return Err(self.busy());
-        }
-        if inner.open() >= inner.limit {
-            let Some(idle) = inner.idle.pop() else {
+        while inner.taken || inner.changing || inner.is_full() {
+            if Instant::now() > end {
                 return Err(self.busy());
-            };
+            }
+            inner = self.wait(inner, LOOK);
+        }
+        if inner.open() >= inner.limit
+            && let Some(idle) = inner.idle.pop()
+        {
             idle.close()?;
         }
         let session = call.pkcs11().open_rw_session_no_drop(inner.slot)?;
+        inner.changing = true;
         // Never finished, it is closed after use: the pool is for signing.
-        Ok(self.lease(inner, session, false, call))
+        let mut lease = self.lease(inner, session, false, call);
+        lease.changes = true;
+        Ok(lease)
     }
 
     /// Takes the token for itself: no session is lent until it is given back, and none is in use.
@@ -335,6 +346,7 @@ impl Token {
             era: inner.era(),
             session: Some(session),
             keeper,
+            changes: false,
             clean: false,
         }
     }
@@ -362,6 +374,11 @@ impl Inner {
     /// Sessions that count against the token's limit.
     fn open(&self) -> usize {
         self.idle.len() + self.lent + usize::from(self.keeper.is_some())
+    }
+
+    /// Whether no session can be opened, and none closed for it.
+    fn is_full(&self) -> bool {
+        self.open() >= self.limit && self.idle.is_empty()
     }
 
     fn renew(&mut self, close: bool) {
@@ -418,6 +435,8 @@ pub struct Lease<'t> {
     era: Era,
     session: Option<Session>,
     keeper: bool,
+    /// Whether it is the one that a change is made in.
+    changes: bool,
     clean: bool,
 }
 
@@ -459,6 +478,7 @@ impl Drop for Lease<'_> {
             inner = self.token.inner(self.call);
         }
         inner.lent = inner.lent.saturating_sub(1);
+        inner.changing &= !self.changes;
         self.token.tell(inner);
     }
 }
