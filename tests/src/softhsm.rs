@@ -163,8 +163,10 @@ impl SoftHsm {
         command
     }
 
+    /// The public key of a pair, as SubjectPublicKeyInfo in DER.
+    ///
     /// Read with p11tool: pkcs11-tool 0.23 writes P-384 and Ed25519 keys wrongly.
-    fn public_key(&self, token: &Token, spec: &KeySpec) -> Vec<u8> {
+    pub fn public_key(&self, token: &Token, spec: &KeySpec) -> Vec<u8> {
         let file = self.folder.path().join("public.pem");
         let encode = |bytes: &[u8]| -> String {
             let encoded = bytes.iter().map(|byte| format!("%{byte:02X}"));

@@ -225,8 +225,9 @@ pub fn refused<T>(result: Result<T, Failure>, code: ErrorCode) -> Failure {
     }
 }
 
+/// What the server answered; panics where it did not answer.
 #[track_caller]
-fn failure(error: p11_client::Error) -> Failure {
+pub fn failure(error: p11_client::Error) -> Failure {
     match error {
         p11_client::Error::Server(failure) => failure,
         other => panic!("the server did not answer: {other}"),
