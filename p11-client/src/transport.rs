@@ -61,11 +61,13 @@ impl Transport {
         let outgoing = self.prepare(request)?;
         let mut retry = Retry::within(self.config.retry_for);
         loop {
-            if outgoing.once {
-                // For this, what is known of the server must be true at this moment.
+            let kept = if outgoing.once {
+                // What is known of the server may be out of date, and there is no second try.
                 self.forget();
-            }
-            let kept = self.known().idle.pop();
+                None
+            } else {
+                self.known().idle.pop()
+            };
             let was_kept = kept.is_some();
             let lost = match self.attempt(&outgoing, kept) {
                 Ok(Response::Error(failure)) => return Err(failure.into()),
