@@ -85,7 +85,7 @@ pub enum Error {
     /// The module is down; it is tried again at the next request after `retry_in`.
     #[error(
         "the PKCS#11 module is not available ({cause}); it is tried again in {} s",
-        retry_in.as_secs_f32().ceil()
+        retry_in.as_millis().div_ceil(1000)
     )]
     ModuleUnavailable {
         /// What its `C_Initialize` said.
