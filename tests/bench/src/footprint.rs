@@ -9,7 +9,7 @@ use std::time::Instant;
 use p11_tests::tools::pkcs11_module;
 
 use crate::pkcs11::Module;
-use crate::signers::{Ours, PIN, Place, binary};
+use crate::signers::{Ours, PIN, binary};
 
 /// The figures of the server itself.
 pub struct Footprint {
@@ -24,7 +24,7 @@ pub struct Footprint {
 }
 
 /// Measures a server that has signed.
-pub fn measure(place: &Place, configuration: &Path) -> Footprint {
+pub fn measure(configuration: &Path) -> Footprint {
     let mut idle = Command::new(std::env::current_exe().unwrap())
         .arg("idle-process")
         .arg(pkcs11_module("libsofthsm2.so"))
@@ -40,7 +40,7 @@ pub fn measure(place: &Place, configuration: &Path) -> Footprint {
     idle.kill().unwrap();
     idle.wait().unwrap();
 
-    let ours = place.crowded(0);
+    let ours = Ours::on_softhsm(configuration, 0);
     let mut sign = (ours.contender("ours").open)();
     (0..100).for_each(|_| sign());
     let resident = resident(ours.pid());
@@ -48,7 +48,7 @@ pub fn measure(place: &Place, configuration: &Path) -> Footprint {
     let mut starts: Vec<f64> = (0..11)
         .map(|_| {
             let began = Instant::now();
-            let ours = Ours::start(configuration);
+            let ours = Ours::on_softhsm(configuration, 0);
             (ours.contender("ours").open)()();
             began.elapsed().as_secs_f64() * 1e3
         })

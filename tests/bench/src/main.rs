@@ -30,9 +30,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use p11_tests::keys::KeyKind;
-use p11_tests::stage::Stage;
+use p11_tests::stage::{PIN, SO_PIN, Stage};
 use p11_tests::tools;
+use p11_tests::tpm::Tpm;
 
+use crate::measure::Figures;
+use crate::pkcs11::Module;
 use crate::report::Report;
 use crate::signers::{Ours, Place};
 
@@ -46,7 +49,8 @@ fn main() {
     {
         ["bare-server", socket, module] => bare::serve(socket.as_ref(), module.as_ref()),
         ["idle-process", module] => footprint::idle(module.as_ref()),
-        ["measure", few, many] => measure_all(few.as_ref(), many.as_ref()),
+        ["measure-tpm"] => measure_tpm(),
+        ["measure", few, many, tpm] => measure_all(few.as_ref(), many.as_ref(), tpm),
         [] => set_the_stage(),
         _ => panic!("run me by `make bench`"),
     }
@@ -76,11 +80,9 @@ fn set_the_stage() {
         .unwrap();
     signers::wait_for(&socket);
     let status = Command::new(env::current_exe().unwrap())
-        .args([
-            "measure".as_ref(),
-            small_configuration.as_os_str(),
-            large_configuration.as_os_str(),
-        ])
+        .arg("measure")
+        .args([&small_configuration, &large_configuration])
+        .arg(on_a_tpm())
         .env(variable, &small_configuration)
         .env(
             "P11_KIT_SERVER_ADDRESS",
@@ -92,7 +94,35 @@ fn set_the_stage() {
     assert!(status.unwrap().success(), "the measurements failed");
 }
 
-fn measure_all(few: &Path, many: &Path) {
+/// The figures of a software TPM, whose driver needs an environment of its own.
+fn on_a_tpm() -> String {
+    let tpm = Tpm::new();
+    tpm.init_token("device", PIN, SO_PIN);
+    tpm.generate("device", PIN, "ecc256", "key");
+    let output = Command::new(env::current_exe().unwrap())
+        .arg("measure-tpm")
+        .envs(tpm.envs())
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "the measurements on a TPM failed");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn measure_tpm() {
+    eprintln!("a software TPM …");
+    let module = tools::pkcs11_module("libtpm2_pkcs11.so");
+    let ours = Ours::start(&module, &[], 0);
+    let contenders = [
+        signers::in_process("raw C_Sign", Module::load(&module)),
+        ours.contender("ours"),
+    ];
+    for figures in measure::latencies(&contenders, 1) {
+        println!("{}", figures.to_line());
+    }
+}
+
+fn measure_all(few: &Path, many: &Path, tpm: &str) {
     let place = Place::new(few);
     eprintln!("one client …");
     let one = measure::latencies(&place.contenders(), 1);
@@ -100,7 +130,7 @@ fn measure_all(few: &Path, many: &Path) {
     let four = measure::latencies(&place.contenders(), 4);
 
     eprintln!("1,000 objects, 200 idle connections …");
-    let (full, crowded) = (Ours::start(many), place.crowded(200));
+    let (full, crowded) = (Ours::on_softhsm(many, 0), Ours::on_softhsm(few, 200));
     let burden = measure::latencies(
         &[
             place.ours.contender("ten objects, no idle connection"),
@@ -114,12 +144,13 @@ fn measure_all(few: &Path, many: &Path) {
     eprintln!("handshakes …");
     let handshakes = handshake::compare(&place);
     eprintln!("memory, size, start …");
-    let footprint = footprint::measure(&place, few);
+    let footprint = footprint::measure(few);
     let report = Report {
         one,
         four,
         burden,
         handshakes,
+        tpm: tpm.lines().map(Figures::from_line).collect(),
         footprint,
     };
     report.print();

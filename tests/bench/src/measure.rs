@@ -7,6 +7,33 @@ use std::time::{Duration, Instant};
 
 use crate::signers::Contender;
 
+impl Figures {
+    /// As a line of text, for another process.
+    pub fn to_line(&self) -> String {
+        let Figures {
+            name,
+            median,
+            p99,
+            rate,
+        } = self;
+        format!("{name}\t{median}\t{p99}\t{rate}")
+    }
+
+    /// The other end of [`Figures::to_line`].
+    pub fn from_line(line: &str) -> Figures {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [name, median, p99, rate] = fields.as_slice() else {
+            panic!("{line}");
+        };
+        Figures {
+            name: name.to_string().leak(),
+            median: median.parse().unwrap(),
+            p99: p99.parse().unwrap(),
+            rate: rate.parse().unwrap(),
+        }
+    }
+}
+
 /// How often each contender has its turn.
 const ROUNDS: usize = 15;
 

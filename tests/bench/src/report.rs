@@ -17,6 +17,8 @@ pub struct Report {
     pub burden: Vec<Figures>,
     /// Handshakes, one client at a time.
     pub handshakes: Vec<Figures>,
+    /// Signatures of a software TPM, one client at a time.
+    pub tpm: Vec<Figures>,
     /// The server itself.
     pub footprint: Footprint,
 }
@@ -34,6 +36,7 @@ impl Report {
             ("signatures, four clients", &self.four),
             ("ours under burden, one client", &self.burden),
             ("TLS 1.3 handshakes, one client", &self.handshakes),
+            ("signatures of a software TPM, one client", &self.tpm),
         ] {
             let _ = writeln!(
                 out,
@@ -97,6 +100,14 @@ impl Report {
                 "200 idle connections against none",
                 format!("{:+.1} %", change(2)),
                 "within 10 %",
+            ),
+            (
+                "TPM: our overhead over raw C_Sign",
+                format!(
+                    "{:+.1} %",
+                    (median(&self.tpm, "ours") / median(&self.tpm, "raw C_Sign") - 1.0) * 100.0
+                ),
+                "under 5 %",
             ),
             (
                 "resident memory over a bare process",

@@ -1,5 +1,6 @@
 //! The contenders, each ready to open one more client of its kind.
 
+use std::ffi::OsStr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -43,28 +44,20 @@ pub struct Ours {
 }
 
 impl Ours {
-    /// Starts the release binary on a token store.
-    pub fn start(configuration: &Path) -> Ours {
-        Ours::start_with(configuration, 0)
-    }
-
-    /// The same, with connections that stay open and silent.
-    pub fn start_with(configuration: &Path, idle: usize) -> Ours {
+    /// Starts the release binary with a module, an environment in addition to ours, and connections
+    /// that stay open and silent.
+    pub fn start(module: &Path, environment: &[(&str, &OsStr)], idle: usize) -> Ours {
         let folder = tempfile::tempdir().unwrap();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let child = Command::new(binary())
-            .args([
-                "--max-connections",
-                "512",
-                "--max-connections-per-user",
-                "512",
-            ])
+            .args(["--max-connections", "512"])
+            .args(["--max-connections-per-user", "512"])
             .arg("--module-path")
-            .arg(pkcs11_module("libsofthsm2.so"))
+            .arg(module)
             .arg("--socket-path")
             .arg(folder.path().join("socket"))
             .env("TEDGE_DEVICE_CRYPTOKI_PIN", PIN)
-            .env("SOFTHSM2_CONF", configuration)
+            .envs(environment.iter().copied())
             .stderr(log)
             .spawn()
             .unwrap();
@@ -76,6 +69,12 @@ impl Ours {
             folder,
             _idle,
         }
+    }
+
+    /// With SoftHSM, on a token store.
+    pub fn on_softhsm(configuration: &Path, idle: usize) -> Ours {
+        let store = [("SOFTHSM2_CONF", configuration.as_os_str())];
+        Ours::start(&pkcs11_module("libsofthsm2.so"), &store, idle)
     }
 
     /// Where it listens.
@@ -125,7 +124,6 @@ impl Drop for Ours {
 
 /// All contenders on one token store, which this process sees too.
 pub struct Place {
-    configuration: PathBuf,
     /// Our server.
     pub ours: Ours,
     /// SoftHSM in this process.
@@ -150,8 +148,7 @@ impl Place {
             .unwrap();
         wait_for(&folder.path().join("bare"));
         Place {
-            configuration: configuration.into(),
-            ours: Ours::start(configuration),
+            ours: Ours::on_softhsm(configuration, 0),
             raw: Module::load(&softhsm),
             p11_kit: Module::load(&pkcs11_module("p11-kit-client.so")),
             bare,
@@ -159,20 +156,8 @@ impl Place {
         }
     }
 
-    /// Another server of ours on the same token, with this many silent connections.
-    pub fn crowded(&self, idle: usize) -> Ours {
-        Ours::start_with(&self.configuration, idle)
-    }
-
     /// The contenders: raw first, then what is out of process.
     pub fn contenders(&self) -> Vec<Contender> {
-        let in_process = |name, module: Module| Contender {
-            name,
-            open: Box::new(move || {
-                let mut signer = module.signer(PIN);
-                Box::new(move || _ = signer.sign(&DIGEST))
-            }),
-        };
         let socket: Arc<Path> = self.folder.path().join("bare").into();
         let bare = Contender {
             name: "bare signer",
@@ -187,6 +172,17 @@ impl Place {
             self.ours.contender("ours"),
             in_process("p11-kit", self.p11_kit),
         ]
+    }
+}
+
+/// A module in this process.
+pub fn in_process(name: &'static str, module: Module) -> Contender {
+    Contender {
+        name,
+        open: Box::new(move || {
+            let mut signer = module.signer(PIN);
+            Box::new(move || _ = signer.sign(&DIGEST))
+        }),
     }
 }
 
