@@ -108,3 +108,8 @@ pub fn client_auth(
     let key = SigningKey::open(&Client::new(config), uri, pin, Some(leaf))?;
     Ok(Arc::new(Resolver::new(chain, key)?))
 }
+
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
