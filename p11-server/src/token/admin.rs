@@ -185,7 +185,7 @@ impl Engine {
                     "a reset needs the security officer's PIN, so_pin".into(),
                 ));
             }
-            (false, _, Some(old)) => self.replace(call, &token, old, new)?,
+            (false, _, Some(old)) => self.replace(call, &token, (old, new), asked.pins())?,
             (false, _, None) => {
                 return Err(Error::PinRequired {
                     token: token.name().into(),
@@ -204,14 +204,20 @@ impl Engine {
     }
 
     /// By the user. The login goes on.
-    fn replace(&self, call: &Call<'_>, token: &Token, old: &Pin, new: &Pin) -> Result<(), Error> {
+    fn replace(
+        &self,
+        call: &Call<'_>,
+        token: &Token,
+        change: (&Pin, &Pin),
+        pins: Pins<'_>,
+    ) -> Result<(), Error> {
         // Before the sessions, as for every login; until we are done nobody logs in with the old PIN.
         let mut login = lock(&token.login);
         let taken = token.take(call)?;
         let session = taken.open()?;
         let outcome = self
             .guard
-            .change_pin(call, token, &mut login, &session, (old, new));
+            .change_pin(call, token, &mut login, &session, change, pins.server);
         let _ = session.close();
         outcome
     }

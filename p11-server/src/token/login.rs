@@ -111,10 +111,13 @@ impl Guard {
             .or_else(|| pins.server.map(Cow::Borrowed))
     }
 
-    /// The PIN of this token was changed through us: earlier refusals mean nothing any more.
-    fn changed(&self, token: &Token, new: &Pin) {
+    /// The PIN of this token was changed through us: earlier refusals mean nothing any more. Where the
+    /// old one was the server's, the new one is from now on, for this token.
+    fn changed(&self, token: &Token, new: &Pin, was_the_servers: bool) {
         lock(&self.tokens).remove(token.id());
-        lock(&self.replaced).insert(token.id().clone(), new.clone());
+        if was_the_servers {
+            lock(&self.replaced).insert(token.id().clone(), new.clone());
+        }
     }
 
     /// Makes sure that a token may be shown its user's PIN, then logs the process in.
@@ -170,7 +173,7 @@ impl Guard {
     }
 
     /// `C_SetPIN` by the user, on a token that was taken. Afterwards the process is logged in as it
-    /// was before.
+    /// was before. Requests without a PIN may use the new one only where they could use the old one.
     ///
     /// # Errors
     /// As [`Guard::log_in`] for the old PIN, and [`Error::BadRequest`] for a new one that the token
@@ -182,6 +185,7 @@ impl Guard {
         login: &mut Login,
         session: &Session,
         (old, new): (&Pin, &Pin),
+        server: Option<&Pin>,
     ) -> Result<(), Error> {
         if let Login::In(era, Some(with)) = login
             && *era == token.era(call)
@@ -199,7 +203,9 @@ impl Guard {
             }
             Err(error) => return Err(of_new_pin(error, &info, token)),
         }
-        self.changed(token, new);
+        let of_server = self.choose(token, Pins { own: None, server });
+        let was_the_servers = of_server.is_some_and(|pin| same(&pin, old));
+        self.changed(token, new, was_the_servers);
         if let Login::In(era, Some(with)) = login
             && *era == token.era(call)
         {
@@ -225,7 +231,8 @@ impl Guard {
         let outcome = session.init_pin(&AuthPin::new(new.expose().into()));
         session.logout()?;
         outcome.map_err(|error| of_new_pin(error, &info, token))?;
-        self.changed(token, new);
+        // Nobody knows what it was; the security officer wants the token to be of use.
+        self.changed(token, new, true);
         Ok(())
     }
 
