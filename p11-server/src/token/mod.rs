@@ -122,6 +122,13 @@ impl Engine {
         drop(current);
         if !same_pin {
             self.guard.forget_replaced();
+            // The new one has to be checked by the token. A login that is being made at this moment may
+            // hang, and signals must not wait for it.
+            for token in self.tokens.known() {
+                if let Ok(mut login) = token.login.try_lock() {
+                    *login = login::Login::Out;
+                }
+            }
         }
         self.guard.forget_all();
         self.memory.forget_all();
