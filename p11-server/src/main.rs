@@ -140,9 +140,9 @@ fn reconfigure(args: &Args, server: &Server, engine: &Engine) {
     });
     match new {
         Ok((config, settings, policy)) => {
-            info!(cryptoki_config = ?config.cryptoki, "Using cryptoki configuration");
             engine.reconfigure(settings);
             server.set_policy(policy);
+            info!(cryptoki_config = ?config.cryptoki, "Using cryptoki configuration");
         }
         Err(error) => error!("the configuration is left as it was: {error}"),
     }
