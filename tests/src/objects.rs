@@ -1,5 +1,5 @@
 //! Labels, ids and public keys go in; objects come out that no key generator makes: halves of a pair that
-//! are missing or named apart, and a key that may not sign.
+//! are missing or named apart, a key that may not sign, and one that everybody may use.
 
 use std::{fs, path::PathBuf};
 
@@ -43,8 +43,18 @@ impl SoftHsm {
 
     /// Stores a P-256 pair whose private half may decrypt and not sign (`CKA_SIGN` is false).
     pub fn store_pair_that_cannot_sign(&self, token: &Token, label: &str, id: &[u8]) -> Key {
+        self.store_pair(token, label, id, &["--mark-decrypt"])
+    }
+
+    /// Stores a P-256 pair whose private half can be used without a login (`CKA_PRIVATE` is false).
+    pub fn store_pair_for_everybody(&self, token: &Token, label: &str, id: &[u8]) -> Key {
+        self.store_pair(token, label, id, &["--no-mark-private"])
+    }
+
+    /// Stores a pair that openssl makes, marked as p11tool has it.
+    fn store_pair(&self, token: &Token, label: &str, id: &[u8], marks: &[&str]) -> Key {
         let spec = KeySpec::new(KeyKind::P256, label, id);
-        let private = self.file("cannot-sign.pem");
+        let private = self.file("pair.pem");
         run(command("openssl")
             .arg("genpkey")
             .args(spec.kind.openssl_arguments())
@@ -55,14 +65,8 @@ impl SoftHsm {
             .arg(&private));
         run(self
             .p11tool(token)
-            .args([
-                "--write",
-                "--mark-decrypt",
-                "--label",
-                label,
-                "--id",
-                &hex(id),
-            ])
+            .args(["--write", "--label", label, "--id", &hex(id)])
+            .args(marks)
             .arg("--load-privkey")
             .arg(&private)
             .arg(token.uri()));

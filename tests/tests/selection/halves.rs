@@ -113,6 +113,8 @@ fn every_other_type_matches_no_key() {
     let key = store.key(&token, "key", 1);
     certify(&store, &token, &key, "key", 1);
     let server = store.server().start();
+    // Logged in, so that all is in sight.
+    assert_opens(&server, "pkcs11:object=key", &token, &key);
     for class in ["cert", "data", "secret-key"] {
         let uri = format!("pkcs11:object=key;type={class}");
         assert_refused(&server, &uri, ErrorCode::KeyNotFound);

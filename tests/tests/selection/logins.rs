@@ -1,6 +1,7 @@
 //! A PIN goes to the token that holds the key and to no other.
 
 use p11_client::ErrorCode;
+use p11_fault_module::token as fault_token;
 use p11_tests::{
     keys::{Key, KeyKind},
     objects::Class,
@@ -76,6 +77,18 @@ fn a_login_to_one_token_does_not_make_the_other_the_only_hiding_place() {
     // In sight nowhere: it could still be on a, whose PIN the server may not have.
     assert_refused(&server, "pkcs11:object=third", ErrorCode::AmbiguousToken);
     assert_eq!(store.logins(), 1);
+}
+
+#[test]
+fn none_is_sent_while_a_token_that_wants_none_shows_the_key() {
+    let store = Store::new();
+    store.foreign_token("a");
+    let token = store.token("b");
+    let key = store.hsm.store_pair_for_everybody(&token, "key", &[1]);
+    store.faults.set([fault_token("b").asks_no_login()]);
+    let server = store.server().start();
+    assert_opens(&server, "pkcs11:object=key", &token, &key);
+    assert_eq!(store.logins(), 0);
 }
 
 #[test]
