@@ -1,14 +1,15 @@
-//! The client and its key with a server that speaks tedge1 alone.
+//! A key that is opened and used through a server that speaks tedge1 alone.
 
-use p11_client::message::{CreateKey, GetCertificates, ImportCertificate, KeySpec, KeyType, Sign};
+use std::sync::Arc;
+
 use p11_client::{Error, ErrorCode, Pin, SigningKey};
-use p11_proto::Scheme;
-use p11_proto::tedge1::{self, Request, Response, SigScheme};
+use p11_proto::tedge1::{Request, Response, SigScheme};
 use rustls::SignatureScheme as S;
 use rustls::sign::SigningKey as _;
 use rustls::version::{TLS12, TLS13};
 
 use crate::fake_token::TestKey;
+use crate::old_errors::{assert_too_old, error, names};
 use crate::old_server::OldServer;
 use crate::place::Place;
 use crate::tls::Peer;
@@ -55,10 +56,8 @@ fn rustls_is_told_the_truth_about_the_key() {
             _ => vec![S::RSA_PSS_SHA256, S::RSA_PKCS1_SHA256],
         };
         assert_eq!(opened.schemes(), expected);
-        let certified = rustls::sign::CertifiedKey::new(
-            vec![key.certificate.clone()],
-            std::sync::Arc::new(opened),
-        );
+        let certified =
+            rustls::sign::CertifiedKey::new(vec![key.certificate.clone()], Arc::new(opened));
         certified.keys_match().unwrap();
     }
 }
@@ -200,112 +199,6 @@ fn a_server_that_fails_where_no_scheme_fits_is_understood() {
     assert_eq!(opened.schemes(), key.schemes);
 }
 
-#[test]
-fn a_scheme_that_was_not_offered_is_nonsense() {
-    let place = Place::new();
-    let _server = OldServer::start(&place.socket, |request| match request {
-        Request::ChooseScheme(_) => Some(Response::ChooseScheme(tedge1::ChosenScheme {
-            scheme: Some(0x0806),
-            algorithm: tedge1::Algorithm::Rsa,
-        })),
-        _ => None,
-    });
-    let told = SigningKey::open(&place.client(), "pkcs11:", None, None).unwrap_err();
-    assert!(matches!(told, Error::Protocol { .. }), "{told:?}");
-}
-
-#[test]
-fn the_phrases_of_old_servers_have_codes() {
-    for (text, code) in [
-        (
-            "PKCS #11 service failed: Failed to find a signing key: Didn't find a slot to use. The device may be disconnected.",
-            ErrorCode::TokenNotFound,
-        ),
-        (
-            "PKCS #11 service failed: Failed to find a signing key: Failed to find a key",
-            ErrorCode::KeyNotFound,
-        ),
-        (
-            "PKCS #11 service failed: Failed to find a signing key: The specified PIN is incorrect",
-            ErrorCode::PinIncorrect,
-        ),
-        (
-            "Found multiple initialized tokens: a, b",
-            ErrorCode::AmbiguousToken,
-        ),
-        (
-            "No token matching the given URI was found",
-            ErrorCode::TokenNotFound,
-        ),
-        ("Failed to parse the received frame", ErrorCode::Unsupported),
-        // The first words alone tell nothing.
-        (
-            "PKCS #11 service failed: Failed to find a signing key: a general error",
-            ErrorCode::Unknown,
-        ),
-    ] {
-        let place = Place::new();
-        let _server = OldServer::start(&place.socket, move |_| Some(error(text)));
-        let told = SigningKey::open(&place.client(), "pkcs11:", None, None).unwrap_err();
-        assert_eq!(told.to_string(), text);
-        assert!(
-            matches!(&told, Error::Server(f) if f.code == code),
-            "{told:?}"
-        );
-    }
-}
-
-#[test]
-fn control_characters_of_the_server_reach_no_terminal() {
-    let place = Place::new();
-    let _server = OldServer::start(&place.socket, |_| Some(error("no key \u{1b}[2J")));
-    let told = SigningKey::open(&place.client(), "pkcs11:", None, None).unwrap_err();
-    assert_eq!(told.to_string(), r"no key \u{1b}[2J");
-}
-
-#[test]
-fn what_an_old_server_cannot_do_names_the_version_that_can() {
-    let place = Place::new();
-    let server = OldServer::with(&place.socket, &TestKey::rsa());
-    let client = place.client();
-    client.ping().unwrap();
-    server.take_requests();
-    assert_too_old(&client.status().unwrap_err(), "tell its status");
-    let request = GetCertificates {
-        uri: "pkcs11:".into(),
-        pin: None,
-    };
-    let told = client.get_certificates(request).unwrap_err();
-    assert_too_old(&told, "read certificates");
-    let request = ImportCertificate {
-        uri: "pkcs11:".into(),
-        pin: None,
-        certificate: vec![0x30, 0x00].into(),
-    };
-    let told = client.import_certificate(request).unwrap_err();
-    assert_too_old(&told, "store a certificate");
-    for (key_type, bits) in [(KeyType::Ec, 521), (KeyType::Ed25519, 0)] {
-        let request = create_key(KeySpec { key_type, bits });
-        assert_too_old(&client.create_key(request).unwrap_err(), "create keys but");
-    }
-    let request = Sign {
-        uri: "pkcs11:".into(),
-        pin: None,
-        scheme: Scheme::RsaPssSha512.number(),
-        message: vec![1].into(),
-        identity: TestKey::rsa().public.identity(),
-    };
-    assert_too_old(
-        &client.sign(request).unwrap_err(),
-        "sign with the scheme 0x0806",
-    );
-    let requests = server.take_requests();
-    let only_asked = names(&requests)
-        .iter()
-        .all(|name| ["Ping", "GetPublicKeyPem"].contains(name));
-    assert!(only_asked, "{requests:?}");
-}
-
 fn all_keys() -> [TestKey; 4] {
     [
         TestKey::p256(),
@@ -313,30 +206,4 @@ fn all_keys() -> [TestKey; 4] {
         TestKey::ed25519(),
         TestKey::rsa(),
     ]
-}
-
-fn create_key(key: KeySpec) -> CreateKey {
-    CreateKey {
-        uri: "pkcs11:".into(),
-        pin: None,
-        key,
-        label: "k".to_owned(),
-        id: None,
-    }
-}
-
-fn error(text: &str) -> Response {
-    Response::Error(text.to_owned())
-}
-
-fn names(requests: &[Request]) -> Vec<&'static str> {
-    requests.iter().map(Request::name).collect()
-}
-
-fn assert_too_old(error: &Error, what: &str) {
-    assert!(matches!(error, Error::TooOld { .. }), "{error:?}");
-    let text = error.to_string();
-    for part in [what, "tedge-p11-server 0.1"] {
-        assert!(text.contains(part), "{part:?} is not in: {text}");
-    }
 }
