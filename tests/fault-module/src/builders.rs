@@ -189,6 +189,11 @@ impl Token {
         Rule::NoLogin { token: self.0 }
     }
 
+    /// See [`Rule::Uninitialized`].
+    pub fn uninitialized(self) -> Rule {
+        Rule::Uninitialized { token: self.0 }
+    }
+
     /// See [`Rule::DemandInPrivateTemplate`].
     pub fn demands_in_private_template(self, attribute: CK_ATTRIBUTE_TYPE) -> Rule {
         Rule::DemandInPrivateTemplate {

@@ -145,6 +145,11 @@ rules! {
         /// Which token.
         token: Option<String>,
     }
+    /// The token seems not to be initialised (`CKF_TOKEN_INITIALIZED` is not set).
+    Uninitialized = "uninitialized" {
+        /// Which token.
+        token: Option<String>,
+    }
     /// `C_Initialize` gives `CKR_CANT_LOCK` when it is asked to lock.
     CantLock = "cant-lock" {}
     /// `C_GenerateKeyPair` gives `CKR_TEMPLATE_INCONSISTENT` unless the private template has this attribute,
@@ -254,6 +259,7 @@ mod tests {
             object(CKO_CERTIFICATE, "k").answers(CKA_VALUE, [0, 0x7f, 0xff]),
             token("t").pinpad("12 34"),
             every_token().asks_no_login(),
+            token("t").uninitialized(),
             Rule::cant_lock(),
             token("t").demands_in_private_template(CKA_CLASS),
         ];

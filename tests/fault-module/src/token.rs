@@ -32,6 +32,9 @@ fn adjust(call: &Call, info: &mut CK_TOKEN_INFO) {
                 info.flags |= CKF_PROTECTED_AUTHENTICATION_PATH
             }
             Rule::NoLogin { token } if call.is_about(token) => info.flags &= !CKF_LOGIN_REQUIRED,
+            Rule::Uninitialized { token } if call.is_about(token) => {
+                info.flags &= !(CKF_TOKEN_INITIALIZED | CKF_USER_PIN_INITIALIZED)
+            }
             Rule::PinTries { token, .. } if call.is_about(token) => {
                 let label = call.label().unwrap_or_default();
                 call.state

@@ -48,3 +48,17 @@ fn a_token_may_ask_for_no_login() {
         assert!(!module.get_token_info(one).unwrap().login_required());
     });
 }
+
+#[test]
+fn a_token_may_seem_not_to_be_initialised() {
+    Stage::new().act(|faults| {
+        let module = start();
+        let is_initialized = |label| {
+            let info = module.get_token_info(slot(&module, label)).unwrap();
+            (info.token_initialized(), info.user_pin_initialized())
+        };
+        faults.set([token(ONE).uninitialized()]);
+        assert_eq!(is_initialized(ONE), (false, false));
+        assert_eq!(is_initialized(TWO), (true, true));
+    });
+}
