@@ -64,16 +64,19 @@ impl Engine {
         let (made, free): (Vec<Found>, Vec<Found>) =
             all.partition(|(.., info)| info.token_initialized());
 
-        let labelled = made
+        let mut labelled: Vec<_> = made
             .iter()
-            .find(|(_, facts, _)| facts.label == request.label);
-        match labelled {
+            .filter(|(_, facts, _)| facts.label == request.label)
+            .collect();
+        labelled.sort_by_key(|(.., info)| !is_usable(info));
+        match labelled.first() {
             Some((_, facts, info)) if is_usable(info) => return self.as_it_is(asked, facts),
             // An initialisation that was cut short is brought to its end.
             Some((_, facts, _)) => return self.finish(call, request, asked, &Uri::of_token(facts)),
             None => {}
         }
-        let usable: Vec<_> = made.iter().filter(|(.., info)| is_usable(info)).collect();
+        let is_ours = |(_, facts, info): &&Found| is_usable(info) && scope.matches_token(facts);
+        let usable: Vec<_> = made.iter().filter(is_ours).collect();
         match (free.as_slice(), usable.as_slice()) {
             ([slot], _) => self.initialize(call, request, asked, slot),
             ([], [(_, facts, _)]) => self.as_it_is(asked, facts),
@@ -114,6 +117,7 @@ impl Engine {
         asked.access.check(facts, None)?;
         refuse_pin_pad(info, &Uri::of_slot(facts))?;
         let (so_pin, _) = pins(request, asked)?;
+        let others = serials(call)?;
         let auth = AuthPin::new(so_pin.expose().into());
         call.pkcs11().init_token(*slot, &auth, &request.label)?;
         info!(
@@ -121,10 +125,12 @@ impl Engine {
             Uri::of_slot(facts),
             request.label
         );
-        // Its serial number is new, and perhaps its slot.
+        // Its serial number is new, and perhaps its slot; others may have its label.
         let made = slots::list(call.pkcs11())?.into_iter();
-        let mut made = made.filter(|(_, new, info)| {
-            info.token_initialized() && new.label == request.label && new.model == facts.model
+        let mut made = made.filter(|(at, new, info)| {
+            info.token_initialized()
+                && new.label == request.label
+                && (at == slot || !others.contains(&new.serial))
         });
         let (_, facts, _) = made.next().ok_or_else(|| {
             Error::Internal("the token is initialised but cannot be found again".into())
@@ -225,17 +231,32 @@ impl Engine {
     /// By the security officer, who wants no other session to be open.
     fn reset(&self, call: &Call<'_>, token: &Token, so: &Pin, new: &Pin) -> Result<(), Error> {
         {
-            let _login = lock(&token.login);
+            let login = lock(&token.login);
+            // Before anybody is disturbed for a PIN that cannot be tried.
+            self.guard.admit_officer(call, token, so)?;
             let taken = token.take(call)?;
             taken.close_all();
             let session = taken.open()?;
-            let outcome = self.guard.reset_pin(call, token, &session, (so, new));
+            let outcome = self
+                .guard
+                .reset_pin(call, token, &login, &session, (so, new));
             let _ = session.close();
             outcome?;
         }
+        // The change is made, whatever becomes of the login that everybody had before.
         let own = Some(new);
-        self.guard.log_in(call, token, Pins { own, server: None })
+        if let Err(error) = self.guard.log_in(call, token, Pins { own, server: None }) {
+            warn!("not logged in with the new PIN yet: {error}");
+        }
+        Ok(())
     }
+}
+
+/// The serial numbers of the tokens that are initialised.
+fn serials(call: &Call<'_>) -> Result<Vec<String>, Error> {
+    let all = slots::list(call.pkcs11())?.into_iter();
+    let initialized = all.filter(|(.., info)| info.token_initialized());
+    Ok(initialized.map(|(_, facts, _)| facts.serial).collect())
 }
 
 /// The URI of a request that may leave it away.

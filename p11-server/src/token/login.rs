@@ -111,10 +111,18 @@ impl Guard {
             .or_else(|| pins.server.map(Cow::Borrowed))
     }
 
-    /// The PIN of this token was changed through us: earlier refusals mean nothing any more. Where the
-    /// old one was the server's, the new one is from now on, for this token.
-    fn changed(&self, token: &Token, new: &Pin, was_the_servers: bool) {
-        lock(&self.tokens).remove(token.id());
+    /// The user's PIN of this token was changed through us: the token takes the new one, and needs not
+    /// be asked whether it refuses the old one. Where that was the server's, the new one is from now on,
+    /// for this token.
+    fn changed(&self, token: &Token, old: Option<&Pin>, new: &Pin, was_the_servers: bool) {
+        let digest = |pin| self.digest(token.id(), Role::User, pin);
+        {
+            let mut tokens = lock(&self.tokens);
+            let record = tokens.entry(token.id().clone()).or_default();
+            record.refused.extend(old.map(digest));
+            record.refused.retain(|refused| *refused != digest(new));
+            record.user = 0;
+        }
         if was_the_servers {
             lock(&self.replaced).insert(token.id().clone(), new.clone());
         }
@@ -201,17 +209,27 @@ impl Guard {
             Err(Cryptoki::Pkcs11(rv @ RvError::PinIncorrect, _)) => {
                 return Err(self.refused(call, token, Role::User, Some(old), rv));
             }
+            Err(Cryptoki::Pkcs11(RvError::PinLocked, _)) => return Err(locked(token, Role::User)),
             Err(error) => return Err(of_new_pin(error, &info, token)),
         }
         let of_server = self.choose(token, Pins { own: None, server });
         let was_the_servers = of_server.is_some_and(|pin| same(&pin, old));
-        self.changed(token, new, was_the_servers);
+        self.changed(token, Some(old), new, was_the_servers);
         if let Login::In(era, Some(with)) = login
             && *era == token.era(call)
         {
             *with = new.clone();
         }
         Ok(())
+    }
+
+    /// Whether the security officer may try to log in with this PIN.
+    ///
+    /// # Errors
+    /// As [`Guard::log_in`].
+    pub fn admit_officer(&self, call: &Call<'_>, token: &Token, so: &Pin) -> Result<(), Error> {
+        allowing_info(call, token, Role::So)?;
+        self.admit(token, Role::So, Some(so))
     }
 
     /// `C_InitPIN` by the security officer, on a token that was taken and has no session open.
@@ -223,16 +241,21 @@ impl Guard {
         &self,
         call: &Call<'_>,
         token: &Token,
+        login: &Login,
         session: &Session,
         (so, new): (&Pin, &Pin),
     ) -> Result<(), Error> {
         self.attempt(call, token, session, UserType::So, Role::So, Some(so))?;
-        let info = call.pkcs11().get_token_info(token.slot())?;
         let outcome = session.init_pin(&AuthPin::new(new.expose().into()));
-        session.logout()?;
-        outcome.map_err(|error| of_new_pin(error, &info, token))?;
-        // Nobody knows what it was; the security officer wants the token to be of use.
-        self.changed(token, new, true);
+        // However it went, the next login is the user's.
+        let _ = session.logout();
+        outcome.map_err(|error| of_new_pin(error, &token.info(), token))?;
+        let old = match login {
+            Login::In(_, old) => old.as_ref(),
+            Login::Out => None,
+        };
+        // Nobody else knows what it was; the security officer wants the token to be of use.
+        self.changed(token, old, new, true);
         Ok(())
     }
 
@@ -329,15 +352,20 @@ impl Guard {
         }
         let left = call.pkcs11().get_token_info(token.slot());
         let error = Error::PinIncorrect(format!(
-            "The specified PIN is incorrect: the token {} refused it ({}). {} {}",
+            "The specified PIN is incorrect: the token {} refused it{} ({}). {} {}",
             token.name(),
+            match role {
+                Role::User => "",
+                Role::So => " as the security officer's",
+            },
             crate::error::ckr_name(rv),
             left.as_ref().map_or(UNTOLD, |info| remaining(info, role)),
-            match pin {
-                Some(_) =>
+            match (pin, role) {
+                (None, _) => "Type the right one at the token's PIN pad",
+                (Some(_), Role::User) =>
                     "It will not be sent to the token again; set the right one \
                      (--pin, device.cryptoki.pin or the request's) and send SIGHUP or restart",
-                None => "Type the right one at the token's PIN pad",
+                (Some(_), Role::So) => "It will not be sent to the token again; give the right one",
             },
         ));
         warn!("{error}");
