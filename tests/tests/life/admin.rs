@@ -4,8 +4,9 @@
 use p11_client::{
     Client, Config, Failure, Pin,
     message::{
-        Certificate, CreateKey, DeleteKey, GetCertificates, GetPublicKey, ImportCertificate,
-        KeySpec, KeyType, ListKeys, Object, PublicKey, Token,
+        Certificate, ChangePin, CreateKey, DeleteKey, GetCertificates, GetPublicKey,
+        ImportCertificate, InitToken, KeySpec, KeyType, ListKeys, Object, PinChanged, PublicKey,
+        Token, TokenReady,
     },
 };
 use p11_tests::{server::Server, stage::failure};
@@ -97,5 +98,34 @@ impl Admin {
         let (uri, pin) = (uri.into(), self.pin.clone());
         let deleted = self.client.delete_key(DeleteKey { uri, pin });
         Ok(deleted.map_err(failure)?.deleted)
+    }
+
+    pub fn init(&self, request: InitToken) -> Result<TokenReady, Failure> {
+        self.client.init_token(request).map_err(failure)
+    }
+
+    pub fn change_pin(&self, request: ChangePin) -> Result<PinChanged, Failure> {
+        self.client.change_pin(request).map_err(failure)
+    }
+}
+
+/// A request to make a token of this label, in whatever slot, with the configured PIN.
+pub fn token(label: &str) -> InitToken {
+    InitToken {
+        uri: None,
+        label: label.into(),
+        so_pin: None,
+        pin: None,
+    }
+}
+
+/// A request for a new PIN on the only token, by the configured one.
+pub fn pin(new: &str) -> ChangePin {
+    ChangePin {
+        uri: None,
+        new_pin: new.into(),
+        old_pin: None,
+        so_pin: None,
+        reset: false,
     }
 }

@@ -2,7 +2,6 @@
 
 use p11_client::message::PinState;
 use p11_fault_module::{
-    Faults,
     Function::{C_GetTokenInfo, C_Login},
     Pin,
     cryptoki_sys::CKR_DEVICE_ERROR,
@@ -13,7 +12,7 @@ use p11_tests::{
     stage::{PIN, Stage},
 };
 
-use crate::admin::Admin;
+use crate::{admin::Admin, tries_a_wrong_pin};
 
 #[test]
 fn every_token_is_listed_initialised_or_not_and_no_login_happens() {
@@ -49,21 +48,6 @@ fn every_token_is_listed_initialised_or_not_and_no_login_happens() {
     assert_eq!(free.uri, uri);
 
     assert_eq!(stage.faults.count(C_Login), 0);
-}
-
-/// Another program tries a wrong PIN, on the module that counts tries.
-fn tries_a_wrong_pin(stage: &Stage, of: Pin) {
-    let arguments: &[&str] = match of {
-        Pin::User => &["--list-objects", "--pin=000001"],
-        Pin::So => &["--init-pin", "--so-pin=000001", "--new-pin=999999"],
-    };
-    let mut tool = stage.hsm.command("pkcs11-tool");
-    tool.arg("--module")
-        .arg(Faults::module_path())
-        .envs(stage.faults.envs())
-        .args(["--login", "--token-label", "device"])
-        .args(arguments);
-    assert!(!tool.output().unwrap().status.success());
 }
 
 #[test]

@@ -1,0 +1,303 @@
+//! InitToken: a token becomes ready for use, and none that is in use is harmed.
+
+use p11_client::{ErrorCode, Pin, message::InitToken};
+use p11_fault_module::{
+    Function::{C_InitPIN, C_InitToken, C_SetPIN},
+    cryptoki_sys::*,
+    every_token, on,
+};
+use p11_tests::{
+    keys::KeyKind,
+    server::Server,
+    stage::{Caller, KEY, PIN, SO_PIN, Stage, refused},
+};
+
+use crate::{
+    admin::{Admin, P256, token},
+    takes_pin,
+};
+
+const NEW_PIN: &str = "305419";
+const NEW_SO_PIN: &str = "902461";
+
+fn some(pin: &str) -> Option<Pin> {
+    Some(pin.into())
+}
+
+fn has_pins(stage: &Stage, label: &str, pin: &str, so_pin: &str) {
+    let (user, new) = (format!("--pin={pin}"), format!("--new-pin={pin}"));
+    let so = format!("--so-pin={so_pin}");
+    assert!(takes_pin(stage, label, &["--list-objects", &user]));
+    assert!(takes_pin(stage, label, &["--init-pin", &so, &new]));
+}
+
+/// A token of this label holds keys that sign.
+fn is_ready(server: &Server, label: &str, pin: &str) {
+    let uri = format!("pkcs11:token={label}");
+    let admin = Admin::of(server).with_pin(pin);
+    let made = admin.create(&uri, P256, "fresh", None).unwrap();
+    let key = Caller::of(server).open_with(&made.uri, Some(pin)).unwrap();
+    key.sign().unwrap();
+}
+
+#[test]
+fn the_free_slot_becomes_a_token_with_the_pins_of_the_request() {
+    let stage = Stage::new(KeyKind::P256);
+    let server = stage.start();
+    // Sessions are open on the other token.
+    let key = Caller::of(&server).open(KEY).unwrap();
+    key.sign().unwrap();
+
+    let admin = Admin::of(&server);
+    server.secrets().add(NEW_PIN);
+    server.secrets().add(NEW_SO_PIN);
+    let ready = admin
+        .init(InitToken {
+            pin: some(NEW_PIN),
+            so_pin: some(NEW_SO_PIN),
+            ..token("new")
+        })
+        .unwrap();
+    assert!(ready.created);
+    let told = admin.token("new");
+    assert_eq!(told.uri, ready.uri);
+    assert!(told.initialized && told.user_pin_set);
+
+    is_ready(&server, "new", NEW_PIN);
+    has_pins(&stage, "new", NEW_PIN, NEW_SO_PIN);
+    key.sign().unwrap();
+    assert!(!admin.token("").initialized, "SoftHSM offers the next slot");
+}
+
+#[test]
+fn pins_that_are_left_out_are_the_configured_one() {
+    let stage = Stage::new(KeyKind::P256);
+    let server = stage.start();
+    Admin::of(&server).init(token("new")).unwrap();
+    has_pins(&stage, "new", PIN, PIN);
+    is_ready(&server, "new", PIN);
+}
+
+#[test]
+fn the_security_officers_pin_defaults_to_the_users() {
+    let stage = Stage::new(KeyKind::P256);
+    let server = stage.start();
+    let (pin, uri) = (some(NEW_PIN), None);
+    let request = InitToken {
+        pin,
+        uri,
+        ..token("new")
+    };
+    Admin::of(&server).init(request).unwrap();
+    has_pins(&stage, "new", NEW_PIN, NEW_PIN);
+    // The server has learnt the PIN of this token.
+    Caller::of(&server).open(KEY).unwrap().sign().unwrap();
+    is_ready(&server, "new", NEW_PIN);
+}
+
+#[test]
+fn a_usable_token_of_that_label_stays_as_it_is() {
+    let stage = Stage::new(KeyKind::P256);
+    let server = stage.start();
+    let admin = Admin::of(&server);
+    let key = Caller::of(&server).open(KEY).unwrap();
+    for pin in [None, some(NEW_PIN)] {
+        let ready = admin
+            .init(InitToken {
+                pin,
+                ..token("device")
+            })
+            .unwrap();
+        assert!(!ready.created);
+        assert_eq!(ready.uri, admin.token("device").uri);
+    }
+    let calls = stage.faults.counts();
+    for function in [C_InitToken, C_InitPIN, C_SetPIN] {
+        assert_eq!(calls.of(function), 0, "{calls}");
+    }
+    key.sign().unwrap();
+    has_pins(&stage, "device", PIN, SO_PIN);
+}
+
+#[test]
+fn where_no_slot_is_free_the_only_usable_token_is_the_answer() {
+    let stage = Stage::new(KeyKind::P256);
+    let server = stage.start();
+    let admin = Admin::of(&server);
+    // SoftHSM always has a free slot, but not where the URI looks.
+    let uri = Some(format!("pkcs11:slot-id={}", stage.token.slot).into());
+    let ready = admin
+        .init(InitToken {
+            uri,
+            ..token("other")
+        })
+        .unwrap();
+    assert!(!ready.created);
+    assert_eq!(ready.uri, admin.token("device").uri);
+    assert_eq!(stage.faults.count(C_InitToken), 0);
+}
+
+#[test]
+fn several_tokens_are_never_chosen_from() {
+    let stage = Stage::new(KeyKind::P256);
+    stage.add_token("second");
+    let server = stage.start();
+    let admin = Admin::of(&server);
+
+    // Two that are in use, and none to be made: SoftHSM's free slot is hidden.
+    stage.faults.set([p11_fault_module::token("").hidden()]);
+    let told = refused(admin.init(token("other")), ErrorCode::AmbiguousToken);
+    for part in ["token=device", "token=second", "no slot that is free"] {
+        assert!(told.message.contains(part), "no {part:?} in: {told}");
+    }
+
+    // Two that could be made ready.
+    stage
+        .faults
+        .set([p11_fault_module::token("second").uninitialized()]);
+    let told = refused(admin.init(token("other")), ErrorCode::AmbiguousToken);
+    let free = admin
+        .tokens()
+        .into_iter()
+        .filter(|token| !token.initialized);
+    let free: Vec<_> = free.map(|token| token.uri).collect();
+    assert_eq!(free.len(), 2);
+    for uri in free {
+        assert!(told.message.contains(&uri), "no {uri} in: {told}");
+    }
+    assert_eq!(stage.faults.count(C_InitToken), 0);
+}
+
+#[test]
+fn the_uri_of_a_free_slot_names_it() {
+    let stage = Stage::new(KeyKind::P256);
+    let server = stage.start();
+    let admin = Admin::of(&server);
+    stage.add_token("second");
+    let uri = Some(admin.token("").uri.as_str().into());
+    let ready = admin
+        .init(InitToken {
+            uri,
+            ..token("new")
+        })
+        .unwrap();
+    assert!(ready.created);
+    is_ready(&server, "new", PIN);
+    let uri = Some("pkcs11:slot-id=4242".into());
+    let told = refused(
+        admin.init(InitToken {
+            uri,
+            ..token("newer")
+        }),
+        ErrorCode::TokenNotFound,
+    );
+    assert!(told.message.contains("slot-id=4242"), "{told}");
+}
+
+#[test]
+fn another_token_of_the_same_label_elsewhere_is_not_touched() {
+    let stage = Stage::new(KeyKind::P256);
+    let server = stage.start();
+    let admin = Admin::of(&server);
+    // The URI leads past the token that has this label.
+    let uri = Some(admin.token("").uri.as_str().into());
+    let request = InitToken {
+        uri,
+        pin: some(NEW_PIN),
+        so_pin: some(SO_PIN),
+        ..token("device")
+    };
+    let ready = admin.init(request).unwrap();
+    assert!(ready.created);
+    assert!(!ready.uri.contains(&stage.token.serial), "{}", ready.uri);
+    let devices = admin.tokens().into_iter();
+    assert_eq!(devices.filter(|token| token.label == "device").count(), 2);
+    let old = format!("--pin={PIN}");
+    let slot = format!("--slot={}", stage.token.slot);
+    assert!(takes_pin(
+        &stage,
+        "device",
+        &[&slot, "--list-objects", &old]
+    ));
+}
+
+#[test]
+fn an_initialisation_that_was_cut_short_is_brought_to_its_end() {
+    let stage = Stage::new(KeyKind::P256);
+    stage
+        .faults
+        .set([on(C_InitPIN).next(1).returns(CKR_DEVICE_ERROR)]);
+    let request = || InitToken {
+        pin: some(NEW_PIN),
+        ..token("new")
+    };
+    {
+        let server = stage.start();
+        let told = refused(Admin::of(&server).init(request()), ErrorCode::Module);
+        assert_eq!(told.function.as_deref(), Some("C_InitPIN"));
+    }
+    stage.faults.clear();
+    // Perhaps the machine went down.
+    let server = stage.start();
+    let admin = Admin::of(&server);
+    assert!(!admin.token("new").user_pin_set);
+    let ready = admin.init(request()).unwrap();
+    assert!(ready.created);
+    assert!(admin.token("new").user_pin_set);
+    assert_eq!(stage.faults.count(C_InitToken), 1);
+    is_ready(&server, "new", NEW_PIN);
+}
+
+#[test]
+fn a_token_that_wants_no_login_is_usable_without_a_pin() {
+    let stage = Stage::new(KeyKind::P256);
+    stage
+        .faults
+        .set([on(C_InitPIN).next(1).returns(CKR_DEVICE_ERROR)]);
+    let server = stage.start();
+    let admin = Admin::of(&server);
+    refused(admin.init(token("new")), ErrorCode::Module);
+    stage.faults.set([every_token().asks_no_login()]);
+    let ready = admin.init(token("new")).unwrap();
+    assert!(!ready.created);
+    assert_eq!(stage.faults.count(C_InitPIN), 1);
+}
+
+#[test]
+fn a_label_that_no_token_can_have_is_refused() {
+    let stage = Stage::new(KeyKind::P256);
+    let server = stage.start();
+    let admin = Admin::of(&server);
+    for label in ["", &"x".repeat(33)] {
+        let told = refused(admin.init(token(label)), ErrorCode::BadRequest);
+        assert!(told.message.contains("1 to 32 bytes"), "{told}");
+    }
+    assert!(admin.init(token(&"ü".repeat(16))).unwrap().created);
+    assert_eq!(stage.faults.count(C_InitToken), 1);
+}
+
+#[test]
+fn a_pin_that_the_token_does_not_take_is_told_and_the_next_one_is_taken() {
+    let stage = Stage::new(KeyKind::P256);
+    let server = stage.start();
+    let admin = Admin::of(&server);
+    let (pin, so_pin) = (some("12"), some(NEW_SO_PIN));
+    let told = refused(
+        admin.init(InitToken {
+            pin,
+            so_pin: so_pin.clone(),
+            ..token("new")
+        }),
+        ErrorCode::BadRequest,
+    );
+    assert!(told.message.contains("4 to 255 characters"), "{told}");
+    let pin = some(NEW_PIN);
+    admin
+        .init(InitToken {
+            pin,
+            so_pin,
+            ..token("new")
+        })
+        .unwrap();
+    has_pins(&stage, "new", NEW_PIN, NEW_SO_PIN);
+}
