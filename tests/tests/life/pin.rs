@@ -155,16 +155,13 @@ fn a_pin_may_be_changed_back() {
 #[test]
 fn reply_and_log_name_the_source_that_still_holds_the_old_pin() {
     let stage = Stage::new(KeyKind::P256);
+    let by_uri = format!("pkcs11:token=device?pin-value={PIN}");
     for (server, source) in [
-        (stage.start(), "TEDGE_DEVICE_CRYPTOKI_PIN"),
-        (
-            stage
-                .server()
-                .uri(&format!("pkcs11:token=device?pin-value={PIN}"))
-                .start(),
-            "pin-value of the server's URI",
-        ),
+        (stage.server().pin(PIN), "TEDGE_DEVICE_CRYPTOKI_PIN"),
+        (stage.server().uri(&by_uri), "pin-value of the server's URI"),
     ] {
+        // One after the other: SoftHSM does not see what other processes make of a PIN.
+        let server = server.start();
         server.secrets().add(NEW);
         let admin = Admin::of(&server);
         let stale = admin.change_pin(pin(NEW)).unwrap().stale.unwrap();
