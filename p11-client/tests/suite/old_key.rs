@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use p11_client::{Error, ErrorCode, Pin, SigningKey};
-use p11_proto::tedge1::{Request, Response, SigScheme};
+use p11_proto::tedge1::{Algorithm, ChosenScheme, Request, Response, SigScheme};
 use rustls::SignatureScheme as S;
 use rustls::sign::SigningKey as _;
 use rustls::version::{TLS12, TLS13};
@@ -23,6 +23,9 @@ const ALL_SCHEMES: [S; 7] = [
     S::ECDSA_NISTP256_SHA256,
     S::ED25519,
 ];
+
+/// A P-521 key, which ring has no support for.
+const P521: &str = include_str!("../../../p11-proto/tests/data/odd-p521.pem");
 
 #[test]
 fn every_kind_of_key_authenticates_in_both_versions_of_tls() {
@@ -60,6 +63,27 @@ fn rustls_is_told_the_truth_about_the_key() {
             rustls::sign::CertifiedKey::new(vec![key.certificate.clone()], Arc::new(opened));
         certified.keys_match().unwrap();
     }
+}
+
+#[test]
+fn a_key_on_p521_signs_with_its_scheme() {
+    let place = Place::new();
+    let server = OldServer::start(&place.socket, |request| match request {
+        Request::ChooseScheme(choose) => Some(Response::ChooseScheme(ChosenScheme {
+            scheme: choose.offered.contains(&0x0603).then_some(0x0603),
+            algorithm: Algorithm::Ecdsa,
+        })),
+        Request::GetPublicKeyPem(_) => Some(Response::GetPublicKeyPem(P521.to_owned())),
+        _ => Some(Response::Sign(b"signed".to_vec().into())),
+    });
+    let key = SigningKey::open(&place.client(), "pkcs11:", None, None).unwrap();
+    assert_eq!(key.schemes(), [S::ECDSA_NISTP521_SHA512]);
+    let signer = key.choose_scheme(key.schemes()).unwrap();
+    assert_eq!(signer.sign(b"m").unwrap(), b"signed");
+    assert!(
+        matches!(server.take_requests().last(), Some(Request::SignWithSigScheme(sign))
+            if sign.sigscheme == Some(SigScheme::EcdsaP521Sha512))
+    );
 }
 
 #[test]

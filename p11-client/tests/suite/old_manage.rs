@@ -58,6 +58,7 @@ fn keys_are_listed() {
     let listing = list(vec![
         key("private", "EC", "01fe"),
         key("public", "RSA", ""),
+        key("private", "Ed25519", "7f"),
         key("secret", "AES", "00"),
     ])
     .unwrap();
@@ -71,6 +72,7 @@ fn keys_are_listed() {
         [
             (Class::Private, KeyType::Ec, vec![1, 0xfe]),
             (Class::Public, KeyType::Rsa, vec![]),
+            (Class::Private, KeyType::Ed25519, vec![0x7f]),
             (Class::Unknown, KeyType::Unknown, vec![0]),
         ]
     );
