@@ -42,6 +42,11 @@ impl Activity {
         }
     }
 
+    /// What the call is about.
+    pub fn whereabouts(&self, call: u64) -> About {
+        self.running.get(&call)?.about.clone()
+    }
+
     /// The call has returned.
     pub fn end(&mut self, call: u64) {
         if let Some(running) = self.running.remove(&call) {

@@ -80,10 +80,12 @@ impl Engine {
                 (Remedy::Renew | Remedy::RenewOnly, Some(key)) => {
                     key.token.give_up(&call, key.era);
                 }
-                // It failed before there was a key, on a token that the error does not name.
+                // It failed before there was a key, on the token that it was looking at.
                 (Remedy::Renew | Remedy::RenewOnly, None) => {
-                    for token in self.tokens.known() {
-                        token.give_up(&call, token.era(&call));
+                    if let Some((name, era)) = call.whereabouts() {
+                        for token in self.tokens.known().iter().filter(|t| t.name() == name) {
+                            token.give_up(&call, era);
+                        }
                     }
                 }
                 _ => {}

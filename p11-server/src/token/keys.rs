@@ -49,13 +49,14 @@ pub struct Key {
 }
 
 impl Key {
-    /// A private key whose public half is known.
+    /// A private key that was found in this era, and whose public half is known.
     ///
     /// # Errors
     /// What the module said to the question for its mechanisms.
     pub fn new(
         call: &Call<'_>,
         token: &Arc<Token>,
+        era: Era,
         object: &Object,
         public: &PublicKey,
     ) -> Result<Key, Error> {
@@ -66,7 +67,7 @@ impl Key {
         Ok(Key {
             token: token.clone(),
             handle: object.handle,
-            era: token.era(call),
+            era,
             always_authenticate: object.always_authenticate(),
             kind,
             facts: object.facts(),

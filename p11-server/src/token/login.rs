@@ -116,6 +116,7 @@ impl Guard {
     /// for this token.
     fn changed(&self, token: &Token, old: Option<&Pin>, new: &Pin, was_the_servers: bool) {
         let digest = |pin| self.digest(token.id(), Role::User, pin);
+        *lock(&token.accepted) = None;
         {
             let mut tokens = lock(&self.tokens);
             let record = tokens.entry(token.id().clone()).or_default();
@@ -151,11 +152,11 @@ impl Guard {
                 (Some(_), _) => Err(logged_in_otherwise(token)),
             };
         }
-        call.about(token.name());
         token.keep(call)?;
-        let era = token.era(call);
         let lease = token.lend(call)?;
+        let era = lease.era();
         let by_pin_pad = self.attempt(call, token, &lease, UserType::User, Role::User, pin)?;
+        token.note_login(call, era);
         lease.finish();
         info!("logged in to the token {}", token.name());
         *login = Login::In(era, pin.cloned().filter(|_| !by_pin_pad));
@@ -271,15 +272,13 @@ impl Guard {
     ) -> Result<bool, Error> {
         // One after the other: of many that come with the same wrong PIN, the first one tells.
         let mut accepted = lock(&token.accepted);
-        let just_accepted = match (&*accepted, pin) {
-            (Some(last), Some(pin)) if matches!(user, UserType::ContextSpecific) => {
-                last.pin == self.digest(token.id(), role, pin) && last.at.elapsed() <= TRUST
-            }
-            _ => false,
-        };
-        let info = match just_accepted {
-            true => token.info(),
-            false => allowing_info(call, token, role)?,
+        let accepted_before = pin.and_then(|pin| {
+            let last = accepted.as_ref()?;
+            (last.pin == self.digest(token.id(), role, pin)).then_some(last.at)
+        });
+        let info = match (user, accepted_before) {
+            (UserType::ContextSpecific, Some(at)) if at.elapsed() <= TRUST => token.info(),
+            _ => allowing_info(call, token, role)?,
         };
         let by_pin_pad = info.protected_authentication_path();
         let pin = match (by_pin_pad, pin) {
@@ -293,7 +292,23 @@ impl Guard {
         };
         self.admit(token, role, pin)?;
         *accepted = None;
-        match login(session, user, pin) {
+        let mut answer = login(session, user, pin);
+        if let Err(Cryptoki::Pkcs11(RvError::UserAlreadyLoggedIn, _)) = answer {
+            answer = match (user, pin) {
+                // A logout would end the signature that this login is for.
+                (UserType::ContextSpecific, _) => answer,
+                // It is our own login, kept alive by sessions that are still in use.
+                (_, Some(_)) if accepted_before.is_some() => Ok(()),
+                // Somebody in this process logged in behind our back, so the PIN was not checked.
+                (_, Some(_)) => {
+                    // Its failure would show in the login.
+                    let _ = session.logout();
+                    login(session, user, pin)
+                }
+                (_, None) => Ok(()),
+            };
+        }
+        match answer {
             Ok(()) => {
                 self.succeeded(token.id(), role);
                 *accepted = pin.map(|pin| Accepted {
@@ -443,21 +458,9 @@ fn means_refused(rv: RvError) -> bool {
     )
 }
 
-/// `C_Login`. Where somebody in this process has logged in behind our back, a PIN was not checked,
-/// so it is checked after a logout.
 fn login(session: &Session, user: UserType, pin: Option<&Pin>) -> Result<(), Cryptoki> {
     let pin = pin.map(|pin| AuthPin::new(pin.expose().into()));
-    match (session.login(user, pin.as_ref()), user) {
-        // A logout would end the signature that this login is for.
-        (answer, UserType::ContextSpecific) => answer,
-        (Err(Cryptoki::Pkcs11(RvError::UserAlreadyLoggedIn, _)), _) if pin.is_some() => {
-            // Its failure would show in the login.
-            let _ = session.logout();
-            session.login(user, pin.as_ref())
-        }
-        (Err(Cryptoki::Pkcs11(RvError::UserAlreadyLoggedIn, _)), _) => Ok(()),
-        (answer, _) => answer,
-    }
+    session.login(user, pin.as_ref())
 }
 
 /// What a token says of itself at this moment, in which another program may have used up tries: no

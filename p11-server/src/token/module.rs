@@ -3,6 +3,7 @@
 //! `C_Initialize` starts an *epoch*. Sessions and handles belong to the epoch in which they were
 //! made and are used and closed only in it, since a later one hands out the same numbers again.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use tracing::{info, warn};
 use super::activity::Activity;
 use super::lock;
 use super::raw::Raw;
+use super::session::Era;
 use crate::error::Error;
 
 /// The first pause after a failed or repeated `C_Initialize`; it doubles up to [`LONGEST_PAUSE`].
@@ -64,6 +66,8 @@ pub struct Call<'m> {
     module: &'m Module,
     epoch: u64,
     number: u64,
+    /// Of the token that it is about.
+    era: Cell<Option<Era>>,
     _alone: Option<MutexGuard<'m, ()>>,
 }
 
@@ -126,6 +130,7 @@ impl Module {
             module: self,
             epoch,
             number,
+            era: Cell::new(None),
             _alone: None,
         };
         if serial {
@@ -293,9 +298,16 @@ impl Call<'_> {
         self.epoch
     }
 
-    /// From now on the call is about this token.
-    pub fn about(&self, token: &str) {
+    /// From now on the call is about this token, in this era of it.
+    pub fn about(&self, token: &str, era: Era) {
+        self.era.set(Some(era));
         lock(&self.module.gate).activity.about(self.number, token);
+    }
+
+    /// The token that the call was last about, and its era then.
+    pub fn whereabouts(&self) -> Option<(String, Era)> {
+        let token = lock(&self.module.gate).activity.whereabouts(self.number)?;
+        Some((token, self.era.get()?))
     }
 }
 

@@ -7,6 +7,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use cryptoki::context::Function;
+use cryptoki::error::RvError;
 use cryptoki::object::ObjectClass;
 use p11_proto::Identity;
 use p11_proto::spki::PublicKey;
@@ -18,7 +20,7 @@ use super::login::{Guard, Pins};
 use super::module::Call;
 use super::objects::Object;
 use super::pairs::{add_other_halves, public_half};
-use super::session::Token;
+use super::session::{Era, Token};
 use crate::error::Error;
 use crate::service::Access;
 
@@ -50,6 +52,8 @@ pub struct Search<'a> {
 /// What one token shows of the keys that the URI could mean.
 struct View {
     token: Arc<Token>,
+    /// In which handles are good.
+    era: Era,
     /// Private keys that can sign and whose public key is known, in a stable order.
     candidates: Vec<Candidate>,
     /// Public keys and certificates that match, in a stable order.
@@ -190,7 +194,7 @@ impl Search<'_> {
             self.access
                 .check(&token.facts(), Some(&candidate.object.facts()))?;
             self.guard.log_in(self.call, token, self.pins)?;
-            return Key::new(self.call, token, &candidate.object, &candidate.public).map(Some);
+            return self.key(view, candidate).map(Some);
         }
         if !view.hidden || !(may_guess || self.is_shown_by(view)) {
             return Ok(None);
@@ -203,10 +207,20 @@ impl Search<'_> {
                 self.access
                     .check(&token.facts(), Some(&chosen.object.facts()))?;
                 self.warn_of(std::slice::from_ref(&view));
-                Key::new(self.call, token, &chosen.object, &chosen.public).map(Some)
+                self.key(&view, chosen).map(Some)
             }
+            // The login was lost again meanwhile, so nobody knows.
+            None if view.hidden => Err(Error::Module {
+                rv: RvError::UserNotLoggedIn,
+                function: Function::FindObjectsInit,
+            }),
             None => Ok(None),
         }
+    }
+
+    fn key(&self, view: &View, chosen: &Candidate) -> Result<Key, Error> {
+        let Candidate { object, public } = chosen;
+        Key::new(self.call, &view.token, view.era, object, public)
     }
 
     fn choose<'c>(&self, candidates: &'c [Candidate]) -> Option<&'c Candidate> {
@@ -227,6 +241,7 @@ impl Search<'_> {
     /// What the token shows without a further login.
     fn look(&self, token: &Arc<Token>) -> Result<View, Error> {
         let session = token.lend(self.call)?;
+        let logged_in = session.logged_in();
         let (label, id) = (self.uri.object(), self.uri.id());
         // Certificates and data are no keys, whatever they are called.
         let names_keys = matches!(
@@ -261,13 +276,17 @@ impl Search<'_> {
                 c.public.identity(),
             )
         });
+        // A login may be lost, or be made for another request, at any time: it must have lasted.
+        let logged_in = logged_in && session.still_logged_in()?;
+        let era = session.era();
         session.finish();
         Ok(View {
             token: token.clone(),
+            era,
             candidates,
             hints,
             unusable,
-            hidden: names_keys && token.login_required() && !token.is_logged_in(self.call),
+            hidden: names_keys && token.login_required() && !logged_in,
         })
     }
 

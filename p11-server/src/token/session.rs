@@ -59,6 +59,10 @@ struct Inner {
     taken: bool,
     /// Somebody makes, stores or deletes objects.
     changing: bool,
+    /// Whether the process is logged in, as far as we know.
+    logged_in: bool,
+    /// When the slots were last listed it was in none of them.
+    gone: bool,
     /// How many wait for any of this to change.
     waiting: usize,
 }
@@ -88,6 +92,8 @@ impl Token {
                 limit: limit(&info),
                 taken: false,
                 changing: false,
+                logged_in: false,
+                gone: false,
                 waiting: 0,
                 info,
             }),
@@ -130,10 +136,23 @@ impl Token {
     /// The slots were listed and this token is in one of them.
     pub fn seen(&self, call: &Call<'_>, slot: Slot, facts: TokenFacts, info: TokenInfo) {
         let mut inner = self.inner(call);
+        if std::mem::take(&mut inner.gone) {
+            inner.renew(true);
+        }
         inner.slot = slot;
         inner.facts = Arc::new(facts);
         inner.limit = limit(&info);
         inner.info = info;
+    }
+
+    /// The slots were listed and this token is in none of them. It was `era` before.
+    pub fn gone(&self, call: &Call<'_>, era: Era) {
+        let mut inner = self.inner(call);
+        if inner.era() == era {
+            inner.renew(true);
+            inner.gone = true;
+            self.tell(inner);
+        }
     }
 
     /// The era of this call: what is made now carries it.
@@ -155,26 +174,36 @@ impl Token {
         Ok(mechanisms)
     }
 
-    /// Whether the process is logged in, as far as we know.
-    pub fn is_logged_in(&self, call: &Call<'_>) -> bool {
-        matches!(&*lock(&self.login), Login::In(era, _) if *era == self.era(call))
+    /// The process has logged in, in a session of this era.
+    pub fn note_login(&self, call: &Call<'_>, era: Era) {
+        let mut inner = self.inner(call);
+        if inner.era() == era {
+            inner.logged_in = true;
+        }
     }
 
-    /// Makes sure that sessions and login are what we think they are; gives them up if not.
+    /// Makes sure that sessions and login are what we think they are; gives them up if not. Who uses
+    /// a session at this moment finds out by itself.
     pub fn verify(&self, call: &Call<'_>) {
-        let era = self.era(call);
-        let state = self.lend(call).and_then(|session| {
-            let state = session.get_session_info()?.session_state();
-            session.finish();
-            Ok(state)
-        });
-        let as_expected = match state {
-            Ok(SessionState::RoUser | SessionState::RwUser) => true,
-            Ok(_) => !self.is_logged_in(call),
-            Err(_) => false,
+        let mut inner = self.inner(call);
+        if inner.taken {
+            return;
+        }
+        let (session, keeper) = match inner.idle.pop() {
+            Some(session) => (session, false),
+            None => match inner.keeper.take() {
+                Some(keeper) => (keeper, true),
+                None => return,
+            },
         };
-        if !as_expected {
-            self.give_up(call, era);
+        let session = self.lease(inner, session, keeper, call);
+        let answers = match session.logged_in() {
+            true => session.still_logged_in(),
+            false => session.logged_in_now(),
+        };
+        match answers {
+            Ok(_) => session.finish(),
+            Err(_) => self.give_up(call, session.era),
         }
     }
 
@@ -193,7 +222,7 @@ impl Token {
     /// # Errors
     /// [`Error::Busy`] when none became free in time, else what `C_OpenSession` said.
     pub fn lend<'t>(&'t self, call: &'t Call<'_>) -> Result<Lease<'t>, Error> {
-        call.about(&self.name);
+        call.about(&self.name, self.era(call));
         let patience = Instant::now() + PATIENCE;
         let mut inner = self.inner(call);
         loop {
@@ -254,8 +283,8 @@ impl Token {
     /// [`Error::Busy`] where another change takes too long or no session becomes free, else what
     /// `C_OpenSession` said.
     pub fn lend_to_write<'t>(&'t self, call: &'t Call<'_>) -> Result<Lease<'t>, Error> {
-        call.about(&self.name);
         let end = Instant::now() + DRAIN;
+        call.about(&self.name, self.era(call));
         let mut inner = self.inner(call);
         while inner.taken || inner.changing || inner.is_full() {
             if Instant::now() > end {
@@ -281,7 +310,7 @@ impl Token {
     /// # Errors
     /// [`Error::Busy`] where those in use do not come back in time.
     pub fn take<'t>(&'t self, call: &'t Call<'_>) -> Result<Taken<'t>, Error> {
-        call.about(&self.name);
+        call.about(&self.name, self.era(call));
         let mut inner = self.inner(call);
         if inner.taken {
             return Err(self.busy());
@@ -383,6 +412,7 @@ impl Inner {
 
     fn renew(&mut self, close: bool) {
         self.generation += 1;
+        self.logged_in = false;
         self.mechanisms = None;
         self.limit = limit(&self.info);
         for session in self.idle.drain(..).chain(self.keeper.take()) {
@@ -441,6 +471,34 @@ pub struct Lease<'t> {
 }
 
 impl Lease<'_> {
+    /// What is made in the session is good as long as its token says the same.
+    pub fn era(&self) -> Era {
+        self.era
+    }
+
+    /// Whether the process is logged in, as far as we know.
+    pub fn logged_in(&self) -> bool {
+        let inner = self.token.inner(self.call);
+        inner.era() == self.era && inner.logged_in
+    }
+
+    /// Whether it is, by the word of the module too. A login that was lost is given up.
+    ///
+    /// # Errors
+    /// What `C_GetSessionInfo` said.
+    pub fn still_logged_in(&self) -> Result<bool, Error> {
+        let now = self.logged_in_now()?;
+        if !now {
+            self.token.give_up(self.call, self.era);
+        }
+        Ok(now && self.logged_in())
+    }
+
+    fn logged_in_now(&self) -> Result<bool, Error> {
+        let state = self.get_session_info()?.session_state();
+        Ok(matches!(state, SessionState::RoUser | SessionState::RwUser))
+    }
+
     /// The operation ended cleanly; the session can serve the next one.
     pub fn finish(mut self) {
         self.clean = true;

@@ -1,6 +1,9 @@
 //! A message enters, a signature leaves, with `C_SignInit` and `C_Sign` and nothing else where the
 //! module lets us.
 
+use cryptoki::context::Function;
+use cryptoki::error::RvError;
+
 use super::encode;
 use super::keys::Key;
 use super::login::{Guard, Pins};
@@ -22,6 +25,13 @@ pub fn sign(
 ) -> Result<Vec<u8>, Error> {
     let input = encode::input(plan.input, key.kind, message)?;
     let session = key.token.lend(call)?;
+    // Others may have given up what this handle belongs to.
+    if session.era() != key.era {
+        return Err(Error::Module {
+            rv: RvError::KeyHandleInvalid,
+            function: Function::SignInit,
+        });
+    }
     let signature = match call.raw() {
         Some(raw) => {
             raw.sign_init(&session, &plan.mechanism(), key.handle)?;

@@ -61,6 +61,8 @@ impl Tokens {
     /// # Errors
     /// What `C_GetSlotList` said. A slot that fails is skipped with a warning.
     pub fn scan(&self, call: &Call<'_>) -> Result<Vec<Arc<Token>>, Error> {
+        // As they are before the slots are listed: what comes back meanwhile is not taken for gone.
+        let before: Vec<_> = self.known().into_iter().map(|t| (t.era(call), t)).collect();
         let mut found = Vec::new();
         for (slot, facts, info) in list(call.pkcs11())? {
             if !info.token_initialized() {
@@ -83,26 +85,29 @@ impl Tokens {
             let token = match known.get(&id) {
                 Some(token) => {
                     token.seen(call, slot, facts, info);
-                    token.verify(call);
                     token.clone()
                 }
-                None => Arc::new(Token::new(id, slot, facts, info)),
+                None => {
+                    let token = Arc::new(Token::new(id.clone(), slot, facts, info));
+                    known.insert(id, token.clone());
+                    token
+                }
             };
             tokens.push(token);
         }
-        for (_, gone) in known.drain() {
-            if !tokens.iter().any(|token| token.id() == gone.id()) {
-                gone.give_up(call, gone.era(call));
+        drop(known);
+        for token in &tokens {
+            token.verify(call);
+        }
+        for (era, token) in before {
+            if !tokens.iter().any(|found| found.id() == token.id()) {
+                token.gone(call, era);
             }
         }
-        *known = tokens
-            .iter()
-            .map(|token| (token.id().clone(), token.clone()))
-            .collect();
         Ok(tokens)
     }
 
-    /// The tokens of the last [`Tokens::scan`].
+    /// The tokens that were ever seen.
     pub fn known(&self) -> Vec<Arc<Token>> {
         lock(&self.known).values().cloned().collect()
     }
