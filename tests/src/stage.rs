@@ -35,10 +35,10 @@ use crate::{
     verify::verifies,
 };
 
-/// The user PIN of every token on stage.
-pub const PIN: &str = "482915";
+/// The user PIN of every token on stage. No six digits: a busy server's log has timestamps with them.
+pub const PIN: &str = "open-sesame";
 /// The security officer's PIN of every token on stage.
-pub const SO_PIN: &str = "771122";
+pub const SO_PIN: &str = "open-barley";
 /// What leads to the key of a new stage.
 pub const KEY: &str = "pkcs11:token=device;object=key";
 

@@ -80,11 +80,11 @@ fn a_pin_pad_is_asked_with_no_pin() {
     let always = Rule::always_authenticate("key");
     stage.faults.set([token("device").pinpad(PIN), always]);
     // The fault module takes no other than a null PIN.
-    let server = stage.server().pin("000001").start();
+    let server = stage.server().pin("wrong-pin-1").start();
     let caller = Caller::of(&server);
     caller.open(KEY).unwrap().sign().unwrap();
     assert_eq!(stage.faults.count(C_Login), 2, "the second for the key");
-    let with_pin = caller.open_with(KEY, Some("000002")).unwrap();
+    let with_pin = caller.open_with(KEY, Some("wrong-pin-2")).unwrap();
     with_pin.sign().unwrap();
     assert_eq!(stage.faults.count(C_Login), 3);
 }

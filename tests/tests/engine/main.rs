@@ -10,6 +10,7 @@
 )]
 
 mod fast_path;
+mod healing;
 mod identity;
 mod login_kinds;
 mod pin_guard;

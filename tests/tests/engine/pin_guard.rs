@@ -15,8 +15,8 @@ use p11_tests::{
     tools::run,
 };
 
-const WRONG: &str = "000001";
-const WRONG_TOO: &str = "000002";
+const WRONG: &str = "wrong-pin-1";
+const WRONG_TOO: &str = "wrong-pin-2";
 
 fn tries(tries: u32) -> Rule {
     token("device").pin_tries(Pin::User, tries)
@@ -99,7 +99,7 @@ fn after_two_refused_pins_none_is_sent_until_the_operator_says_so() {
     });
     assert_eq!(used, 2);
     let used = logins(&stage, || {
-        let failure = refused(with("000003"), ErrorCode::PinGuarded);
+        let failure = refused(with("wrong-pin-3"), ErrorCode::PinGuarded);
         says(&failure, &["token=device", "refused 2 PINs", "SIGHUP"]);
         // Not even the right one: nobody knows that it is.
         refused(with(PIN), ErrorCode::PinGuarded);

@@ -1,0 +1,432 @@
+//! Whatever happens to module, token or session: the next request works, or says why not.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
+
+use p11_client::{ErrorCode, Failure};
+use p11_fault_module::{
+    Function::{self, *},
+    Rule,
+    cryptoki_sys::*,
+    every_token, on, token,
+};
+use p11_tests::{
+    keys::{KeyKind, KeySpec},
+    server::Server,
+    stage::{Caller, KEY, Opened, PIN, SO_PIN, Stage, refused},
+    tools::run,
+};
+
+/// A server that has signed once with the key, so that sessions, login and handles are there.
+fn steady() -> (Stage, Server, Opened) {
+    let stage = Stage::new(KeyKind::P256);
+    let server = stage.start();
+    let key = Caller::of(&server).open(KEY).unwrap();
+    key.sign().unwrap();
+    (stage, server, key)
+}
+
+/// After this the very next request works.
+fn goes_unnoticed(rules: impl IntoIterator<Item = Rule>) {
+    let (stage, server, key) = steady();
+    stage.faults.set(rules);
+    key.sign().unwrap();
+    key.sign().unwrap();
+    Caller::of(&server).open(KEY).unwrap().sign().unwrap();
+}
+
+#[test]
+fn sessions_that_were_closed() {
+    goes_unnoticed([every_token().sessions_closed()]);
+}
+
+#[test]
+fn a_login_that_was_lost() {
+    goes_unnoticed([every_token().logged_out()]);
+}
+
+#[test]
+fn handles_that_became_stale() {
+    goes_unnoticed([Rule::renumber_objects()]);
+}
+
+#[test]
+fn slots_that_were_renumbered() {
+    goes_unnoticed([Rule::slot_offset(0x1000)]);
+    let closed = every_token().sessions_closed();
+    goes_unnoticed([Rule::slot_offset(0x1000), closed]);
+}
+
+#[test]
+fn a_token_that_was_pulled_and_put_back_between_two_requests() {
+    goes_unnoticed([every_token().sessions_closed(), Rule::renumber_objects()]);
+}
+
+#[test]
+fn a_module_that_wants_to_be_initialised_again() {
+    for function in [C_SignInit, C_Sign] {
+        goes_unnoticed([on(function).next(1).returns(CKR_CRYPTOKI_NOT_INITIALIZED)]);
+    }
+}
+
+/// Every code that stands for trouble which may pass.
+const TROUBLE: [CK_RV; 10] = [
+    CKR_DEVICE_ERROR,
+    CKR_GENERAL_ERROR,
+    CKR_FUNCTION_FAILED,
+    CKR_DEVICE_REMOVED,
+    CKR_DEVICE_MEMORY,
+    CKR_HOST_MEMORY,
+    CKR_SESSION_HANDLE_INVALID,
+    CKR_SESSION_CLOSED,
+    CKR_OPERATION_ACTIVE,
+    CKR_USER_NOT_LOGGED_IN,
+];
+
+#[test]
+fn a_call_that_fails_once() {
+    let (stage, _server, key) = steady();
+    for code in TROUBLE {
+        for function in [C_SignInit, C_Sign] {
+            stage.faults.set([on(function).next(1).returns(code)]);
+            key.sign().unwrap();
+            stage.faults.set([on(function).next(1).returns_after(code)]);
+            key.sign().unwrap();
+        }
+    }
+    // Nor on the way back.
+    for function in [
+        C_GetSlotList,
+        C_GetTokenInfo,
+        C_OpenSession,
+        C_FindObjectsInit,
+    ] {
+        stage.faults.set([
+            every_token().sessions_closed(),
+            on(function).next(1).returns(CKR_DEVICE_ERROR),
+        ]);
+        let _ = key.sign();
+        key.sign().unwrap();
+    }
+}
+
+#[test]
+fn eight_programs_do_not_notice_either() {
+    let (stage, server, _) = steady();
+    let opened: Vec<_> = (0..8)
+        .map(|_| Caller::of(&server).open(KEY).unwrap())
+        .collect();
+    for rule in [
+        every_token().sessions_closed(),
+        every_token().logged_out(),
+        Rule::renumber_objects(),
+        on(C_Sign).next(1).returns(CKR_DEVICE_ERROR),
+        on(C_SignInit).next(1).returns(CKR_CRYPTOKI_NOT_INITIALIZED),
+    ] {
+        stage.faults.set([rule]);
+        thread::scope(|scope| {
+            for key in &opened {
+                scope.spawn(|| {
+                    for _ in 0..10 {
+                        key.sign().unwrap();
+                    }
+                });
+            }
+        });
+    }
+}
+
+/// While this lasts requests fail and say so; afterwards the next one works.
+fn lasts(function: Function, code: CK_RV, name: &str) {
+    let (stage, _server, key) = steady();
+    stage.faults.set([on(function).returns(code)]);
+    for _ in 0..5 {
+        let failure = refused(key.sign(), ErrorCode::Module);
+        assert_eq!(failure.function.as_deref(), Some(function.name()));
+        assert_eq!(failure.ckr.as_deref(), Some(name));
+    }
+    stage.faults.clear();
+    key.sign().unwrap();
+}
+
+#[test]
+fn calls_that_fail_for_a_while() {
+    lasts(C_Sign, CKR_DEVICE_ERROR, "CKR_DEVICE_ERROR");
+    lasts(C_Sign, CKR_GENERAL_ERROR, "CKR_GENERAL_ERROR");
+    lasts(C_SignInit, CKR_FUNCTION_FAILED, "CKR_FUNCTION_FAILED");
+    lasts(C_SignInit, CKR_DEVICE_MEMORY, "CKR_DEVICE_MEMORY");
+}
+
+#[test]
+fn a_token_that_is_pulled_and_put_back_while_programs_sign() {
+    let (stage, server, _) = steady();
+    let over = AtomicBool::new(false);
+    let logins = stage.faults.count(C_Login);
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let key = Caller::of(&server).open(KEY).unwrap();
+                while !over.load(Relaxed) {
+                    if let Err(failure) = key.sign() {
+                        is_passing(&failure);
+                    }
+                }
+            });
+        }
+        let key = Caller::of(&server).open(KEY).unwrap();
+        for _ in 0..5 {
+            thread::sleep(Duration::from_millis(100));
+            stage.faults.set([token("device").hidden()]);
+            thread::sleep(Duration::from_millis(100));
+            refused(key.sign(), ErrorCode::TokenNotFound);
+            stage.faults.clear();
+            key.sign().unwrap();
+        }
+        over.store(true, Relaxed);
+    });
+    let logins = stage.faults.count(C_Login) - logins;
+    assert!((5..=6).contains(&logins), "{logins} logins for 5 returns");
+}
+
+/// What may be said of a token that comes and goes: of its key nothing is known then.
+#[track_caller]
+fn is_passing(failure: &Failure) {
+    let code = failure.code;
+    let is_passing = matches!(code, ErrorCode::TokenNotFound | ErrorCode::Module);
+    assert!(is_passing, "{code}: {failure}");
+}
+
+#[test]
+fn two_tokens_that_exchanged_their_slots() {
+    let stage = Stage::new(KeyKind::P256);
+    let (_, other_key) = stage.add_token("other");
+    let server = stage.start();
+    let caller = Caller::of(&server);
+    let key = caller.open(KEY).unwrap();
+    let other = caller.open("pkcs11:token=other;object=key").unwrap();
+    assert_eq!(key.told().spki.as_ref(), stage.key.spki);
+    assert_eq!(other.told().spki.as_ref(), other_key.spki);
+    let swapped = || Rule::swap_slots("device", "other");
+    // Every signature is verified with the key that was opened.
+    for rules in [
+        vec![swapped()],
+        vec![swapped(), every_token().sessions_closed()],
+        vec![every_token().sessions_closed()],
+    ] {
+        stage.faults.set(rules);
+        key.sign().unwrap();
+        other.sign().unwrap();
+    }
+    // And again and again while programs sign, who may be told so, but never that their key is another.
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for key in [&key, &other].into_iter().cycle().take(8) {
+            let over = &over;
+            scope.spawn(move || {
+                while !over.load(Relaxed) {
+                    if let Err(failure) = key.sign() {
+                        is_passing(&failure);
+                    }
+                }
+            });
+        }
+        for turn in 0..10 {
+            thread::sleep(Duration::from_millis(50));
+            match turn % 2 {
+                0 => stage
+                    .faults
+                    .set([swapped(), every_token().sessions_closed()]),
+                _ => stage.faults.set([every_token().sessions_closed()]),
+            }
+        }
+        over.store(true, Relaxed);
+    });
+    stage.faults.clear();
+    key.sign().unwrap();
+    other.sign().unwrap();
+}
+
+#[test]
+fn a_reload_waits_for_running_calls_and_no_call_begins_under_it() {
+    let (stage, server, _) = steady();
+    let over = AtomicBool::new(false);
+    let closed = stage.faults.count(C_CloseSession);
+    stage.faults.set([
+        on(C_Sign).delays(20),
+        on(C_Finalize).delays(300),
+        on(C_SignInit).next(1).returns(CKR_CRYPTOKI_NOT_INITIALIZED),
+    ]);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let key = Caller::of(&server).open(KEY).unwrap();
+                while !over.load(Relaxed) {
+                    key.sign().unwrap();
+                }
+            });
+        }
+        until("a reload", || stage.faults.count(C_Finalize) == 1);
+        let under_it = stage.faults.counts();
+        thread::sleep(Duration::from_millis(250));
+        let calls = stage.faults.counts().since(&under_it);
+        assert_eq!(calls.total(), 0, "{calls}");
+        until("the end of it", || stage.faults.count(C_Initialize) == 2);
+        thread::sleep(Duration::from_millis(100));
+        over.store(true, Relaxed);
+    });
+    let closed = stage.faults.count(C_CloseSession) - closed;
+    assert!(
+        closed <= 1,
+        "sessions of the old epoch belong to nobody: {closed}"
+    );
+}
+
+fn until(what: &str, happens: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !happens() {
+        assert!(Instant::now() < end, "{what} did not come");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The seconds that a failure names.
+fn seconds(failure: &Failure) -> u64 {
+    let words: Vec<_> = failure.message.split_whitespace().collect();
+    let named = words
+        .windows(2)
+        .find(|pair| pair[1] == "s" || pair[1].starts_with("s;"));
+    let named = named.unwrap_or_else(|| panic!("no seconds in: {failure}"));
+    named[0].parse().unwrap()
+}
+
+#[test]
+fn a_module_that_cannot_be_initialised_at_start() {
+    let stage = Stage::new(KeyKind::P256);
+    stage
+        .faults
+        .set([on(C_Initialize).next(3).returns(CKR_DEVICE_ERROR)]);
+    let server = stage.start();
+    let caller = Caller::of(&server);
+    let status = caller.status();
+    assert!(!status.available);
+    let trouble = status.trouble.unwrap();
+    assert!(
+        trouble.contains("C_Initialize returned CKR_DEVICE_ERROR"),
+        "{trouble}"
+    );
+    assert!(trouble.contains("tried again in 1 s"), "{trouble}");
+
+    // Asked all the time, it is tried when it is due and not before: after 1, 2 and 4 s.
+    let start = Instant::now();
+    let mut due = start + Duration::from_secs(1);
+    let key = loop {
+        match caller.open(KEY) {
+            Ok(key) => break key,
+            Err(failure) => {
+                assert_eq!(failure.code, ErrorCode::ModuleUnavailable, "{failure}");
+                let named = Instant::now() + Duration::from_secs(seconds(&failure));
+                assert!(
+                    named + Duration::from_millis(50) >= due,
+                    "too early: {failure}"
+                );
+                due = due.max(named - Duration::from_secs(1));
+            }
+        }
+        thread::sleep(Duration::from_millis(20));
+    };
+    let took = start.elapsed().as_secs_f32();
+    assert!((6.5..9.0).contains(&took), "{took} s");
+    assert_eq!(stage.faults.count(C_Initialize), 4);
+    key.sign().unwrap();
+    assert_eq!(caller.status().trouble, None);
+}
+
+#[test]
+fn a_module_that_cannot_be_initialised_later() {
+    let (stage, server, key) = steady();
+    stage.faults.set([
+        on(C_SignInit).next(1).returns(CKR_CRYPTOKI_NOT_INITIALIZED),
+        on(C_Initialize).next(1).returns(CKR_GENERAL_ERROR),
+    ]);
+    let failure = refused(key.sign(), ErrorCode::ModuleUnavailable);
+    assert!(failure.message.contains("CKR_GENERAL_ERROR"), "{failure}");
+    let caller = Caller::of(&server);
+    assert!(!caller.status().available);
+    thread::sleep(Duration::from_secs(seconds(&failure)));
+    key.sign().unwrap();
+    assert!(caller.status().available);
+}
+
+#[test]
+fn a_module_that_is_never_well_for_long_is_reloaded_with_pauses() {
+    let (stage, _server, key) = steady();
+    stage
+        .faults
+        .set([on(C_Sign).returns(CKR_CRYPTOKI_NOT_INITIALIZED)]);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(5) {
+        let failure = key.sign().unwrap_err();
+        let is_module = failure.code == ErrorCode::Module;
+        assert!(
+            is_module || failure.code == ErrorCode::ModuleUnavailable,
+            "{failure}"
+        );
+        thread::sleep(Duration::from_millis(10));
+    }
+    // At 0, 1 and 3 s.
+    assert_eq!(stage.faults.count(C_Initialize), 1 + 3);
+    stage.faults.clear();
+    thread::sleep(Duration::from_secs(1));
+    key.sign().unwrap();
+}
+
+#[test]
+fn a_token_that_another_program_makes_is_found_when_the_error_says() {
+    let stage = Stage::new(KeyKind::P256);
+    let server = stage.start();
+    let caller = Caller::of(&server);
+    let started = Instant::now();
+    let key = caller.open(KEY).unwrap();
+    let token = stage.hsm.init_token("late", PIN, SO_PIN);
+    stage.hsm.generate(&token, &stage.key.spec);
+    let uri = "pkcs11:token=late;object=key";
+    let failure = refused(caller.open(uri), ErrorCode::TokenNotFound);
+    assert!((20..=30).contains(&seconds(&failure)), "{failure}");
+    assert!(failure.message.contains("another program"), "{failure}");
+    thread::sleep(Duration::from_secs(seconds(&failure)));
+    caller.open(uri).unwrap().sign().unwrap();
+    key.sign().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(32));
+    assert_eq!(stage.faults.count(C_Initialize), 2);
+    // The next miss does not cause a reload at once.
+    refused(caller.open("pkcs11:token=none"), ErrorCode::TokenNotFound);
+    assert_eq!(stage.faults.count(C_Initialize), 2);
+}
+
+#[test]
+fn keys_and_labels_that_another_program_makes_are_found_at_once() {
+    let (stage, server, _) = steady();
+    let caller = Caller::of(&server);
+    let uri = "pkcs11:token=device;object=late";
+    refused(caller.open(uri), ErrorCode::KeyNotFound);
+    let late = stage
+        .hsm
+        .generate(&stage.token, &KeySpec::new(KeyKind::P256, "late", &[2]));
+    let key = caller.open(uri).unwrap();
+    assert_eq!(key.told().spki.as_ref(), late.spki);
+    key.sign().unwrap();
+
+    for class in ["private", "public"] {
+        run(stage
+            .hsm
+            .p11tool(&stage.token)
+            .arg("--set-label=renamed")
+            .arg(format!("pkcs11:token=device;object=late;type={class}")));
+    }
+    let renamed = caller.open("pkcs11:token=device;object=renamed").unwrap();
+    assert_eq!(renamed.told().spki.as_ref(), late.spki);
+    renamed.sign().unwrap();
+}
