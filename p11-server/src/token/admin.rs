@@ -8,8 +8,9 @@ use tracing::{info, warn};
 use cryptoki::slot::{Slot, TokenInfo};
 use cryptoki::types::AuthPin;
 
+use super::guard::Pins;
 use super::inventory::in_scope_before_it_has_a_label;
-use super::login::{self, Pins};
+use super::login;
 use super::module::Call;
 use super::session::Token;
 use super::{Asked, DEADLINE, Engine, LONG_DEADLINE, lock, out_of_scope, slots};

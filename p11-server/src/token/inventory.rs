@@ -11,8 +11,8 @@ use p11_proto::spki::{self, Kind, PublicKey};
 use p11_uri::{ObjectType, TokenFacts, Uri};
 use tracing::info;
 
+use super::guard::Pins;
 use super::heal::Culprit;
-use super::login::Pins;
 use super::module::Call;
 use super::objects::Object;
 use super::select::Search;

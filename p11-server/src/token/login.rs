@@ -1,8 +1,5 @@
 //! PINs enter, logins leave, and no token is ever locked: the guard stands before every `C_Login`.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use cryptoki::context::Function;
@@ -11,18 +8,14 @@ use cryptoki::session::{Session, UserType};
 use cryptoki::slot::TokenInfo;
 use cryptoki::types::AuthPin;
 use p11_proto::Pin;
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tracing::{info, warn};
 
+use super::guard::{Guard, PinDigest, Pins, Role};
 use super::lock;
 use super::module::Call;
 use super::session::{Era, Token};
-use super::slots::TokenId;
 use crate::error::Error;
-
-/// Refused logins that a token may see from us until one succeeds.
-const MOST_REFUSED: usize = 2;
 
 /// So long after a token has accepted a PIN, a signature may show it the same one without a look at
 /// the token's flags: for keys that want a login for each signature, that would be a fourth call.
@@ -39,96 +32,11 @@ pub enum Login {
 
 /// The last PIN that a token has accepted, as a keyed digest, and when.
 pub struct Accepted {
-    pin: [u8; 32],
+    pin: PinDigest,
     at: Instant,
 }
 
-/// Remembers the PINs that tokens have refused, in memory and as keyed digests.
-pub struct Guard {
-    key: [u8; 32],
-    tokens: Mutex<HashMap<TokenId, Record>>,
-    /// What took the place of the server's PIN on tokens whose PIN was changed through us.
-    replaced: Mutex<HashMap<TokenId, Pin>>,
-}
-
-#[derive(Default)]
-struct Record {
-    refused: Vec<[u8; 32]>,
-    /// Refusals of the user's and the security officer's logins since one of that kind succeeded.
-    user: usize,
-    so: usize,
-}
-
-/// The PINs that a request could use; the first that is there is the one.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Pins<'a> {
-    /// The request's own.
-    pub own: Option<&'a Pin>,
-    /// The server's. Where it was changed through us, the new one takes its place.
-    pub server: Option<&'a Pin>,
-}
-
-/// Whose PIN it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The normal user's.
-    User,
-    /// The security officer's.
-    So,
-}
-
 impl Guard {
-    /// A guard that has seen nothing yet.
-    ///
-    /// # Errors
-    /// [`Error::Internal`] where the system gives no random bytes.
-    pub fn new() -> Result<Guard, Error> {
-        let mut key = [0; 32];
-        getrandom::fill(&mut key)
-            .map_err(|error| Error::Internal(format!("no random bytes: {error}")))?;
-        Ok(Guard {
-            key,
-            tokens: Mutex::default(),
-            replaced: Mutex::default(),
-        })
-    }
-
-    /// The operator has changed something: every PIN may be tried again.
-    pub fn forget_all(&self) {
-        lock(&self.tokens).clear();
-    }
-
-    /// The operator has configured another PIN: it is the one for every token again.
-    pub fn forget_replaced(&self) {
-        lock(&self.replaced).clear();
-    }
-
-    /// The PIN for a token, if there is one.
-    pub fn choose<'p>(&self, token: &Token, pins: Pins<'p>) -> Option<Cow<'p, Pin>> {
-        let replaced = || lock(&self.replaced).get(token.id()).cloned();
-        let own = pins.own.map(Cow::Borrowed);
-        own.or_else(|| replaced().map(Cow::Owned))
-            .or_else(|| pins.server.map(Cow::Borrowed))
-    }
-
-    /// The user's PIN of this token was changed through us: the token takes the new one, and needs not
-    /// be asked whether it refuses the old one. Where that was the server's, the new one is from now on,
-    /// for this token.
-    fn changed(&self, token: &Token, old: Option<&Pin>, new: &Pin, was_the_servers: bool) {
-        let digest = |pin| self.digest(token.id(), Role::User, pin);
-        *lock(&token.accepted) = None;
-        {
-            let mut tokens = lock(&self.tokens);
-            let record = tokens.entry(token.id().clone()).or_default();
-            record.refused.extend(old.map(digest));
-            record.refused.retain(|refused| *refused != digest(new));
-            record.user = 0;
-        }
-        if was_the_servers {
-            lock(&self.replaced).insert(token.id().clone(), new.clone());
-        }
-    }
-
     /// Makes sure that a token may be shown its user's PIN, then logs the process in.
     ///
     /// A token that is logged in is not asked again: the PIN must be the one that logged in.
@@ -310,7 +218,7 @@ impl Guard {
         }
         match answer {
             Ok(()) => {
-                self.succeeded(token.id(), role);
+                self.remember_success(token.id(), role);
                 *accepted = pin.map(|pin| Accepted {
                     pin: self.digest(token.id(), role, pin),
                     at: Instant::now(),
@@ -325,30 +233,6 @@ impl Guard {
         }
     }
 
-    /// Whether this PIN may be tried; `None` is whatever is typed at a PIN pad.
-    fn admit(&self, token: &Token, role: Role, pin: Option<&Pin>) -> Result<(), Error> {
-        let digest = pin.map(|pin| self.digest(token.id(), role, pin));
-        let tokens = lock(&self.tokens);
-        let Some(record) = tokens.get(token.id()) else {
-            return Ok(());
-        };
-        if digest.is_some_and(|digest| record.refused.contains(&digest)) {
-            return Err(Error::PinIncorrect(format!(
-                "The specified PIN is incorrect: the token {} has refused it before, so it was not \
-                 sent again; set the right one and send SIGHUP or restart",
-                token.name()
-            )));
-        }
-        if record.count(role) >= MOST_REFUSED {
-            return Err(Error::PinGuarded(format!(
-                "the token {} has refused {MOST_REFUSED} PINs, so no other is tried; \
-                 set the right one and send SIGHUP or restart",
-                token.name()
-            )));
-        }
-        Ok(())
-    }
-
     /// The token has refused this PIN. Answers what the client is told.
     fn refused(
         &self,
@@ -358,13 +242,7 @@ impl Guard {
         pin: Option<&Pin>,
         rv: RvError,
     ) -> Error {
-        let digest = pin.map(|pin| self.digest(token.id(), role, pin));
-        {
-            let mut tokens = lock(&self.tokens);
-            let record = tokens.entry(token.id().clone()).or_default();
-            record.refused.extend(digest);
-            *record.count_mut(role) += 1;
-        }
+        self.remember_refusal(token.id(), role, pin);
         let left = call.pkcs11().get_token_info(token.slot());
         let error = Error::PinIncorrect(format!(
             "The specified PIN is incorrect: the token {} refused it{} ({}). {} {}",
@@ -385,37 +263,6 @@ impl Guard {
         ));
         warn!("{error}");
         error
-    }
-
-    fn succeeded(&self, token: &TokenId, role: Role) {
-        if let Some(record) = lock(&self.tokens).get_mut(token) {
-            *record.count_mut(role) = 0;
-        }
-    }
-
-    fn digest(&self, token: &TokenId, role: Role, pin: &Pin) -> [u8; 32] {
-        Sha256::new()
-            .chain_update(self.key)
-            .chain_update(format!("{token:?}/{role:?}/"))
-            .chain_update(pin.expose())
-            .finalize()
-            .into()
-    }
-}
-
-impl Record {
-    fn count(&self, role: Role) -> usize {
-        match role {
-            Role::User => self.user,
-            Role::So => self.so,
-        }
-    }
-
-    fn count_mut(&mut self, role: Role) -> &mut usize {
-        match role {
-            Role::User => &mut self.user,
-            Role::So => &mut self.so,
-        }
     }
 }
 

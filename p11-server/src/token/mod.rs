@@ -7,7 +7,8 @@
 //! | `raw` | `C_SignInit` and `C_Sign`: the only unsafe code |
 //! | `slots` | which tokens are there |
 //! | `session` | one token and its sessions |
-//! | `login` | the PIN guard, and every `C_Login` |
+//! | `guard` | which PINs a token has refused |
+//! | `login` | every `C_Login`, behind the guard |
 //! | `objects` | attributes of keys and certificates |
 //! | `pairs` | which halves belong together |
 //! | `select` | the one key that a URI means |
@@ -24,6 +25,7 @@ mod activity;
 mod admin;
 mod change;
 mod encode;
+mod guard;
 mod heal;
 mod inventory;
 mod keys;
@@ -48,9 +50,9 @@ use p11_proto::{Identity, Pin};
 use p11_uri::Uri;
 use tracing::warn;
 
+use self::guard::{Guard, Pins};
 use self::heal::Remedy;
 use self::keys::{Key, Memory};
-use self::login::{Guard, Pins};
 use self::module::{Call, Module};
 use self::objects::Object;
 use self::select::Search;

@@ -15,8 +15,8 @@ use p11_proto::spki::PublicKey;
 use p11_uri::{ObjectType, Uri};
 use tracing::warn;
 
+use super::guard::{Guard, Pins};
 use super::keys::{self, Key};
-use super::login::{Guard, Pins};
 use super::module::Call;
 use super::objects::Object;
 use super::pairs::{add_other_halves, public_half};

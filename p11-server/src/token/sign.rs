@@ -5,8 +5,8 @@ use cryptoki::context::Function;
 use cryptoki::error::RvError;
 
 use super::encode;
+use super::guard::{Guard, Pins};
 use super::keys::Key;
-use super::login::{Guard, Pins};
 use super::module::Call;
 use super::schemes::Plan;
 use crate::error::Error;
