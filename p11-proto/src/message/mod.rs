@@ -64,8 +64,9 @@ macro_rules! messages {
                     }
 
                     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<$all, A::Error> {
-                        let name: Option<String> = map.next_key()?;
-                        let message = match name.as_deref().unwrap_or_default() {
+                        let name: Option<Name> = map.next_key()?;
+                        let name = name.unwrap_or_default().0;
+                        let message = match name.as_str() {
                             $(stringify!($name) => $all::$name(map.next_value()?),)*
                             other => return Err(A::Error::unknown_variant(other, $all::NAMES)),
                         };
@@ -80,6 +81,30 @@ macro_rules! messages {
             }
         }
     };
+}
+
+/// The name of a message: a text, where a `String` would be read from bytes as well.
+#[derive(Default)]
+struct Name(String);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a message")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Name, E> {
+                Ok(Name(name.into()))
+            }
+        }
+
+        deserializer.deserialize_str(Text)
+    }
 }
 
 messages! {

@@ -31,6 +31,7 @@ fn what_is_no_message_is_malformed() {
 fn a_message_has_one_name_and_the_name_is_a_text() {
     // Its place in the list of messages.
     assert_malformed("81 00 80");
+    assert_malformed("81 c4 04 'Ping' 80");
     assert_malformed("82 a4 'Ping' 80 a4 'Ping' 80");
     assert_malformed("82 a4 'Ping' 80 a7 'Unknown' 80");
 }
