@@ -8,6 +8,7 @@
 //! | room | what enters, what leaves |
 //! |---|---|
 //! | `main` | flags and signals; joins `net` and `token` |
+//! | `log` | events; lines on stderr |
 //! | `config` | flags, environment, `tedge.toml`, credentials; one configuration |
 //! | `net` | connections; requests, with limits and deadlines |
 //! | `dispatch`, `tedge1` | a request of protocol 1 or of an old client; its response |
@@ -47,6 +48,8 @@ pub mod config;
 #[cfg(feature = "daemon")]
 pub mod dispatch;
 pub mod error;
+#[cfg(feature = "daemon")]
+pub mod log;
 #[cfg(feature = "daemon")]
 pub mod net;
 #[cfg(feature = "daemon")]

@@ -13,6 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use p11_server::Engine;
 use p11_server::config::{self, Args, Config};
+use p11_server::log;
 use p11_server::net::{Server, Socket};
 use sd_notify::NotifyState;
 use tracing::{error, info, warn};
@@ -25,11 +26,7 @@ const TICK: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_max_level(args.log_level())
-        .init();
+    log::init(args.log_level());
     // A panic ends one connection. Its place in the source tells enough; its message may tell too much.
     std::panic::set_hook(Box::new(|panic| match panic.location() {
         Some(place) => error!("a defect of the server, please report it: panic at {place}"),
