@@ -298,18 +298,16 @@ impl Recipe {
 
     /// `C_GenerateKeyPair`, in the dialect of most modules, else in that of those that want the
     /// private key's template to say again what is to be made.
+    ///
+    /// What the public key may do is not said: nobody needs the token for that, and tpm2-pkcs11 takes
+    /// `CKA_VERIFY` for a wish to decrypt.
     fn make(&self, session: &Session, label: &str, id: &[u8]) -> Result<PublicKey, Error> {
         let common = [
             Attribute::Token(true),
             Attribute::Label(label.into()),
             Attribute::Id(id.into()),
         ];
-        let public = [
-            &common[..],
-            &self.parameters,
-            &[Attribute::Private(false), Attribute::Verify(true)],
-        ]
-        .concat();
+        let public = [&common[..], &self.parameters, &[Attribute::Private(false)]].concat();
         let private = [
             &common[..],
             &[
@@ -337,9 +335,26 @@ impl Recipe {
             let private: Vec<_> = private.into_iter().chain(curve.cloned()).collect();
             made = session.generate_key_pair(&self.mechanism, &public, &private);
         }
-        let (public, _) = made?;
+        let (public, _) = made.map_err(of_recipe)?;
         let public = Object::of_public_key(session, public)?.public_key()?;
         public.ok_or_else(|| Error::Internal("the token tells no public key of the new key".into()))
+    }
+}
+
+/// A failure to make a key, which may be that the token knows no such keys.
+fn of_recipe(error: Cryptoki) -> Error {
+    match error {
+        Cryptoki::Pkcs11(
+            rv @ (RvError::MechanismInvalid
+            | RvError::KeySizeRange
+            | RvError::CurveNotSupported
+            | RvError::DomainParamsInvalid),
+            _,
+        ) => Error::NotSupported(format!(
+            "the token cannot make keys of this kind ({}); ask for another",
+            crate::error::ckr_name(rv)
+        )),
+        other => other.into(),
     }
 }
 

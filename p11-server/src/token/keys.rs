@@ -62,7 +62,12 @@ impl Key {
     ) -> Result<Key, Error> {
         let kind = public.kind();
         let mechanisms = token.mechanisms(call)?;
-        let plans = schemes::plans(kind, &mechanisms, &object.allowed_mechanisms());
+        let plans = schemes::plans(
+            kind,
+            &mechanisms,
+            &object.allowed_mechanisms(),
+            object.can_decrypt(),
+        );
         let (key_type, bits) = inventory::kind(kind);
         Ok(Key {
             token: token.clone(),

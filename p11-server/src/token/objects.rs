@@ -22,11 +22,12 @@ pub struct Object {
 }
 
 /// What is read of a private key.
-const PRIVATE: [AttributeType; 13] = [
+const PRIVATE: [AttributeType; 14] = [
     AttributeType::Label,
     AttributeType::Id,
     AttributeType::KeyType,
     AttributeType::Sign,
+    AttributeType::Decrypt,
     AttributeType::AlwaysAuthenticate,
     AttributeType::Extractable,
     AttributeType::Sensitive,
@@ -156,6 +157,11 @@ impl Object {
     /// `CKA_SIGN`; a module that does not tell is believed to sign.
     pub fn can_sign(&self) -> bool {
         !self.attributes.contains(&Attribute::Sign(false))
+    }
+
+    /// `CKA_DECRYPT`; a module that does not tell is believed to decrypt.
+    pub fn can_decrypt(&self) -> bool {
+        !self.attributes.contains(&Attribute::Decrypt(false))
     }
 
     /// `CKA_ALWAYS_AUTHENTICATE`

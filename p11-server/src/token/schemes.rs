@@ -125,7 +125,12 @@ pub enum Input {
 /// The schemes of a key, the preferred one first.
 ///
 /// `allowed` is its `CKA_ALLOWED_MECHANISMS`, where an empty list allows all.
-pub fn plans(kind: Kind, token: &Mechanisms, allowed: &[MechanismType]) -> Vec<Plan> {
+pub fn plans(
+    kind: Kind,
+    token: &Mechanisms,
+    allowed: &[MechanismType],
+    can_decrypt: bool,
+) -> Vec<Plan> {
     let bits = match kind {
         Kind::Rsa { bits } => bits..=bits,
         Kind::Ec(curve) => curve.bits()..=curve.bits(),
@@ -138,7 +143,7 @@ pub fn plans(kind: Kind, token: &Mechanisms, allowed: &[MechanismType]) -> Vec<P
     };
     let best = |scheme: &Scheme| {
         let scheme = *scheme;
-        let ways = inputs(scheme).into_iter();
+        let ways = inputs(scheme, can_decrypt).into_iter();
         ways.map(|input| Plan { scheme, input }).find(usable)
     };
     schemes(kind).iter().filter_map(best).collect()
@@ -164,14 +169,14 @@ fn schemes(kind: Kind) -> &'static [Scheme] {
 
 /// The ways to sign a scheme, best first: hash here and sign there, else let the token hash, else
 /// leave it nothing but the raw RSA operation.
-fn inputs(scheme: Scheme) -> Vec<Input> {
+fn inputs(scheme: Scheme, can_decrypt: bool) -> Vec<Input> {
     match scheme {
         Scheme::EcdsaP256Sha256 => vec![Input::Digest(Hash::Sha256), Input::Message],
         Scheme::EcdsaP384Sha384 => vec![Input::Digest(Hash::Sha384), Input::Message],
         Scheme::EcdsaP521Sha512 => vec![Input::Digest(Hash::Sha512), Input::Message],
-        Scheme::RsaPkcs1Sha256 => pkcs1(Hash::Sha256),
-        Scheme::RsaPkcs1Sha384 => pkcs1(Hash::Sha384),
-        Scheme::RsaPkcs1Sha512 => pkcs1(Hash::Sha512),
+        Scheme::RsaPkcs1Sha256 => pkcs1(Hash::Sha256, can_decrypt),
+        Scheme::RsaPkcs1Sha384 => pkcs1(Hash::Sha384, can_decrypt),
+        Scheme::RsaPkcs1Sha512 => pkcs1(Hash::Sha512, can_decrypt),
         Scheme::RsaPssSha256 => pss(Hash::Sha256),
         Scheme::RsaPssSha384 => pss(Hash::Sha384),
         Scheme::RsaPssSha512 => pss(Hash::Sha512),
@@ -179,12 +184,17 @@ fn inputs(scheme: Scheme) -> Vec<Input> {
     }
 }
 
-fn pkcs1(hash: Hash) -> Vec<Input> {
-    vec![
+fn pkcs1(hash: Hash, can_decrypt: bool) -> Vec<Input> {
+    let mut ways = vec![
         Input::DigestInfo(hash),
         Input::Message,
         Input::Pkcs1Block(hash),
-    ]
+    ];
+    if !can_decrypt {
+        // Where it is given the hash, tpm2-pkcs11 pads it and has the TPM decrypt the block.
+        ways.swap(0, 1);
+    }
+    ways
 }
 
 fn pss(hash: Hash) -> Vec<Input> {
@@ -222,16 +232,19 @@ mod tests {
             scheme: Scheme::EcdsaP256Sha256,
             input,
         };
-        assert_eq!(plans(p256, &both, &[]), [plan(Input::Digest(Hash::Sha256))]);
+        assert_eq!(
+            plans(p256, &both, &[], true),
+            [plan(Input::Digest(Hash::Sha256))]
+        );
         let hashing = token(&[MechanismType::ECDSA_SHA256]);
-        assert_eq!(plans(p256, &hashing, &[]), [plan(Input::Message)]);
-        assert!(plans(p256, &token(&[MechanismType::RSA_PKCS]), &[]).is_empty());
+        assert_eq!(plans(p256, &hashing, &[], true), [plan(Input::Message)]);
+        assert!(plans(p256, &token(&[MechanismType::RSA_PKCS]), &[], true).is_empty());
     }
 
     #[test]
     fn raw_rsa_alone_does_every_rsa_scheme() {
         let raw = token(&[MechanismType::RSA_X_509]);
-        let plans = plans(Kind::Rsa { bits: 2048 }, &raw, &[]);
+        let plans = plans(Kind::Rsa { bits: 2048 }, &raw, &[], true);
         assert_eq!(plans.len(), 6);
         assert_eq!(plans[0].input, Input::PssBlock(Hash::Sha256));
         assert_eq!(plans[5].input, Input::Pkcs1Block(Hash::Sha512));
@@ -241,12 +254,25 @@ mod tests {
     fn a_key_signs_only_with_the_mechanisms_it_allows() {
         let all = token(&SIGNING);
         let rsa = Kind::Rsa { bits: 2048 };
-        let only = plans(rsa, &all, &[MechanismType::SHA256_RSA_PKCS]);
+        let only = plans(rsa, &all, &[MechanismType::SHA256_RSA_PKCS], true);
         let hashing = Plan {
             scheme: Scheme::RsaPkcs1Sha256,
             input: Input::Message,
         };
         assert_eq!(only, [hashing]);
+    }
+
+    #[test]
+    fn a_key_that_may_not_decrypt_leaves_the_padding_of_pkcs1_to_the_token() {
+        let all = token(&SIGNING);
+        let inputs = |can_decrypt| -> Vec<Input> {
+            let plans = plans(Kind::Rsa { bits: 2048 }, &all, &[], can_decrypt);
+            plans.iter().map(|plan| plan.input).collect()
+        };
+        let (may, may_not) = (inputs(true), inputs(false));
+        assert_eq!(may[..3], may_not[..3], "PSS as ever");
+        assert_eq!(may[3], Input::DigestInfo(Hash::Sha256));
+        assert_eq!(may_not[3..], [Input::Message; 3]);
     }
 
     #[test]
@@ -258,17 +284,21 @@ mod tests {
                 max: 2048,
             },
         )]);
-        assert_eq!(plans(Kind::Rsa { bits: 2048 }, &small, &[]).len(), 3);
-        assert!(plans(Kind::Rsa { bits: 1023 }, &small, &[]).is_empty());
-        assert!(plans(Kind::Rsa { bits: 4096 }, &small, &[]).is_empty());
+        assert_eq!(plans(Kind::Rsa { bits: 2048 }, &small, &[], true).len(), 3);
+        assert!(plans(Kind::Rsa { bits: 1023 }, &small, &[], true).is_empty());
+        assert!(plans(Kind::Rsa { bits: 4096 }, &small, &[], true).is_empty());
     }
     #[test]
     fn ed25519_has_255_or_256_bits() {
         for (min, max) in [(255, 255), (256, 456), (0, 0)] {
             let token = Mechanisms(vec![(MechanismType::EDDSA, Limits { min, max })]);
-            assert_eq!(plans(Kind::Ed25519, &token, &[]).len(), 1, "{min} to {max}");
+            assert_eq!(
+                plans(Kind::Ed25519, &token, &[], true).len(),
+                1,
+                "{min} to {max}"
+            );
         }
         let ed448 = Mechanisms(vec![(MechanismType::EDDSA, Limits { min: 448, max: 456 })]);
-        assert!(plans(Kind::Ed25519, &ed448, &[]).is_empty());
+        assert!(plans(Kind::Ed25519, &ed448, &[], true).is_empty());
     }
 }
