@@ -18,6 +18,7 @@ mod inventory;
 mod pin;
 mod scope;
 mod tokens;
+mod tpm;
 
 use p11_fault_module::{Faults, Pin};
 use p11_tests::stage::Stage;
