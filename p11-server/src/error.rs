@@ -82,6 +82,12 @@ pub enum Error {
     /// All sessions are in use, or the token is being changed.
     #[error("{0}")]
     Busy(String),
+    /// Between two steps the token was changed by another request. From the start it may succeed.
+    #[error("the token {token} is being changed; try again")]
+    Changed {
+        /// The token's URI.
+        token: String,
+    },
     /// The module is down; it is tried again at the next request after `retry_in`.
     #[error(
         "the PKCS#11 module is not available ({cause}); it is tried again in {} s",
@@ -144,7 +150,7 @@ impl Error {
             Error::PinGuarded(_) => ErrorCode::PinGuarded,
             Error::NotAllowed(_) => ErrorCode::NotAllowed,
             Error::NotSupported(_) => ErrorCode::NotSupported,
-            Error::Busy(_) => ErrorCode::Busy,
+            Error::Busy(_) | Error::Changed { .. } => ErrorCode::Busy,
             Error::ModuleUnavailable { .. } | Error::Load { .. } => ErrorCode::ModuleUnavailable,
             Error::Module { .. } => ErrorCode::Module,
             Error::Unfinished { cause, .. } => cause.code(),

@@ -19,6 +19,9 @@ use crate::error::Error;
 /// some modules do not look again by themselves. So often may a miss cause a reload.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
+/// How often a job begins anew where other requests change its token.
+const MOST_CHANGES: usize = 16;
+
 /// The key that a job works with, noted so that its token is known when the job fails.
 pub type Culprit = Option<Arc<Key>>;
 
@@ -74,7 +77,13 @@ impl Engine {
     ) -> Result<T, (u64, Error)> {
         let call = self.module.enter(deadline).map_err(|error| (0, error))?;
         let mut culprit = None;
-        job(&call, &mut culprit).map_err(|error| {
+        let mut outcome = job(&call, &mut culprit);
+        for _ in 0..MOST_CHANGES {
+            if let Err(Error::Changed { .. }) = outcome {
+                outcome = job(&call, &mut culprit);
+            }
+        }
+        outcome.map_err(|error| {
             match (Remedy::of(&error), culprit) {
                 (Remedy::FindAgain, Some(key)) => self.memory.forget(&key),
                 (Remedy::Renew | Remedy::RenewOnly, Some(key)) => {

@@ -7,8 +7,6 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use cryptoki::context::Function;
-use cryptoki::error::RvError;
 use cryptoki::object::ObjectClass;
 use p11_proto::Identity;
 use p11_proto::spki::PublicKey;
@@ -210,9 +208,8 @@ impl Search<'_> {
                 self.key(&view, chosen).map(Some)
             }
             // The login was lost again meanwhile, so nobody knows.
-            None if view.hidden => Err(Error::Module {
-                rv: RvError::UserNotLoggedIn,
-                function: Function::FindObjectsInit,
+            None if view.hidden => Err(Error::Changed {
+                token: token.name().into(),
             }),
             None => Ok(None),
         }

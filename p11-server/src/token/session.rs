@@ -57,8 +57,6 @@ struct Inner {
     limit: usize,
     /// Somebody has the token for itself.
     taken: bool,
-    /// Somebody makes, stores or deletes objects.
-    changing: bool,
     /// Whether the process is logged in, as far as we know.
     logged_in: bool,
     /// When the slots were last listed it was in none of them.
@@ -91,7 +89,6 @@ impl Token {
                 lent: 0,
                 limit: limit(&info),
                 taken: false,
-                changing: false,
                 logged_in: false,
                 gone: false,
                 waiting: 0,
@@ -276,48 +273,36 @@ impl Token {
         }
     }
 
-    /// Opens a read/write session for one change, while no other is made: what it finds on the token
-    /// stays true until it is done. The login of the others is good in it as well.
+    /// Takes the token for one change in a read/write session. The others' sessions stay open, and
+    /// their login is good in it as well.
     ///
     /// # Errors
-    /// [`Error::Busy`] where another change takes too long or no session becomes free, else what
-    /// `C_OpenSession` said.
+    /// As [`Token::take`], and what `C_OpenSession` said.
     pub fn lend_to_write<'t>(&'t self, call: &'t Call<'_>) -> Result<Lease<'t>, Error> {
-        let end = Instant::now() + DRAIN;
-        call.about(&self.name, self.era(call));
-        let mut inner = self.inner(call);
-        while inner.taken || inner.changing || inner.is_full() {
-            if Instant::now() > end {
-                return Err(self.busy());
-            }
-            inner = self.wait(inner, LOOK);
-        }
-        if inner.open() >= inner.limit
-            && let Some(idle) = inner.idle.pop()
-        {
-            idle.close()?;
-        }
-        let session = call.pkcs11().open_rw_session_no_drop(inner.slot)?;
-        inner.changing = true;
+        let taken = self.take(call)?;
+        let session = taken.open()?;
         // Never finished, it is closed after use: the pool is for signing.
-        let mut lease = self.lease(inner, session, false, call);
-        lease.changes = true;
+        let mut lease = self.lease(self.inner(call), session, false, call);
+        lease.taken = Some(taken);
         Ok(lease)
     }
 
     /// Takes the token for itself: no session is lent until it is given back, and none is in use.
     ///
     /// # Errors
-    /// [`Error::Busy`] where those in use do not come back in time.
+    /// [`Error::Busy`] where those in use do not come back in time, or another change takes too long.
     pub fn take<'t>(&'t self, call: &'t Call<'_>) -> Result<Taken<'t>, Error> {
         call.about(&self.name, self.era(call));
+        let end = Instant::now() + DRAIN;
         let mut inner = self.inner(call);
+        while inner.taken && Instant::now() < end {
+            inner = self.wait(inner, LOOK);
+        }
         if inner.taken {
             return Err(self.busy());
         }
         inner.taken = true;
         let taken = Taken { token: self, call };
-        let end = Instant::now() + DRAIN;
         while inner.lent > 0 && Instant::now() < end {
             inner = self.wait(inner, LOOK);
         }
@@ -375,7 +360,7 @@ impl Token {
             era: inner.era(),
             session: Some(session),
             keeper,
-            changes: false,
+            taken: None,
             clean: false,
         }
     }
@@ -403,11 +388,6 @@ impl Inner {
     /// Sessions that count against the token's limit.
     fn open(&self) -> usize {
         self.idle.len() + self.lent + usize::from(self.keeper.is_some())
-    }
-
-    /// Whether no session can be opened, and none closed for it.
-    fn is_full(&self) -> bool {
-        self.open() >= self.limit && self.idle.is_empty()
     }
 
     fn renew(&mut self, close: bool) {
@@ -439,12 +419,20 @@ impl Taken<'_> {
         self.token.inner(self.call).renew(true);
     }
 
-    /// The one session in which a change is made.
+    /// The one session in which a change is made. One that is idle is closed where it takes the last
+    /// place.
     ///
     /// # Errors
     /// What `C_OpenSession` said.
     pub fn open(&self) -> Result<Session, Error> {
-        let slot = self.token.slot();
+        let (slot, spare) = {
+            let mut inner = self.token.inner(self.call);
+            let is_full = inner.open() >= inner.limit;
+            (inner.slot, inner.idle.pop_if(|_| is_full))
+        };
+        if let Some(spare) = spare {
+            spare.close()?;
+        }
         Ok(self.call.pkcs11().open_rw_session_no_drop(slot)?)
     }
 }
@@ -465,9 +453,9 @@ pub struct Lease<'t> {
     era: Era,
     session: Option<Session>,
     keeper: bool,
-    /// Whether it is the one that a change is made in.
-    changes: bool,
     clean: bool,
+    /// Where a change is made in it: given back after the session is closed.
+    taken: Option<Taken<'t>>,
 }
 
 impl Lease<'_> {
@@ -536,7 +524,6 @@ impl Drop for Lease<'_> {
             inner = self.token.inner(self.call);
         }
         inner.lent = inner.lent.saturating_sub(1);
-        inner.changing &= !self.changes;
         self.token.tell(inner);
     }
 }

@@ -1,9 +1,6 @@
 //! A message enters, a signature leaves, with `C_SignInit` and `C_Sign` and nothing else where the
 //! module lets us.
 
-use cryptoki::context::Function;
-use cryptoki::error::RvError;
-
 use super::encode;
 use super::guard::{Guard, Pins};
 use super::keys::Key;
@@ -27,10 +24,8 @@ pub fn sign(
     let session = key.token.lend(call)?;
     // Others may have given up what this handle belongs to.
     if session.era() != key.era {
-        return Err(Error::Module {
-            rv: RvError::KeyHandleInvalid,
-            function: Function::SignInit,
-        });
+        let token = key.token.name().into();
+        return Err(Error::Changed { token });
     }
     let signature = match call.raw() {
         Some(raw) => {
