@@ -13,6 +13,7 @@ mod admin;
 mod certificates;
 mod create;
 mod delete;
+mod exclusive;
 mod init;
 mod inventory;
 mod pin;
