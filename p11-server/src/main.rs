@@ -62,9 +62,7 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     let policy = args.load_policy()?;
     let engine = Engine::load(&config.cryptoki.module_path, config.cryptoki.settings()?)?;
     let engine = Arc::new(engine);
-    if let Err(error) = engine.start() {
-        warn!("listening all the same: {error}");
-    }
+    start(engine.clone())?;
     let server = Server::new(socket, engine.clone(), policy, args.limits());
     let result = serve(args, &signals, &server, &engine);
     notify(NotifyState::Stopping);
@@ -75,6 +73,17 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     engine.shut_down();
     server.remove_socket();
     result
+}
+
+/// Initialises the module, which may fail or hang while clients are answered and signals heard.
+fn start(engine: Arc<Engine>) -> std::io::Result<()> {
+    let start = move || {
+        if let Err(error) = engine.start() {
+            warn!("listening all the same: {error}");
+        }
+    };
+    let thread = thread::Builder::new().name("start".into());
+    thread.spawn(start).map(drop)
 }
 
 /// The configuration, with what is to be said about it.

@@ -13,9 +13,9 @@ use cryptoki::error::{Error as Cryptoki, RvError};
 use tracing::{info, warn};
 
 use super::activity::Activity;
-use super::lock;
 use super::raw::Raw;
 use super::session::Era;
+use super::{DEADLINE, lock};
 use crate::error::Error;
 
 /// The first pause after a failed or repeated `C_Initialize`; it doubles up to [`LONGEST_PAUSE`].
@@ -42,11 +42,20 @@ struct Gate {
     epoch: u64,
     activity: Activity,
     reloading: bool,
+    /// Nobody enters any more.
+    closed: bool,
     pause: Duration,
     /// The earliest time of the next `C_Initialize`.
     not_before: Instant,
     /// The time of the last one.
     initialized: Instant,
+}
+
+impl Gate {
+    /// How long until the module may be initialised.
+    fn wait(&self) -> Duration {
+        self.not_before.saturating_duration_since(Instant::now())
+    }
 }
 
 #[derive(Clone)]
@@ -97,6 +106,7 @@ impl Module {
                 epoch: 0,
                 activity: Activity::default(),
                 reloading: false,
+                closed: false,
                 pause: FIRST_PAUSE,
                 not_before: Instant::now(),
                 initialized: Instant::now(),
@@ -113,8 +123,11 @@ impl Module {
     /// [`Error::ModuleUnavailable`] with the time of the next try.
     pub fn enter(&self, deadline: Duration) -> Result<Call<'_>, Error> {
         let mut gate = self.wait_for_reload();
+        if gate.closed {
+            return Err(Error::Busy("the server is stopping".into()));
+        }
         if let State::Down(cause) = &gate.state {
-            let wait = gate.not_before.saturating_duration_since(Instant::now());
+            let wait = gate.wait();
             if !wait.is_zero() {
                 return Err(unavailable(cause, wait));
             }
@@ -150,7 +163,7 @@ impl Module {
         if gate.epoch != seen {
             return Ok(());
         }
-        let wait = gate.not_before.saturating_duration_since(Instant::now());
+        let wait = gate.wait();
         if !wait.is_zero() {
             return Err(unavailable(why, wait));
         }
@@ -167,10 +180,7 @@ impl Module {
     pub fn trouble(&self) -> Option<String> {
         let gate = lock(&self.gate);
         match &gate.state {
-            State::Down(cause) => {
-                let wait = gate.not_before.saturating_duration_since(Instant::now());
-                Some(unavailable(cause, wait).to_string())
-            }
+            State::Down(cause) => Some(unavailable(cause, gate.wait()).to_string()),
             State::Up { .. } => None,
         }
     }
@@ -184,9 +194,12 @@ impl Module {
 
     /// `C_Finalize`, if the module is ours and no call is stuck in it. Nothing can enter afterwards.
     pub fn shut_down(&self) {
-        let mut gate = self.wait_for_reload();
-        gate.reloading = true;
-        let gate = self.drain(gate);
+        let mut gate = lock(&self.gate);
+        gate.closed = true;
+        // What has not returned for so long will not return now.
+        if !gate.activity.has_older_than(DRAIN) {
+            gate = self.drain(gate);
+        }
         if !gate.activity.is_quiet() {
             warn!("a PKCS#11 call has not returned, so the module is left as it is");
         } else if matches!(gate.state, State::Up { ours: true, .. }) {
@@ -216,12 +229,15 @@ impl Module {
             gate.pause = FIRST_PAUSE;
         }
         let before = gate.state.clone();
+        // These calls may be stuck like any other.
+        let number = gate.activity.begin(DEADLINE);
         drop(gate);
         if reload && matches!(before, State::Up { ours: true, .. }) {
             self.finalize();
         }
         let state = self.c_initialize();
         let mut gate = lock(&self.gate);
+        gate.activity.end(number);
         gate.epoch += 1;
         gate.initialized = Instant::now();
         // The very first success costs no pause: a reload may follow it at once.
@@ -234,7 +250,7 @@ impl Module {
         self.changed.notify_all();
         match &gate.state {
             State::Down(cause) => {
-                let error = unavailable(cause, gate.pause / 2);
+                let error = unavailable(cause, gate.wait());
                 warn!("{error}");
                 Err(error)
             }
@@ -315,7 +331,7 @@ impl Drop for Call<'_> {
     fn drop(&mut self) {
         let mut gate = lock(&self.module.gate);
         gate.activity.end(self.number);
-        if gate.reloading && gate.activity.is_quiet() {
+        if (gate.reloading || gate.closed) && gate.activity.is_quiet() {
             self.module.changed.notify_all();
         }
     }
