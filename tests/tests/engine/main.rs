@@ -16,3 +16,5 @@ mod login_kinds;
 mod pin_guard;
 mod public_keys;
 mod schemes;
+mod sessions;
+mod stuck;
