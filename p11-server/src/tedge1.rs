@@ -43,11 +43,16 @@ pub fn not_understood(error: &p11_proto::Error) -> Response {
 
 /// The answer to a request that failed.
 pub fn failure(error: &Error) -> Response {
+    let text = error.to_string();
     let phrase = match error {
-        Error::KeyNotFound(_) => "Failed to find a key: ",
+        Error::KeyNotFound(_) => "Failed to find a key",
+        Error::TokenNotFound(_) => "Didn't find a slot to use",
         _ => "",
     };
-    Response::Error(format!("PKCS #11 service failed: {phrase}{error}"))
+    Response::Error(match phrase.is_empty() || text.contains(phrase) {
+        true => format!("PKCS #11 service failed: {text}"),
+        false => format!("PKCS #11 service failed: {phrase}: {text}"),
+    })
 }
 
 fn answer(caller: &mut Caller<'_>, request: Request) -> Result<Response, Error> {
