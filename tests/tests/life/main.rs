@@ -18,6 +18,7 @@ mod init;
 mod inventory;
 mod pin;
 mod scope;
+mod tedge1;
 mod tokens;
 mod tpm;
 
