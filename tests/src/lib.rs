@@ -8,6 +8,7 @@
 //! - [`tpm`]: a software TPM of its own, with tokens and keys of tpm2-pkcs11 in it
 //! - [`pki`]: a certificate authority, certificates for a broker and for keys in tokens
 //! - [`server`], [`binary`]: the real `tedge-p11-server`, built from the sources as they are
+//! - [`old_server`]: one that behaves as released servers do
 //! - [`stage`]: a token, a server that loads a module which misbehaves on demand, and callers of it
 //! - [`broker`], [`openssl`]: the peers of a TLS handshake
 //! - [`mqtt`]: the shortest MQTT exchange that proves a login
@@ -39,6 +40,7 @@ pub mod broker;
 pub mod keys;
 pub mod mqtt;
 pub mod objects;
+pub mod old_server;
 pub mod openssl;
 pub mod pki;
 pub mod process;

@@ -10,6 +10,7 @@
 use std::{
     io::{BufRead, BufReader, Write},
     net::TcpStream,
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -19,6 +20,7 @@ use p11_tests::{
     broker::Broker,
     keys::{Key, KeyKind, KeySpec},
     mqtt,
+    old_server::OldServer,
     openssl::{OpensslServer, Seen},
     pki::{Pki, Version},
     server::Server,
@@ -37,6 +39,8 @@ const CN: &str = "a device";
 
 /// A server that signs with one key, and the authority that certifies it.
 struct Device {
+    /// A released server before ours, where the client is to meet one.
+    old: Option<OldServer>,
     server: Server,
     _hsm: SoftHsm,
     key: Key,
@@ -50,11 +54,23 @@ impl Device {
         let key = hsm.generate(&token, &KeySpec::new(kind, "key", &[1]));
         let server = Server::builder().softhsm(&hsm).pin(PIN).start();
         Self {
+            old: None,
             server,
             _hsm: hsm,
             key,
             pki: Pki::new(),
         }
+    }
+
+    fn with_an_old_server(kind: KeyKind) -> Self {
+        let device = Self::new(kind);
+        let old = Some(OldServer::before(&device.server));
+        Self { old, ..device }
+    }
+
+    fn socket(&self) -> &Path {
+        let old = self.old.as_ref().map(OldServer::socket);
+        old.unwrap_or(self.server.socket())
     }
 
     /// Connects, with one TLS version allowed, and completes the handshake.
@@ -66,7 +82,7 @@ impl Device {
     ) -> StreamOwned<ClientConnection, TcpStream> {
         let certificate = self.pki.client(CN, &self.key.spki, certificate);
         let auth = p11_client::client_auth(
-            Config::new(self.server.socket()),
+            Config::new(self.socket()),
             "pkcs11:token=device;object=key",
             None,
             vec![CertificateDer::from_pem_file(certificate).unwrap()],
@@ -141,6 +157,52 @@ fn mosquitto_takes_an_rsa_key_over_both_versions_of_tls() {
     let device = Device::new(KeyKind::Rsa2048);
     device.logs_in_at_mosquitto(&TLS12, Version::V3);
     device.logs_in_at_mosquitto(&TLS13, Version::V3);
+}
+
+#[test]
+fn mosquitto_takes_keys_of_a_server_that_knows_no_protocol_1() {
+    // The numbers of tedge1's messages.
+    const CHOOSE_SCHEME: u8 = 1;
+    const SIGN_WITH_SCHEME: u8 = 5;
+    const GET_PUBLIC_KEY: u8 = 6;
+    const PING: u8 = 8;
+    for kind in [KeyKind::P256, KeyKind::Rsa2048] {
+        let device = Device::with_an_old_server(kind);
+        let old = device.old.as_ref().unwrap();
+        for tls in [&TLS12, &TLS13] {
+            device.logs_in_at_mosquitto(tls, Version::V3);
+            let asked = old.asked();
+            let [PING, before @ .., SIGN_WITH_SCHEME] = asked.as_slice() else {
+                panic!("no probe first or no signature last: {asked:?}");
+            };
+            let known = |number| matches!(*number, CHOOSE_SCHEME | GET_PUBLIC_KEY);
+            assert!(before.iter().all(known), "{asked:?}");
+        }
+    }
+}
+
+#[test]
+fn rsa_of_an_old_server_where_the_peer_allows_only_pkcs1() {
+    let device = Device::with_an_old_server(KeyKind::Rsa2048);
+    let saw = device.shows_openssl(&TLS12, &["-client_sigalgs", "RSA+SHA256"], Version::V3);
+    assert_eq!(saw, seen(ProtocolVersion::TLSv1_2, "RSA", "SHA256"));
+}
+
+#[test]
+fn a_certificate_for_another_key_is_refused_before_an_old_server_signs() {
+    let device = Device::with_an_old_server(KeyKind::P256);
+    let other = device.pki.server().certificate;
+    let refused = p11_client::client_auth(
+        Config::new(device.socket()),
+        "pkcs11:token=device;object=key",
+        None,
+        vec![CertificateDer::from_pem_file(other).unwrap()],
+    );
+    let said = refused.unwrap_err().to_string();
+    assert!(
+        said.contains("is an old one and cannot choose the certificate's key"),
+        "{said}"
+    );
 }
 
 #[test]

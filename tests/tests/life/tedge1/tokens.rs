@@ -23,7 +23,10 @@ fn tokens_are_listed() {
     let server = stage.start();
     let old = Old::of(&server);
     let uri = text(uri_of(&stage));
-    assert_eq!(old.ask(&[0, 12]), message(13, &[&list(&[uri.clone()])]));
+    assert_eq!(
+        old.ask(&[0, 12]),
+        message(13, &[&list(std::slice::from_ref(&uri))])
+    );
 
     let free = Admin::of(&server).token("").slot;
     let model = [text("SoftHSM v2"), text("SoftHSM project")].concat();
