@@ -175,7 +175,7 @@ fn mosquitto_takes_keys_of_a_server_that_knows_no_protocol_1() {
             let [PING, before @ .., SIGN_WITH_SCHEME] = asked.as_slice() else {
                 panic!("no probe first or no signature last: {asked:?}");
             };
-            let known = |number| matches!(*number, CHOOSE_SCHEME | GET_PUBLIC_KEY);
+            let known = |number: &u8| matches!(*number, CHOOSE_SCHEME | GET_PUBLIC_KEY);
             assert!(before.iter().all(known), "{asked:?}");
         }
     }
