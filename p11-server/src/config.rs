@@ -113,6 +113,7 @@ impl Args {
         Limits {
             all: self.max_connections.max(1),
             per_user: self.max_connections_per_user.max(1),
+            ..Limits::default()
         }
     }
 

@@ -16,13 +16,6 @@ use crate::error::Error as ServiceError;
 use crate::token::DEADLINE;
 use crate::{dispatch, tedge1 as old};
 
-/// How patient the server is with its clients.
-pub const PATIENCE: Patience = Patience {
-    idle: Duration::from_secs(5 * 60),
-    request: Duration::from_secs(5),
-    reply: Duration::from_secs(5),
-};
-
 /// Serves a connection until the client leaves, errs or falls silent. Its first byte tells which
 /// protocol it speaks.
 ///
@@ -36,10 +29,11 @@ pub fn serve(server: &Server, connection: &Connection, patience: Patience) -> io
         Some(_) => match serve_protocol1(server, connection, &mut line) {
             Err(error) => {
                 debug!(peer = %connection.peer, "closing a connection: {error}");
-                match refusal(&error, &line) {
-                    Some(failure) => line.send(&encode(&Response::Error(failure))),
-                    None => Ok(()),
-                }
+                let Some(failure) = refusal(&error, &line) else {
+                    return Ok(());
+                };
+                line.send(&encode(&Response::Error(failure)))?;
+                line.hang_up()
             }
             Ok(()) => Ok(()),
         },
@@ -50,7 +44,7 @@ pub fn serve(server: &Server, connection: &Connection, patience: Patience) -> io
 pub fn refuse(connection: &Connection) {
     let why = "all connections of the server are at work; try again";
     let first = connection.first_byte();
-    connection.send_now(&match first {
+    connection.hang_up(&match first {
         Some(tedge1::VERSION) => encode_old(&old::failure(&ServiceError::Busy(why.into()))),
         _ => encode(&Response::Error(Failure::new(ErrorCode::Busy, why))),
     });
@@ -118,7 +112,8 @@ fn serve_tedge1(server: &Server, connection: &Connection, line: &mut Line<'_>) -
         Ok(request) => request,
         Err(error) => {
             debug!(peer = %connection.peer, "closing a connection: {error}");
-            return line.send(&encode_old(&old::not_understood(&error)));
+            line.send(&encode_old(&old::not_understood(&error)))?;
+            return line.hang_up();
         }
     };
     perform(
@@ -137,8 +132,8 @@ fn serve_tedge1(server: &Server, connection: &Connection, line: &mut Line<'_>) -
     .map(drop)
 }
 
-/// Does what a request asks for, sends the answer and writes the line of the audit. False if the
-/// watch has answered before, or the connection was given up.
+/// Does what a request asks for, sends the answer and writes the line of the audit. False if there
+/// is to be no further request: the watch has answered, the connection was given up, the server stops.
 fn perform(
     server: &Server,
     connection: &Connection,
@@ -167,8 +162,7 @@ fn perform(
         Some(sent) => sent?,
         None => return Ok(false),
     }
-    connection.answered();
-    Ok(true)
+    Ok(connection.answered())
 }
 
 /// What the client is told before the connection is closed, where it can be told anything.

@@ -19,6 +19,7 @@ mod serve;
 mod watch;
 
 pub use listen::{Error as SocketError, Socket};
+pub use patience::Patience;
 pub use peer::Peer;
 pub use places::Limits;
 pub use serve::Server;

@@ -1,10 +1,12 @@
 //! Reading and writing a client's socket with deadlines, at no cost for clients that keep them.
 
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use p11_proto::frame;
 use zeroize::Zeroizing;
 
 /// How long a client may take.
@@ -16,6 +18,19 @@ pub struct Patience {
     pub request: Duration,
     /// To take its answer.
     pub reply: Duration,
+    /// To wait for a place where all others are at work.
+    pub turn: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Patience {
+            idle: Duration::from_secs(5 * 60),
+            request: Duration::from_secs(5),
+            reply: Duration::from_secs(5),
+            turn: Duration::from_secs(5),
+        }
+    }
 }
 
 /// A connection that is read and written with patience. Buffered, since most requests arrive whole
@@ -95,6 +110,24 @@ impl<'s> Line<'s> {
             self.set_write_timeout(remaining(due)?)?;
         }
         Ok(())
+    }
+
+    /// Takes leave of a client that may still be sending: a socket that is closed with bytes unread
+    /// resets the connection, and a client that reads to its end would miss the last answer.
+    ///
+    /// # Errors
+    /// What ended the wait for the client's own end.
+    pub fn hang_up(&mut self) -> io::Result<()> {
+        self.stream.shutdown(Shutdown::Write)?;
+        self.due = Some(Instant::now() + self.patience.request);
+        let mut patience = frame::MAX_LEN;
+        loop {
+            self.fill()?;
+            match patience.checked_sub(self.filled.len()) {
+                Some(left) if left < patience => patience = left,
+                _ => return Ok(()),
+            }
+        }
     }
 
     fn set_write_timeout(&mut self, timeout: Duration) -> io::Result<()> {

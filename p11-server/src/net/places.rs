@@ -1,18 +1,22 @@
 //! A connection enters and gets a place, if need be that of one that does not use it.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::patience::Patience;
 use super::watch::Connection;
 
-/// How many connections there may be.
+/// How many connections there may be, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Of all users together.
     pub all: usize,
     /// Of one user.
     pub per_user: usize,
+    /// How long each may take for its part.
+    pub patience: Patience,
 }
 
 impl Default for Limits {
@@ -20,14 +24,16 @@ impl Default for Limits {
         Limits {
             all: 256,
             per_user: 64,
+            patience: Patience::default(),
         }
     }
 }
 
-/// How long the newest waits when all others are at work.
-const TURN: Duration = Duration::from_secs(5);
+/// Who waits for a place looks this often whether somebody has become silent.
+const LOOK: Duration = Duration::from_millis(200);
 
-/// The connections that are being served.
+/// The connections that are being served, and those that wait for it: of each kind as many as the
+/// limits allow, so that a user who is at work with all of his keeps nobody else from his own.
 pub struct Places {
     limits: Limits,
     taken: Mutex<Taken>,
@@ -38,53 +44,56 @@ pub struct Places {
 struct Taken {
     places: HashMap<u64, Arc<Connection>>,
     next: u64,
+    /// How many of each user wait.
+    waiting: HashMap<u32, usize>,
 }
 
-/// The right to be served, given back when dropped.
-pub struct Place<'p> {
-    places: &'p Places,
-    number: u64,
+/// A connection that is served or waits for it. Dropped, it makes room.
+pub struct Visitor {
+    /// The connection.
+    pub connection: Arc<Connection>,
+    places: Arc<Places>,
+    /// `None` while it waits.
+    place: Option<u64>,
 }
 
 impl Places {
     /// No place is taken yet.
-    pub fn new(limits: Limits) -> Places {
-        Places {
+    pub fn new(limits: Limits) -> Arc<Places> {
+        Arc::new(Places {
             limits,
             taken: Mutex::default(),
             freed: Condvar::new(),
-        }
+        })
     }
 
-    /// Takes a place. Where the user has no more, its connection that has been without a complete
-    /// request the longest is closed; where nobody has, one of the user that holds most. If all of
-    /// those are at work, the newest waits a while, and is then refused with `None`.
-    pub fn take(&self, connection: &Arc<Connection>) -> Option<Place<'_>> {
-        let give_up = Instant::now() + TURN;
-        let user = connection.peer.uid;
+    /// Lets a connection in, to a place or to the queue for one; `None` where the queue is full too.
+    ///
+    /// Where the user has no place left, its connection that has been without a complete request the
+    /// longest is closed; where nobody has, one of the user that holds most and is not at work with
+    /// all.
+    pub fn enter(self: &Arc<Self>, connection: Arc<Connection>) -> Option<Visitor> {
         let mut taken = self.lock();
-        loop {
-            let of_user = taken.of(user).count();
-            if of_user < self.limits.per_user && taken.places.len() < self.limits.all {
-                taken.next += 1;
-                let number = taken.next;
-                taken.places.insert(number, connection.clone());
-                return Some(Place {
-                    places: self,
-                    number,
-                });
+        let place = self.place(&mut taken, &connection);
+        if place.is_none() {
+            let user = connection.peer.uid;
+            let of_user = taken.waiting.get(&user).copied().unwrap_or(0);
+            let of_all: usize = taken.waiting.values().sum();
+            if of_user >= self.limits.per_user || of_all >= self.limits.all {
+                return None;
             }
-            let richest = match of_user < self.limits.per_user {
-                true => taken.richest(),
-                false => Some(user),
-            };
-            if richest.is_some_and(|user| taken.evict(user)) {
-                continue;
-            }
-            let wait = give_up.checked_duration_since(Instant::now())?;
-            let waited = self.freed.wait_timeout(taken, wait);
-            taken = waited.unwrap_or_else(PoisonError::into_inner).0;
+            taken.waiting.insert(user, of_user + 1);
         }
+        Some(Visitor {
+            connection,
+            places: self.clone(),
+            place,
+        })
+    }
+
+    /// How long each connection may take for its part.
+    pub fn patience(&self) -> Patience {
+        self.limits.patience
     }
 
     /// How many places are taken.
@@ -112,17 +121,41 @@ impl Places {
         loop {
             taken
                 .places
-                .retain(|_, connection| !connection.close_if_idle());
+                .retain(|_, connection| !connection.close_when_answered());
             let left = taken.places.len();
-            let pause = end
-                .saturating_duration_since(Instant::now())
-                .min(Duration::from_millis(50));
+            let pause = end.saturating_duration_since(Instant::now()).min(LOOK);
             if left == 0 || pause.is_zero() {
                 return left;
             }
-            let waited = self.freed.wait_timeout(taken, pause);
-            taken = waited.unwrap_or_else(PoisonError::into_inner).0;
+            taken = self.wait(taken, pause);
         }
+    }
+
+    fn place(&self, taken: &mut Taken, connection: &Arc<Connection>) -> Option<u64> {
+        let user = connection.peer.uid;
+        loop {
+            let user_has_room = taken.of(user).count() < self.limits.per_user;
+            if user_has_room && taken.places.len() < self.limits.all {
+                taken.next += 1;
+                taken.places.insert(taken.next, connection.clone());
+                return Some(taken.next);
+            }
+            let has_closed_one = match user_has_room {
+                true => taken
+                    .richest_first()
+                    .into_iter()
+                    .any(|user| taken.evict(user)),
+                false => taken.evict(user),
+            };
+            if !has_closed_one {
+                return None;
+            }
+        }
+    }
+
+    fn wait<'p>(&self, taken: MutexGuard<'p, Taken>, pause: Duration) -> MutexGuard<'p, Taken> {
+        let waited = self.freed.wait_timeout(taken, pause);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -131,37 +164,76 @@ impl Places {
 }
 
 impl Taken {
-    fn of(&self, user: u32) -> impl Iterator<Item = (&u64, &Arc<Connection>)> {
-        self.places
-            .iter()
+    fn of(&self, user: u32) -> impl Iterator<Item = (u64, &Arc<Connection>)> {
+        let places = self.places.iter();
+        places
             .filter(move |(_, connection)| connection.peer.uid == user)
+            .map(|(number, connection)| (*number, connection))
     }
 
-    fn richest(&self) -> Option<u32> {
-        let users = self.places.values().map(|connection| connection.peer.uid);
-        users.max_by_key(|user| self.of(*user).count())
+    fn richest_first(&self) -> Vec<u32> {
+        let mut counts = HashMap::<u32, usize>::new();
+        for connection in self.places.values() {
+            *counts.entry(connection.peer.uid).or_default() += 1;
+        }
+        let mut users: Vec<_> = counts.into_iter().collect();
+        users.sort_unstable_by_key(|(user, count)| (Reverse(*count), *user));
+        users.into_iter().map(|(user, _)| user).collect()
     }
 
     /// Closes the user's connection that has been silent the longest, if there is one.
     fn evict(&mut self, user: u32) -> bool {
-        loop {
-            let silent = self.of(user).filter(|(_, connection)| connection.is_idle());
-            let Some((number, connection)) = silent.min_by_key(|(_, c)| c.heard()) else {
-                return false;
-            };
-            // It may have begun to work just now.
-            if connection.close_if_idle() {
-                let number = *number;
-                self.places.remove(&number);
-                return true;
+        let silent = self.of(user).filter_map(|(number, connection)| {
+            let since = connection.silent_since()?;
+            Some((since, number))
+        });
+        let mut silent: Vec<_> = silent.collect();
+        silent.sort_unstable();
+        // One may have begun to work just now: then the next.
+        let closed = silent.into_iter().find(|(_, number)| {
+            let connection = self.places.get(number);
+            connection.is_some_and(|connection| connection.close_if_silent())
+        });
+        closed.is_some_and(|(_, number)| self.places.remove(&number).is_some())
+    }
+
+    fn stops_waiting(&mut self, user: u32) {
+        if let Some(count) = self.waiting.get_mut(&user) {
+            *count -= 1;
+            if *count == 0 {
+                self.waiting.remove(&user);
             }
         }
     }
 }
 
-impl Drop for Place<'_> {
+impl Visitor {
+    /// Waits for a place, where it has none yet. False if there was none in time.
+    pub fn wait(&mut self) -> bool {
+        let give_up = Instant::now() + self.places.limits.patience.turn;
+        let mut taken = self.places.lock();
+        while self.place.is_none() {
+            let left = give_up.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            taken = self.places.wait(taken, left.min(LOOK));
+            self.place = self.places.place(&mut taken, &self.connection);
+            if self.place.is_some() {
+                taken.stops_waiting(self.connection.peer.uid);
+            }
+        }
+        true
+    }
+}
+
+impl Drop for Visitor {
     fn drop(&mut self) {
-        self.places.lock().places.remove(&self.number);
+        let mut taken = self.places.lock();
+        match self.place {
+            Some(number) => drop(taken.places.remove(&number)),
+            None => taken.stops_waiting(self.connection.peer.uid),
+        }
         self.places.freed.notify_all();
     }
 }

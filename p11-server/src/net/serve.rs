@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
@@ -11,16 +11,13 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::{debug, error, warn};
 
-use super::exchange::{self, PATIENCE};
+use super::exchange;
 use super::listen::Socket;
 use super::peer::Peer;
-use super::places::{Limits, Places};
+use super::places::{Limits, Places, Visitor};
 use super::watch::Connection;
 use crate::policy::Policy;
 use crate::service::Service;
-
-/// Connections that may wait for a place at the same time.
-const MOST_WAITING: usize = 64;
 
 /// The pause after the system could not give us another connection.
 const SHORTAGE: Duration = Duration::from_millis(100);
@@ -33,8 +30,7 @@ pub struct Server {
     socket: Socket,
     service: Arc<dyn Service>,
     policy: RwLock<Arc<Policy>>,
-    places: Places,
-    waiting: AtomicUsize,
+    places: Arc<Places>,
     beats: AtomicU64,
 }
 
@@ -51,7 +47,6 @@ impl Server {
             service,
             policy: RwLock::new(Arc::new(policy)),
             places: Places::new(limits),
-            waiting: AtomicUsize::new(0),
             beats: AtomicU64::new(0),
         })
     }
@@ -133,34 +128,51 @@ impl Server {
         self.socket.remove();
     }
 
-    fn welcome(self: &Arc<Self>, stream: UnixStream) {
-        let connection = match Peer::of(&stream).and_then(|peer| {
-            stream.set_nonblocking(false)?;
-            Ok(Connection::new(stream, peer))
-        }) {
-            Ok(connection) => Arc::new(connection),
-            Err(error) => return debug!("a connection was gone at once: {error}"),
-        };
-        if self.waiting.load(Ordering::Relaxed) >= MOST_WAITING {
-            return refuse(&connection);
+    /// Serves one connection from its beginning to its end, in this thread.
+    pub fn attend(&self, stream: UnixStream) {
+        if let Some(visitor) = self.let_in(stream) {
+            self.serve(visitor);
         }
+    }
+
+    fn welcome(self: &Arc<Self>, stream: UnixStream) {
+        let Some(visitor) = self.let_in(stream) else {
+            return;
+        };
         let server = self.clone();
         let thread = thread::Builder::new().name("connection".into());
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        if let Err(error) = thread.spawn(move || server.attend(&connection)) {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        if let Err(error) = thread.spawn(move || server.serve(visitor)) {
             warn!("no thread for a connection, which is closed: {error}");
         }
     }
 
-    /// The life of a connection's thread. A panic in it ends the connection and frees its place.
-    fn attend(&self, connection: &Arc<Connection>) {
-        let place = self.places.take(connection);
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        let Some(_place) = place else {
-            return refuse(connection);
-        };
-        if let Err(error) = exchange::serve(self, connection, PATIENCE) {
+    fn let_in(&self, stream: UnixStream) -> Option<Visitor> {
+        let known = Peer::of(&stream).and_then(|peer| {
+            stream.set_nonblocking(false)?;
+            Ok(Arc::new(Connection::new(stream, peer)))
+        });
+        match known {
+            Ok(connection) => {
+                let visitor = self.places.enter(connection.clone());
+                if visitor.is_none() {
+                    refuse(&connection);
+                }
+                visitor
+            }
+            Err(error) => {
+                debug!("a connection was gone at once: {error}");
+                None
+            }
+        }
+    }
+
+    /// A panic in here ends the connection and frees its place.
+    fn serve(&self, mut visitor: Visitor) {
+        if !visitor.wait() {
+            return refuse(&visitor.connection);
+        }
+        let connection = &visitor.connection;
+        if let Err(error) = exchange::serve(self, connection, self.places.patience()) {
             debug!(peer = %connection.peer, "a connection ended: {error}");
         }
     }

@@ -6,8 +6,7 @@
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, recv, send};
@@ -15,23 +14,39 @@ use p11_proto::frame::Body;
 
 use super::peer::Peer;
 
+/// How long an answer may wait to be taken while nobody else needs the place.
+const SLUGGISH: Duration = Duration::from_secs(1);
+
 /// One connection, as its thread, the watch and the list of places see it.
 pub struct Connection {
     /// The socket.
     pub stream: UnixStream,
     /// Who is at the other end.
     pub peer: Peer,
-    /// [`IDLE`], [`ANSWERING`], [`CLOSED`], or the time at which the running request is overdue.
-    state: AtomicU64,
-    /// When the last complete request came, or the connection itself.
-    heard: AtomicU64,
+    progress: Mutex<Progress>,
     /// What the watch answers, in the protocol of the client.
     overdue_answer: OnceLock<Body>,
 }
 
-const IDLE: u64 = 0;
-const ANSWERING: u64 = 1;
-const CLOSED: u64 = u64::MAX;
+struct Progress {
+    state: State,
+    /// When the last complete request came, or the connection itself.
+    heard: Instant,
+    /// The server stops: the request that runs is the last.
+    last: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// No complete request is there.
+    Idle,
+    /// A request runs, and is overdue at this time.
+    Working(Instant),
+    /// Its answer is being sent, since then.
+    Answering(Instant),
+    /// The connection was given up.
+    Closed,
+}
 
 impl Connection {
     /// A connection that was just accepted.
@@ -39,8 +54,11 @@ impl Connection {
         Connection {
             stream,
             peer,
-            state: AtomicU64::new(IDLE),
-            heard: AtomicU64::new(now()),
+            progress: Mutex::new(Progress {
+                state: State::Idle,
+                heard: Instant::now(),
+                last: false,
+            }),
             overdue_answer: OnceLock::new(),
         }
     }
@@ -53,53 +71,65 @@ impl Connection {
     /// A complete request has come, and its operation begins. False if the connection was given up
     /// meanwhile.
     pub fn begin(&self, deadline: Duration) -> bool {
-        let due = now() + deadline.as_millis() as u64;
-        self.heard.store(now(), Ordering::Relaxed);
-        self.swap(IDLE, due)
+        let mut progress = self.progress();
+        progress.heard = Instant::now();
+        let is_open = progress.state != State::Closed;
+        if is_open {
+            progress.state = State::Working(Instant::now() + deadline);
+        }
+        is_open
     }
 
     /// The operation has ended. False if the watch has answered in its place.
     pub fn finish(&self) -> bool {
-        let state = self.state.load(Ordering::Acquire);
-        state != CLOSED && self.swap(state, ANSWERING)
-    }
-
-    /// The answer was sent.
-    pub fn answered(&self) {
-        self.swap(ANSWERING, IDLE);
-    }
-
-    /// When the last complete request came, on a clock of its own.
-    pub fn heard(&self) -> u64 {
-        self.heard.load(Ordering::Relaxed)
-    }
-
-    /// Whether no request runs or is being answered.
-    pub fn is_idle(&self) -> bool {
-        self.state.load(Ordering::Acquire) == IDLE
-    }
-
-    /// Ends the connection if no request runs on it.
-    pub fn close_if_idle(&self) -> bool {
-        let closed = self.swap(IDLE, CLOSED);
-        if closed {
-            let _ = self.stream.shutdown(Shutdown::Both);
+        let mut progress = self.progress();
+        let is_open = progress.state != State::Closed;
+        if is_open {
+            progress.state = State::Answering(Instant::now());
         }
-        closed
+        is_open
+    }
+
+    /// The answer was sent. False if there is to be no further request.
+    pub fn answered(&self) -> bool {
+        let mut progress = self.progress();
+        let goes_on = progress.state != State::Closed && !progress.last;
+        if goes_on {
+            progress.state = State::Idle;
+        }
+        goes_on
+    }
+
+    /// Since when no complete request has come; `None` while one is at work. A client that does not
+    /// take its answer keeps nobody at work.
+    pub fn silent_since(&self) -> Option<Instant> {
+        let progress = self.progress();
+        progress.is_silent().then_some(progress.heard)
+    }
+
+    /// Ends the connection if no request is at work on it.
+    pub fn close_if_silent(&self) -> bool {
+        let mut progress = self.progress();
+        progress.is_silent() && self.close(&mut progress)
+    }
+
+    /// Ends the connection, as soon as the request that is at work has been answered.
+    pub fn close_when_answered(&self) -> bool {
+        let mut progress = self.progress();
+        progress.last = true;
+        progress.state == State::Idle && self.close(&mut progress)
     }
 
     /// Answers in place of an operation that is overdue, and ends the connection.
     pub fn close_if_overdue(&self) -> bool {
-        let due = self.state.load(Ordering::Acquire);
-        let is_overdue = due != IDLE && due != ANSWERING && due != CLOSED && due <= now();
-        if !is_overdue || !self.swap(due, CLOSED) {
+        let mut progress = self.progress();
+        if !matches!(progress.state, State::Working(due) if due <= Instant::now()) {
             return false;
         }
         if let Some(answer) = self.overdue_answer.get() {
             self.send_now(answer);
         }
-        let _ = self.stream.shutdown(Shutdown::Both);
-        true
+        self.close(&mut progress)
     }
 
     /// The first byte that the client has sent, if it has sent one; it stays there to be read.
@@ -112,21 +142,44 @@ impl Connection {
         }
     }
 
+    /// Takes leave of a client without waiting for it, with a last answer.
+    pub fn hang_up(&self, answer: &[u8]) {
+        self.send_now(answer);
+        let _ = self.stream.shutdown(Shutdown::Write);
+        // Bytes that are unread when the socket is closed would reset the connection. Of a client
+        // that sends on and on no more are taken than a socket holds.
+        let mut unread = [0; 4096];
+        for _ in 0..64 {
+            let flags = MsgFlags::MSG_DONTWAIT;
+            let Ok(1..) = recv(self.stream.as_raw_fd(), &mut unread, flags) else {
+                break;
+            };
+        }
+    }
+
     /// Sends without waiting for a client that does not read.
-    pub fn send_now(&self, answer: &[u8]) {
+    fn send_now(&self, answer: &[u8]) {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         let _ = send(self.stream.as_raw_fd(), answer, flags);
     }
 
-    fn swap(&self, from: u64, to: u64) -> bool {
-        self.state
-            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
+    fn close(&self, progress: &mut Progress) -> bool {
+        progress.state = State::Closed;
+        let _ = self.stream.shutdown(Shutdown::Both);
+        true
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Milliseconds since the first call, and never one of the markers.
-fn now() -> u64 {
-    static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(Instant::now).elapsed().as_millis() as u64 + 2
+impl Progress {
+    fn is_silent(&self) -> bool {
+        match self.state {
+            State::Idle => true,
+            State::Answering(since) => since.elapsed() > SLUGGISH,
+            State::Working(_) | State::Closed => false,
+        }
+    }
 }
