@@ -39,7 +39,15 @@ pub(crate) fn run(
         label: OnceCell::new(),
         afterwards: None,
     };
-    body(&mut call).unwrap_or_else(|rv| rv)
+    let rv = body(&mut call).unwrap_or_else(|rv| rv);
+    if let Function::C_OpenSession
+    | Function::C_CloseSession
+    | Function::C_CloseAllSessions
+    | Function::C_Finalize = function
+    {
+        state.counters.set_open_sessions(state.sessions.count());
+    }
+    rv
 }
 
 /// A call on its way.

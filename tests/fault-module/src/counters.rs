@@ -2,7 +2,7 @@
 //!
 //! The file `counts` is an array of native 64-bit words: one for each function in the order of
 //! `CK_FUNCTION_LIST` ([`Function::ALL`]), then the greatest number of threads inside the module at once,
-//! then the number of times that a call rule struck.
+//! then the number of times that a call rule struck, then the number of sessions that are open.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -17,7 +17,8 @@ use crate::module::Function;
 const FUNCTIONS: usize = Function::ALL.len();
 const MAX_CONCURRENT: usize = FUNCTIONS;
 const STRUCK: usize = FUNCTIONS + 1;
-const WORDS: usize = FUNCTIONS + 2;
+const OPEN_SESSIONS: usize = FUNCTIONS + 2;
+const WORDS: usize = FUNCTIONS + 3;
 
 /// The shared counts of one folder.
 #[derive(Debug)]
@@ -42,6 +43,12 @@ impl Counters {
 
     pub fn struck(&self) {
         self.add(STRUCK);
+    }
+
+    pub fn set_open_sessions(&self, open: usize) {
+        if let Some(word) = self.words.get(OPEN_SESSIONS) {
+            word.store(open as u64, Relaxed);
+        }
     }
 
     /// Counts the calling thread as inside the module until the guard is dropped.
@@ -106,14 +113,22 @@ impl Counts {
         self.word(MAX_CONCURRENT)
     }
 
-    /// What was counted since an earlier moment. The greatest number of threads stays what it is.
+    /// How many sessions were open after the last call that opened or closed one.
+    pub fn open_sessions(&self) -> u64 {
+        self.word(OPEN_SESSIONS)
+    }
+
+    /// What was counted since an earlier moment. The greatest number of threads and the number of open
+    /// sessions stay what they are.
     pub fn since(&self, earlier: &Self) -> Self {
         let mut words = self.0;
         for (word, before) in words.iter_mut().zip(earlier.0) {
-            *word -= before;
+            *word = word.wrapping_sub(before);
         }
-        if let Some(max) = words.get_mut(MAX_CONCURRENT) {
-            *max = self.max_concurrent();
+        for stays in [MAX_CONCURRENT, OPEN_SESSIONS] {
+            if let Some(word) = words.get_mut(stays) {
+                *word = self.word(stays);
+            }
         }
         Self(words)
     }

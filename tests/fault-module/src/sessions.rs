@@ -59,6 +59,12 @@ impl Sessions {
         }
     }
 
+    /// How many are open, those of a token that was pulled out left aside.
+    pub fn count(&self) -> usize {
+        let sessions = self.read();
+        sessions.values().filter(|session| !session.removed).count()
+    }
+
     pub fn clear(&self) {
         self.write().clear();
     }

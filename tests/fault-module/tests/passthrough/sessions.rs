@@ -30,6 +30,25 @@ fn all_sessions_are_closed_once() {
 }
 
 #[test]
+fn open_sessions_are_counted_however_they_end() {
+    Stage::new().act(|faults| {
+        let open_sessions = || faults.counts().open_sessions();
+        let module = start();
+        let (one, two) = (open(&module, ONE), open(&module, TWO));
+        assert_eq!(open_sessions(), 2);
+        one.close().unwrap();
+        assert_eq!(open_sessions(), 1);
+        faults.set([token(TWO).sessions_closed()]);
+        let _one = open(&module, ONE);
+        assert_eq!(open_sessions(), 1);
+        assert!(two.close().is_err());
+        let before = faults.counts();
+        module.finalize().unwrap();
+        assert_eq!(faults.counts().since(&before).open_sessions(), 0);
+    });
+}
+
+#[test]
 fn closing_sessions_waits_for_the_calls_that_use_them() {
     Stage::new().act(|faults| {
         let module = start();
