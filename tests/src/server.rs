@@ -118,12 +118,17 @@ impl Server {
     }
 }
 
+#[expect(
+    clippy::print_stderr,
+    reason = "a test that fails shows what its server said"
+)]
 impl Drop for Server {
     fn drop(&mut self) {
         let log = self.process.kill();
         // A second panic would end the test run and hide the first.
-        if !thread::panicking() {
-            self.secrets.assert_absent(&log);
+        match thread::panicking() {
+            true => eprintln!("tedge-p11-server said:\n{log}"),
+            false => self.secrets.assert_absent(&log),
         }
     }
 }
