@@ -1,0 +1,275 @@
+//! A minute in which everything goes wrong that can, at random, while four programs sign: each gets
+//! signatures or reasons, and when it is over the server is as it was before.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, which fail by panicking"
+)]
+
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
+
+use p11_client::{ErrorCode, Failure};
+use p11_fault_module::{Function, Function::*, Rule, cryptoki_sys::*, every_token, on, token};
+use p11_proto::{Request, Response, message::ListTokens};
+use p11_tests::{
+    keys::KeyKind,
+    server::Server,
+    stage::{Caller, KEY, Opened, PIN, Stage},
+};
+
+/// How long things go wrong.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Where the sequence of faults begins.
+const SEED: u64 = 0x70_6b_63_73_11;
+
+/// The longest back-off of the server, and a second.
+const BACK_OFF: Duration = Duration::from_secs(31);
+
+#[test]
+fn a_minute_of_faults_of_every_kind() {
+    let stage = Stage::new(KeyKind::P256);
+    stage.add_token("other");
+    let builder = stage.server().pin(PIN);
+    let server = builder.args(["--log-level", "warn"]).start();
+    let uris = [KEY, "pkcs11:token=other;object=key"];
+    let programs: Vec<(Caller, Opened)> = (0..4)
+        .map(|number| {
+            let caller = Caller::of(&server);
+            let key = caller.open(uris[number % 2]).unwrap();
+            (caller, key)
+        })
+        .collect();
+    all_sign(&programs);
+    let before = Usage::of(&server);
+
+    let over = AtomicBool::new(false);
+    let (signed, failed) = (AtomicU64::new(0), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for (caller, key) in &programs {
+            scope.spawn(|| {
+                let mut turn = 0;
+                while !over.load(Relaxed) {
+                    turn += 1;
+                    match work(caller, key, turn) {
+                        Ok(()) => signed.fetch_add(1, Relaxed),
+                        Err(failure) => {
+                            is_well_formed(&failure);
+                            failed.fetch_add(1, Relaxed)
+                        }
+                    };
+                    thread::sleep(Duration::from_millis(2));
+                }
+            });
+        }
+        let mut dice = Dice(SEED);
+        let end = Instant::now() + MINUTE;
+        while Instant::now() < end {
+            stage.faults.set(dice.faults());
+            thread::sleep(Duration::from_millis(dice.up_to(300)));
+            // In between it is well, or nothing would ever come into being that could break.
+            stage.faults.clear();
+            thread::sleep(Duration::from_millis(dice.up_to(300)));
+        }
+        over.store(true, Relaxed);
+    });
+    let struck = stage.faults.counts().struck();
+    let (signed, failed) = (signed.into_inner(), failed.into_inner());
+    assert!(
+        struck > 100 && signed > 1000 && failed > 10,
+        "this was no soak: {struck} faults, {signed} signatures, {failed} failures"
+    );
+
+    for (_, key) in &programs {
+        signs_after_the_back_off(key);
+    }
+    all_sign(&programs);
+    Usage::of(&server).is_no_more_than(&before);
+    // Nine for each token at most, whatever was lost on the way.
+    let open = stage.faults.counts().open_sessions();
+    assert!(open <= 2 * 9, "{open} sessions are open");
+}
+
+/// Mostly a signature, and now and then what else a program may ask.
+fn work(caller: &Caller, key: &Opened, turn: u64) -> Result<(), Failure> {
+    match turn % 20 {
+        0 => caller.open(&key.told().uri)?.sign(),
+        7 => caller.open(KEY).map(drop),
+        13 => match caller.ask(&Request::ListTokens(ListTokens {})) {
+            Response::Error(failure) => Err(failure),
+            _ => Ok(()),
+        },
+        17 => {
+            let status = caller.status();
+            assert_eq!(status.available, status.trouble.is_none());
+            Ok(())
+        }
+        _ => key.sign(),
+    }
+}
+
+/// Trouble that passes, with a reason; never that the key is another one, that the PIN is wrong, or a
+/// defect of the server.
+fn is_well_formed(failure: &Failure) {
+    let code = failure.code;
+    match code {
+        ErrorCode::Module => {
+            let function = failure.function.as_deref().unwrap_or_default();
+            let ckr = failure.ckr.as_deref().unwrap_or_default();
+            assert!(function.starts_with("C_"), "{failure}");
+            assert!(ckr.starts_with("CKR_"), "{failure}");
+            assert!(failure.message.contains(ckr), "{failure}");
+        }
+        ErrorCode::ModuleUnavailable => assert!(failure.message.contains(" s"), "{failure}"),
+        ErrorCode::TokenNotFound | ErrorCode::KeyNotFound | ErrorCode::Busy => {}
+        _ => panic!("{code}: {failure}"),
+    }
+    assert!(failure.message.len() > 20, "{failure}");
+}
+
+/// The next request works; where the module is down, the next one after the time that it names.
+fn signs_after_the_back_off(key: &Opened) {
+    let Err(failure) = key.sign() else { return };
+    assert_eq!(failure.code, ErrorCode::ModuleUnavailable, "{failure}");
+    let words: Vec<_> = failure.message.split_whitespace().collect();
+    let seconds = words.windows(2).find(|pair| pair[1] == "s").unwrap()[0];
+    let wait = Duration::from_secs(seconds.parse().unwrap());
+    assert!(wait <= BACK_OFF, "{failure}");
+    thread::sleep(wait);
+    key.sign().unwrap();
+}
+
+fn all_sign(programs: &[(Caller, Opened)]) {
+    thread::scope(|scope| {
+        for (_, key) in programs {
+            scope.spawn(|| (0..200).for_each(|_| key.sign().unwrap()));
+        }
+    });
+}
+
+/// What the server takes of the machine.
+#[derive(Debug)]
+struct Usage {
+    threads: usize,
+    files: usize,
+    memory_kib: usize,
+}
+
+impl Usage {
+    fn of(server: &Server) -> Self {
+        let proc = format!("/proc/{}", server.pid());
+        let entries = |folder| fs::read_dir(format!("{proc}/{folder}")).unwrap().count();
+        let status = fs::read_to_string(format!("{proc}/status")).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let resident = resident.unwrap().trim().trim_end_matches(" kB");
+        Self {
+            threads: entries("task"),
+            files: entries("fd"),
+            memory_kib: resident.parse().unwrap(),
+        }
+    }
+
+    /// A program that asked two things at the same time has two connections by now, each with a thread.
+    fn is_no_more_than(&self, before: &Self) {
+        assert!(self.threads <= before.threads + 4, "{before:?}, {self:?}");
+        assert!(self.files <= before.files + 8, "{before:?}, {self:?}");
+        let grown = self.memory_kib.saturating_sub(before.memory_kib);
+        assert!(grown <= 6 * 1024, "{before:?}, {self:?}");
+    }
+}
+
+/// Random numbers (SplitMix64), and the faults that they choose.
+struct Dice(u64);
+
+impl Dice {
+    fn faults(&mut self) -> Vec<Rule> {
+        (0..1 + self.up_to(2)).map(|_| self.fault()).collect()
+    }
+
+    fn fault(&mut self) -> Rule {
+        match self.up_to(18) {
+            0 => every_token().sessions_closed(),
+            1 => every_token().logged_out(),
+            2 => Rule::renumber_objects(),
+            3 => token(self.one_of(&["device", "other"])).hidden(),
+            4 => every_token().hidden(),
+            5 => Rule::slot_offset(self.up_to(1000)),
+            6 => Rule::swap_slots("device", "other"),
+            7 => every_token().session_limit(1 + self.up_to(3) as u32),
+            8 => Rule::always_authenticate("key"),
+            9 => on(self.any_call()).delays(self.up_to(50) as u32),
+            10 => on(self.any_call()).next(2).hangs(),
+            11 => on(C_Initialize).next(1).returns(self.trouble()),
+            12 => on(self.any_call())
+                .next(1)
+                .returns(CKR_CRYPTOKI_NOT_INITIALIZED),
+            13 => on(C_OpenSession).next(2).returns(CKR_SESSION_COUNT),
+            14 => on(self.any_call()).next(1).returns_after(self.trouble()),
+            15 => on(self.any_call()).every(3).returns(self.trouble()),
+            16 => on(self.any_call()).returns(self.trouble()),
+            _ => {
+                let seed = self.up_to(u64::MAX);
+                on(self.any_call())
+                    .random(0.2, seed)
+                    .returns(self.trouble())
+            }
+        }
+    }
+
+    fn any_call(&mut self) -> Function {
+        self.one_of(&[
+            C_Sign,
+            C_Sign,
+            C_SignInit,
+            C_SignInit,
+            C_Login,
+            C_OpenSession,
+            C_CloseSession,
+            C_GetSessionInfo,
+            C_GetSlotList,
+            C_GetSlotInfo,
+            C_GetTokenInfo,
+            C_FindObjectsInit,
+            C_FindObjects,
+            C_FindObjectsFinal,
+            C_GetAttributeValue,
+            C_GetMechanismList,
+        ])
+    }
+
+    fn trouble(&mut self) -> CK_RV {
+        self.one_of(&[
+            CKR_DEVICE_ERROR,
+            CKR_GENERAL_ERROR,
+            CKR_FUNCTION_FAILED,
+            CKR_DEVICE_REMOVED,
+            CKR_DEVICE_MEMORY,
+            CKR_HOST_MEMORY,
+            CKR_TOKEN_NOT_PRESENT,
+            CKR_SESSION_HANDLE_INVALID,
+            CKR_SESSION_CLOSED,
+            CKR_OPERATION_ACTIVE,
+            CKR_USER_NOT_LOGGED_IN,
+        ])
+    }
+
+    fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.up_to(all.len() as u64) as usize]
+    }
+
+    fn up_to(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % limit
+    }
+}
