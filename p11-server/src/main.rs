@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Parser;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -15,8 +15,11 @@ use p11_server::Engine;
 use p11_server::config::{self, Args, Config};
 use p11_server::log;
 use p11_server::net::{Server, Socket};
-use sd_notify::NotifyState;
 use tracing::{error, info, warn};
+
+mod supervise;
+
+use supervise::Supervisor;
 
 /// How long running requests may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(5);
@@ -64,8 +67,9 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     let engine = Arc::new(engine);
     start(engine.clone())?;
     let server = Server::new(socket, engine.clone(), policy, args.limits());
-    let result = serve(args, &signals, &server, &engine);
-    notify(NotifyState::Stopping);
+    let mut supervisor = Supervisor::ready();
+    let result = serve(args, &config, &signals, &server, &engine, &mut supervisor);
+    supervisor.stopping();
     let left = server.drain(GRACE);
     if left > 0 {
         warn!("{left} requests did not end in time");
@@ -99,9 +103,11 @@ fn gather(args: &Args, inherited_socket: bool) -> Result<Config, config::Error> 
 /// Serves until a signal says to stop.
 fn serve(
     args: &Args,
+    running: &Config,
     signals: &SignalFd,
     server: &Arc<Server>,
     engine: &Engine,
+    supervisor: &mut Supervisor,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let (stop, stopped) = UnixStream::pair()?;
     let accepting = {
@@ -110,8 +116,6 @@ fn serve(
             .name("accept".into())
             .spawn(move || server.accept(&stopped))?
     };
-    notify(NotifyState::Ready);
-    let mut watchdog = Watchdog::new();
     loop {
         let mut ready = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         match poll(&mut ready, PollTimeout::try_from(TICK)?) {
@@ -119,7 +123,9 @@ fn serve(
             other => drop(other?),
         }
         match signals.read_signal()?.map(|signal| signal.ssi_signo as i32) {
-            Some(number) if number == Signal::SIGHUP as i32 => reconfigure(args, server, engine),
+            Some(number) if number == Signal::SIGHUP as i32 => {
+                reconfigure(args, running, server, engine);
+            }
             Some(_) => break,
             None => {}
         }
@@ -130,7 +136,7 @@ fn serve(
                 _ => "accepting connections ended unexpectedly".into(),
             });
         }
-        watchdog.tick(server, engine)?;
+        supervisor.tick(server, engine)?;
     }
     info!("stopping");
     drop(stop);
@@ -139,13 +145,25 @@ fn serve(
 }
 
 /// SIGHUP: takes over what can change while we run. A bad configuration changes nothing.
-fn reconfigure(args: &Args, server: &Server, engine: &Engine) {
+fn reconfigure(args: &Args, running: &Config, server: &Server, engine: &Engine) {
     let new = gather(args, server.is_inherited()).and_then(|config| {
         let settings = config.cryptoki.settings()?;
         Ok((config, settings, args.load_policy()?))
     });
     match new {
         Ok((config, settings, policy)) => {
+            for (what, before, now) in [
+                (
+                    "module",
+                    &running.cryptoki.module_path,
+                    &config.cryptoki.module_path,
+                ),
+                ("socket", &running.socket_path, &config.socket_path),
+            ] {
+                if before != now {
+                    warn!("another {what} is configured, {now:?}; restart the server to use it");
+                }
+            }
             engine.reconfigure(settings);
             server.set_policy(policy);
             info!(cryptoki_config = ?config.cryptoki, "Using cryptoki configuration");
@@ -154,51 +172,8 @@ fn reconfigure(args: &Args, server: &Server, engine: &Engine) {
     }
 }
 
-/// Tells systemd that we are alive, as long as we are of use (sd_watchdog_enabled(3)).
-struct Watchdog {
-    interval: Option<Duration>,
-    last: Instant,
-    beats: u64,
-}
-
-impl Watchdog {
-    fn new() -> Watchdog {
-        Watchdog {
-            interval: sd_notify::watchdog_enabled().map(|timeout| timeout / 3),
-            last: Instant::now(),
-            beats: 0,
-        }
-    }
-
-    /// Unsupervised, a stuck token ends the process; supervised, silence does.
-    fn tick(&mut self, server: &Server, engine: &Engine) -> Result<(), String> {
-        let stuck = engine.stuck();
-        match (&stuck, self.interval) {
-            (Some(token), None) => {
-                return Err(format!("no PKCS#11 call returns on {token}; giving up"));
-            }
-            (None, Some(interval)) if self.last.elapsed() >= interval => {
-                self.last = Instant::now();
-                let beats = server.beats();
-                if beats != self.beats {
-                    self.beats = beats;
-                    notify(NotifyState::Watchdog);
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
 fn block_signals() -> nix::Result<SignalFd> {
     let set = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
     set.thread_block()?;
     SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
-}
-
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        warn!("cannot notify the service manager: {error}");
-    }
 }

@@ -136,9 +136,13 @@ impl Engine {
         self.memory.forget_all();
     }
 
-    /// Finalises the module, unless a call is stuck in it. No request succeeds afterwards.
+    /// Logs out, closes all sessions and finalises the module, unless a call is stuck in it. No request succeeds afterwards.
     pub fn shut_down(&self) {
-        self.module.shut_down();
+        self.module.shut_down(|call| {
+            for token in self.tokens.known() {
+                token.log_out(call);
+            }
+        });
     }
 
     /// What is stuck, if anything is: no call on it has returned for two deadlines.

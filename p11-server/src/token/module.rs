@@ -133,23 +133,7 @@ impl Module {
             }
             gate = self.initialize(gate, false)?;
         }
-        let serial = matches!(gate.state, State::Up { serial: true, .. });
-        let number = gate.activity.begin(deadline);
-        let epoch = gate.epoch;
-        drop(gate);
-        // The place in the gate is taken before the wait for the other caller, so the call is made
-        // first: dropped, it gives the place back.
-        let mut call = Call {
-            module: self,
-            epoch,
-            number,
-            era: Cell::new(None),
-            _alone: None,
-        };
-        if serial {
-            call._alone = Some(lock(&self.one_at_a_time));
-        }
-        Ok(call)
+        Ok(self.inside(gate, deadline))
     }
 
     /// `C_Finalize` and `C_Initialize` with nothing else in flight, unless that has happened since
@@ -192,8 +176,9 @@ impl Module {
         Some(about.clone().unwrap_or_else(|| "the module itself".into()))
     }
 
-    /// `C_Finalize`, if the module is ours and no call is stuck in it. Nothing can enter afterwards.
-    pub fn shut_down(&self) {
+    /// Makes the last calls and `C_Finalize`, if the module is ours and no call is stuck in it. Nothing
+    /// can enter afterwards.
+    pub fn shut_down(&self, last: impl FnOnce(&Call<'_>)) {
         let mut gate = lock(&self.gate);
         gate.closed = true;
         // What has not returned for so long will not return now.
@@ -203,8 +188,30 @@ impl Module {
         if !gate.activity.is_quiet() {
             warn!("a PKCS#11 call has not returned, so the module is left as it is");
         } else if matches!(gate.state, State::Up { ours: true, .. }) {
+            last(&self.inside(gate, DRAIN));
             self.finalize();
         }
+    }
+
+    /// A call by somebody whom the gate has let pass.
+    fn inside<'m>(&'m self, mut gate: MutexGuard<'m, Gate>, deadline: Duration) -> Call<'m> {
+        let serial = matches!(gate.state, State::Up { serial: true, .. });
+        let number = gate.activity.begin(deadline);
+        let epoch = gate.epoch;
+        drop(gate);
+        // The place in the gate is taken before the wait for the other caller, so the call is made
+        // first: dropped, it gives the place back.
+        let mut call = Call {
+            module: self,
+            epoch,
+            number,
+            era: Cell::new(None),
+            _alone: None,
+        };
+        if serial {
+            call._alone = Some(lock(&self.one_at_a_time));
+        }
+        call
     }
 
     /// (Re-)initialises with the gate closed. Afterwards the state says how it went.

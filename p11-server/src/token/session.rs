@@ -214,6 +214,17 @@ impl Token {
         }
     }
 
+    /// Ends login and sessions, with nobody at work on the token.
+    pub fn log_out(&self, call: &Call<'_>) {
+        let mut inner = self.inner(call);
+        if inner.logged_in
+            && let Some(session) = inner.keeper.as_ref().or(inner.idle.first())
+        {
+            let _ = session.logout();
+        }
+        inner.renew(true);
+    }
+
     /// Borrows a session, opening one or waiting for one where needed.
     ///
     /// # Errors
