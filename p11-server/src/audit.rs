@@ -1,7 +1,9 @@
 //! What was done enters, one line of the log leaves: never a PIN, never a message.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::Duration;
 
 use p11_proto::message::{Key, Message};
@@ -10,6 +12,76 @@ use tracing::info;
 
 use crate::error::{Error, ckr_name};
 use crate::net::Peer;
+
+/// How long lines are gathered, so that a busy server wakes their writer rarely.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// Lines that may wait. When the log takes no more, requests wait with them.
+const MOST_WAITING: usize = 4096;
+
+/// Writes the lines in a thread of its own: a connection that has answered waits for its next request
+/// at once, which lets the client run on the same core.
+#[derive(Default)]
+pub struct Audit {
+    writer: OnceLock<Option<SyncSender<Line>>>,
+}
+
+enum Line {
+    Request(Record, Peer, Duration),
+    /// Everything before has been written.
+    Flush(SyncSender<()>),
+}
+
+impl Audit {
+    /// A request was answered.
+    pub fn note(&self, record: Record, peer: &Peer, took: Duration) {
+        if !tracing::enabled!(target: "audit", tracing::Level::INFO) {
+            return;
+        }
+        let unsent = match self.writer() {
+            Some(writer) => writer
+                .send(Line::Request(record, *peer, took))
+                .err()
+                .map(|e| e.0),
+            None => Some(Line::Request(record, *peer, took)),
+        };
+        // Without a writer, the lines have to do without it.
+        if let Some(Line::Request(record, peer, took)) = unsent {
+            record.write(&peer, took);
+        }
+    }
+
+    /// Waits until all that was noted is written.
+    pub fn flush(&self) {
+        let (done, written) = sync_channel(1);
+        if let Some(Some(writer)) = self.writer.get()
+            && writer.send(Line::Flush(done)).is_ok()
+        {
+            let _ = written.recv();
+        }
+    }
+
+    fn writer(&self) -> Option<&SyncSender<Line>> {
+        let start = || {
+            let (sender, lines) = sync_channel(MOST_WAITING);
+            let thread = thread::Builder::new().name("audit".into());
+            thread.spawn(move || write_all(&lines)).ok().map(|_| sender)
+        };
+        self.writer.get_or_init(start).as_ref()
+    }
+}
+
+fn write_all(lines: &Receiver<Line>) {
+    while let Ok(first) = lines.recv() {
+        thread::sleep(GATHER);
+        for line in std::iter::once(first).chain(lines.try_iter()) {
+            match line {
+                Line::Request(record, peer, took) => record.write(&peer, took),
+                Line::Flush(done) => drop(done.send(())),
+            }
+        }
+    }
+}
 
 /// What is known of a request when it has been answered.
 #[derive(Default)]
@@ -60,8 +132,7 @@ impl Record {
         self.failure = Some((error.code(), error.rv().map(ckr_name)));
     }
 
-    /// Writes the line.
-    pub fn write(&self, peer: &Peer, took: Duration) {
+    fn write(&self, peer: &Peer, took: Duration) {
         info!(
             target: "audit",
             "operation={} {peer}{self} duration_us={}",

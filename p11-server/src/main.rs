@@ -74,6 +74,7 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     if left > 0 {
         warn!("{left} requests did not end in time");
     }
+    server.audit().flush();
     engine.shut_down();
     server.remove_socket();
     result

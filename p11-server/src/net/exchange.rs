@@ -157,7 +157,7 @@ fn perform(
     // The client waits for its answer, not for its line in the log. An operation that ended after
     // the watch had answered has a line too.
     let sent = connection.finish().then(|| line.send(&answer));
-    caller.record.write(&connection.peer, took);
+    server.audit().note(caller.record, &connection.peer, took);
     match sent {
         Some(sent) => sent?,
         None => return Ok(false),

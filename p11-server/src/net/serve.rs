@@ -16,6 +16,7 @@ use super::listen::Socket;
 use super::peer::Peer;
 use super::places::{Limits, Places, Visitor};
 use super::watch::Connection;
+use crate::audit::Audit;
 use crate::policy::Policy;
 use crate::service::Service;
 
@@ -30,6 +31,7 @@ pub struct Server {
     socket: Socket,
     service: Arc<dyn Service>,
     policy: RwLock<Arc<Policy>>,
+    audit: Audit,
     places: Arc<Places>,
     beats: AtomicU64,
 }
@@ -46,6 +48,7 @@ impl Server {
             socket,
             service,
             policy: RwLock::new(Arc::new(policy)),
+            audit: Audit::default(),
             places: Places::new(limits),
             beats: AtomicU64::new(0),
         })
@@ -111,6 +114,11 @@ impl Server {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Where requests are noted that were answered.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// What requests are handed to.
