@@ -8,26 +8,33 @@ use std::time::{Duration, Instant};
 use crate::signers::Contender;
 
 impl Figures {
+    /// How many times as long as another contender it took: the median of the rounds, each compared
+    /// with the same round of the other, since the machine changes from round to round.
+    pub fn times(&self, other: &Figures) -> f64 {
+        let pairs = self.rounds.iter().zip(&other.rounds);
+        median(pairs.map(|(ours, theirs)| ours / theirs).collect())
+    }
+
     /// As a line of text, for another process.
     pub fn to_line(&self) -> String {
+        let rounds: Vec<_> = self.rounds.iter().map(f64::to_string).collect();
         let Figures {
-            name,
-            median,
-            p99,
-            rate,
+            name, p99, rate, ..
         } = self;
-        format!("{name}\t{median}\t{p99}\t{rate}")
+        format!("{name}\t{}\t{p99}\t{rate}", rounds.join(" "))
     }
 
     /// The other end of [`Figures::to_line`].
     pub fn from_line(line: &str) -> Figures {
         let fields: Vec<&str> = line.split('\t').collect();
-        let [name, median, p99, rate] = fields.as_slice() else {
+        let [name, rounds, p99, rate] = fields.as_slice() else {
             panic!("{line}");
         };
+        let rounds: Vec<f64> = rounds.split(' ').map(|of| of.parse().unwrap()).collect();
         Figures {
             name: name.to_string().leak(),
-            median: median.parse().unwrap(),
+            median: median(rounds.clone()),
+            rounds,
             p99: p99.parse().unwrap(),
             rate: rate.parse().unwrap(),
         }
@@ -35,18 +42,20 @@ impl Figures {
 }
 
 /// How often each contender has its turn.
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 31;
 
 /// How long a turn lasts.
-const TURN: Duration = Duration::from_millis(300);
+const TURN: Duration = Duration::from_millis(150);
 
 /// What one contender did.
 #[derive(Clone)]
 pub struct Figures {
     /// Who.
     pub name: &'static str,
-    /// The median time of one signature, in microseconds.
+    /// The median time of one signature, in microseconds: the median of the rounds' own.
     pub median: f64,
+    /// Those of the rounds, in their order.
+    pub rounds: Vec<f64>,
     /// The time that 99 of 100 did not exceed, in microseconds.
     pub p99: f64,
     /// Signatures a second, of all clients together: the median of the rounds.
@@ -63,31 +72,56 @@ pub fn latencies(contenders: &[Contender], clients: usize) -> Vec<Figures> {
     for signer in signers.iter_mut().flatten() {
         (0..50).for_each(|_| signer());
     }
-    let mut times: Vec<Vec<Duration>> = vec![Vec::new(); contenders.len()];
-    let mut rates: Vec<Vec<f64>> = vec![Vec::new(); contenders.len()];
+    let mut turns: Vec<Vec<Turn>> = contenders.iter().map(|_| Vec::new()).collect();
     for _ in 0..ROUNDS {
-        for (index, clients) in signers.iter_mut().enumerate() {
-            let (mut of_turn, rate) = turn(clients);
-            times[index].append(&mut of_turn);
-            rates[index].push(rate);
+        for (clients, turns) in signers.iter_mut().zip(&mut turns) {
+            turns.push(turn(clients));
         }
     }
-    let figures = |index: usize| {
-        times[index].sort();
-        rates[index].sort_by(f64::total_cmp);
-        let at = |share: usize| times[index][times[index].len() * share / 100].as_secs_f64() * 1e6;
-        Figures {
-            name: contenders[index].name,
-            median: at(50),
-            p99: at(99),
-            rate: rates[index][ROUNDS / 2],
-        }
-    };
-    (0..contenders.len()).map(figures).collect()
+    contenders
+        .iter()
+        .zip(turns)
+        .map(|(contender, turns)| figures(contender.name, &turns))
+        .collect()
 }
 
-/// One turn: every client signs as fast as it can. Their times, and signatures a second together.
-fn turn(clients: &mut [Box<dyn FnMut() + Send>]) -> (Vec<Duration>, f64) {
+fn figures(name: &'static str, turns: &[Turn]) -> Figures {
+    let mut all: Vec<Duration> = turns.iter().flat_map(|turn| turn.times.clone()).collect();
+    all.sort();
+    let rounds: Vec<f64> = turns.iter().map(Turn::median).collect();
+    Figures {
+        name,
+        median: median(rounds.clone()),
+        rounds,
+        p99: micros(all[all.len() * 99 / 100]),
+        rate: median(turns.iter().map(|turn| turn.rate).collect()),
+    }
+}
+
+/// What all clients of a contender did in one turn.
+struct Turn {
+    times: Vec<Duration>,
+    /// Signatures a second together.
+    rate: f64,
+}
+
+impl Turn {
+    fn median(&self) -> f64 {
+        median(self.times.iter().copied().map(micros).collect())
+    }
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// One turn: every client signs as fast as it can.
+fn turn(clients: &mut [Box<dyn FnMut() + Send>]) -> Turn {
     let start = Barrier::new(clients.len());
     let work = |client: &mut Box<dyn FnMut() + Send>| {
         start.wait();
@@ -111,13 +145,10 @@ fn turn(clients: &mut [Box<dyn FnMut() + Send>]) -> (Vec<Duration>, f64) {
             .into_iter()
             .map(|client| client.join().unwrap())
             .collect();
-        let rate = done
-            .iter()
-            .map(|(times, took)| times.len() as f64 / took.as_secs_f64())
-            .sum();
-        (
-            done.into_iter().flat_map(|(times, _)| times).collect(),
-            rate,
-        )
+        let rate = |(times, took): &(Vec<_>, Duration)| times.len() as f64 / took.as_secs_f64();
+        Turn {
+            rate: done.iter().map(rate).sum(),
+            times: done.into_iter().flat_map(|(times, _)| times).collect(),
+        }
     })
 }
