@@ -110,7 +110,8 @@ fn an_imported_certificate_gets_label_and_id_of_its_key() {
     run(stage
         .hsm
         .pkcs11_tool(&stage.token)
-        .args(["--read-object", "--type", "cert", "--id", "01"])
+        .args(["--read-object", "--type", "cert"])
+        .args(["--label", "key", "--id", "01"])
         .arg("--output-file")
         .arg(&file));
     assert!(fs::read(file).unwrap() == der);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use p11_client::ErrorCode;
 use p11_fault_module::{
-    Function::{C_DestroyObject, C_Login},
+    Function::{C_DestroyObject, C_Login, C_SignInit},
     cryptoki_sys::*,
     on,
 };
@@ -80,7 +80,10 @@ fn a_deleted_key_signs_no_more() {
     let key = Caller::of(&server).open(KEY).unwrap();
     key.sign().unwrap();
     Admin::of(&server).delete(KEY).unwrap();
+    let before = stage.faults.count(C_SignInit);
     refused(key.sign(), ErrorCode::KeyNotFound);
+    // Its handle may be another key's by now.
+    assert_eq!(stage.faults.count(C_SignInit), before);
 }
 
 #[test]

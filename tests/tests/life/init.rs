@@ -199,26 +199,32 @@ fn another_token_of_the_same_label_elsewhere_is_not_touched() {
     let stage = Stage::new(KeyKind::P256);
     let server = stage.start();
     let admin = Admin::of(&server);
-    // The URI leads past the token that has this label.
-    let uri = Some(admin.token("").uri.as_str().into());
-    let request = InitToken {
-        uri,
-        pin: some(NEW_PIN),
-        so_pin: some(SO_PIN),
-        ..token("device")
+    let so_pin = || some(SO_PIN);
+    let first = InitToken {
+        so_pin: so_pin(),
+        ..token("twin")
     };
-    let ready = admin.init(request).unwrap();
-    assert!(ready.created);
-    assert!(!ready.uri.contains(&stage.token.serial), "{}", ready.uri);
-    let devices = admin.tokens().into_iter();
-    assert_eq!(devices.filter(|token| token.label == "device").count(), 2);
-    let old = format!("--pin={PIN}");
-    let slot = format!("--slot={}", stage.token.slot);
-    assert!(takes_pin(
-        &stage,
-        "device",
-        &[&slot, "--list-objects", &old]
-    ));
+    let first = admin.init(first).unwrap();
+    let made = admin.create(&first.uri, P256, "made", None).unwrap();
+
+    // The URI leads past the token that has this label.
+    let second = InitToken {
+        uri: Some(admin.token("").uri.as_str().into()),
+        pin: some(NEW_PIN),
+        so_pin: so_pin(),
+        ..token("twin")
+    };
+    let second = admin.init(second).unwrap();
+    assert!(second.created);
+    assert_ne!(second.uri, first.uri);
+    let opens = |token: &str, pin| Admin::of(&server).with_pin(pin).keys(token);
+    opens(&second.uri, NEW_PIN).unwrap();
+    opens(&first.uri, PIN).unwrap();
+    Caller::of(&server)
+        .open_with(&made.uri, Some(PIN))
+        .unwrap()
+        .sign()
+        .unwrap();
 }
 
 #[test]

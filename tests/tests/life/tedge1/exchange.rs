@@ -8,6 +8,7 @@ use std::{
 
 use p11_tests::{
     keys::KeyKind,
+    process::PATIENCE,
     stage::{Caller, KEY, Stage},
 };
 
@@ -56,6 +57,7 @@ fn a_client_that_never_ends_its_request_runs_into_the_deadline_and_harms_nobody(
         .map(|_| {
             let mut stream = UnixStream::connect(server.socket()).unwrap();
             stream.write_all(&sign(b"m", KEY)).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
             stream
         })
         .collect();
