@@ -18,7 +18,7 @@ use std::{
     io::Write,
     os::unix::net::UnixStream,
     path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use p11_client::{Client, Config, ErrorCode, Failure, Pin, message};
@@ -212,6 +212,15 @@ impl Opened {
             self.told.uri
         );
         Ok(())
+    }
+}
+
+/// Says that it is over when it is dropped: threads that work until then end also where a test fails.
+pub struct WhenOver<'a>(pub &'a AtomicBool);
+
+impl Drop for WhenOver<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -22,7 +22,7 @@ use p11_proto::{Request, Response, message::ListTokens};
 use p11_tests::{
     keys::KeyKind,
     server::Server,
-    stage::{Caller, KEY, Opened, PIN, Stage},
+    stage::{Caller, KEY, Opened, PIN, Stage, WhenOver},
 };
 
 /// How long things go wrong.
@@ -54,6 +54,7 @@ fn a_minute_of_faults_of_every_kind() {
     let over = AtomicBool::new(false);
     let (signed, failed) = (AtomicU64::new(0), AtomicU64::new(0));
     thread::scope(|scope| {
+        let _over = WhenOver(&over);
         for (caller, key) in &programs {
             scope.spawn(|| {
                 let mut turn = 0;
@@ -79,7 +80,6 @@ fn a_minute_of_faults_of_every_kind() {
             stage.faults.clear();
             thread::sleep(Duration::from_millis(dice.up_to(300)));
         }
-        over.store(true, Relaxed);
     });
     let struck = stage.faults.counts().struck();
     let (signed, failed) = (signed.into_inner(), failed.into_inner());

@@ -16,7 +16,7 @@ use p11_fault_module::{
 use p11_tests::{
     keys::{KeyKind, KeySpec},
     server::Server,
-    stage::{Caller, KEY, Opened, PIN, SO_PIN, Stage, refused},
+    stage::{Caller, KEY, Opened, PIN, SO_PIN, Stage, WhenOver, refused},
     tools::run,
 };
 
@@ -166,6 +166,7 @@ fn a_token_that_is_pulled_and_put_back_while_programs_sign() {
     let over = AtomicBool::new(false);
     let logins = stage.faults.count(C_Login);
     thread::scope(|scope| {
+        let _over = WhenOver(&over);
         for _ in 0..3 {
             scope.spawn(|| {
                 let key = Caller::of(&server).open(KEY).unwrap();
@@ -185,7 +186,6 @@ fn a_token_that_is_pulled_and_put_back_while_programs_sign() {
             stage.faults.clear();
             key.sign().unwrap();
         }
-        over.store(true, Relaxed);
     });
     let logins = stage.faults.count(C_Login) - logins;
     assert!((5..=6).contains(&logins), "{logins} logins for 5 returns");
@@ -223,6 +223,7 @@ fn two_tokens_that_exchanged_their_slots() {
     // And again and again while programs sign, who may be told so, but never that their key is another.
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
+        let _over = WhenOver(&over);
         for key in [&key, &other].into_iter().cycle().take(8) {
             let over = &over;
             scope.spawn(move || {
@@ -242,7 +243,6 @@ fn two_tokens_that_exchanged_their_slots() {
                 _ => stage.faults.set([every_token().sessions_closed()]),
             }
         }
-        over.store(true, Relaxed);
     });
     stage.faults.clear();
     key.sign().unwrap();
@@ -260,6 +260,7 @@ fn a_reload_waits_for_running_calls_and_no_call_begins_under_it() {
         on(C_SignInit).next(1).returns(CKR_CRYPTOKI_NOT_INITIALIZED),
     ]);
     thread::scope(|scope| {
+        let _over = WhenOver(&over);
         for _ in 0..4 {
             scope.spawn(|| {
                 let key = Caller::of(&server).open(KEY).unwrap();
@@ -275,7 +276,6 @@ fn a_reload_waits_for_running_calls_and_no_call_begins_under_it() {
         assert_eq!(calls.total(), 0, "{calls}");
         until("the end of it", || stage.faults.count(C_Initialize) == 2);
         thread::sleep(Duration::from_millis(100));
-        over.store(true, Relaxed);
     });
     let closed = stage.faults.count(C_CloseSession) - closed;
     assert!(
