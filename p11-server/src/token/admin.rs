@@ -35,6 +35,7 @@ impl Engine {
         }
         let uri = any(&request.uri);
         let asked = Asked::new(uri, request.pin.as_ref(), None, false, access, self)?;
+        let _alone = lock(&self.making_ready);
         self.once(LONG_DEADLINE, |call, _| {
             self.make_ready_now(call, request, &asked)
         })

@@ -74,6 +74,8 @@ pub struct Engine {
     memory: Memory,
     guard: Guard,
     settings: RwLock<Arc<Settings>>,
+    /// Held by who makes a token ready: the next one finds it made.
+    making_ready: Mutex<()>,
 }
 
 /// What the operator decides and may change while the engine runs.
@@ -99,6 +101,7 @@ impl Engine {
             memory: Memory::new(),
             guard: Guard::new()?,
             settings: RwLock::new(Arc::new(settings)),
+            making_ready: Mutex::default(),
         })
     }
 
