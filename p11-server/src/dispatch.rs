@@ -87,3 +87,50 @@ fn answer(caller: &mut Caller<'_>, request: &Request) -> Result<Response, Error>
         Request::ChangePin(change) => Response::PinChanged(caller.change_pin(change)?),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use p11_proto::message::{CreateKey, DeleteKey, InitToken, KeySpec, KeyType};
+    use p11_proto::tedge1;
+
+    use super::*;
+
+    #[test]
+    fn what_a_card_may_take_minutes_for_has_minutes_in_both_protocols() {
+        let key = KeySpec {
+            key_type: KeyType::Rsa,
+            bits: 4096,
+        };
+        let create = Request::CreateKey(CreateKey {
+            uri: "pkcs11:".into(),
+            pin: None,
+            key,
+            label: "key".into(),
+            id: None,
+        });
+        let init = Request::InitToken(InitToken {
+            uri: None,
+            label: "token".into(),
+            so_pin: None,
+            pin: None,
+        });
+        let delete = Request::DeleteKey(DeleteKey {
+            uri: "pkcs11:object=key".into(),
+            pin: None,
+        });
+        let minutes = Duration::from_secs(10 * 60);
+        assert_eq!(deadline(&create), minutes);
+        assert_eq!(deadline(&init), minutes);
+        assert_eq!(deadline(&delete), Duration::from_secs(30));
+
+        // The same in the bytes of old clients.
+        let old = |bytes: &[u8]| {
+            let request = tedge1::Request::decode(bytes).unwrap();
+            crate::tedge1::deadline(&request)
+        };
+        let create = b"\0\x0a\x07pkcs11:\0\x80\x20\x03key\0\0";
+        assert_eq!(old(create), minutes);
+        assert_eq!(old(b"\0\x0e\x05token\0\0\0"), minutes);
+        assert_eq!(old(b"\0\x14\x07pkcs11:\0"), Duration::from_secs(30));
+    }
+}

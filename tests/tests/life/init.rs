@@ -1,5 +1,7 @@
 //! InitToken: a token becomes ready for use, and none that is in use is harmed.
 
+use std::{sync::Barrier, thread};
+
 use p11_client::{ErrorCode, Pin, message::InitToken};
 use p11_fault_module::{
     Function::{C_InitPIN, C_InitToken, C_SetPIN},
@@ -306,4 +308,26 @@ fn a_pin_that_the_token_does_not_take_is_told_and_the_next_one_is_taken() {
         })
         .unwrap();
     has_pins(&stage, "new", NEW_PIN, NEW_SO_PIN);
+}
+
+#[test]
+fn of_many_who_want_the_same_token_one_makes_it() {
+    let stage = Stage::new(KeyKind::P256);
+    let server = stage.start();
+    stage.faults.set([on(C_InitToken).delays(100)]);
+    let together = Barrier::new(4);
+    let init = || {
+        let admin = Admin::of(&server);
+        admin.tokens();
+        together.wait();
+        admin.init(token("new")).unwrap()
+    };
+    let answers: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(init)).collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    assert_eq!(stage.faults.count(C_InitToken), 1);
+    assert_eq!(answers.iter().filter(|ready| ready.created).count(), 1);
+    assert!(answers.iter().all(|ready| ready.uri == answers[0].uri));
+    is_ready(&server, "new", PIN);
 }

@@ -10,6 +10,7 @@
 )]
 
 mod admin;
+mod audit;
 mod certificates;
 mod create;
 mod delete;

@@ -1,9 +1,14 @@
 //! Old clients, and their users' scripts, decide on phrases in errors.
 
-use p11_fault_module::Function::C_Login;
+use std::thread;
+
+use p11_fault_module::{
+    Function::{C_Login, C_Sign},
+    on,
+};
 use p11_tests::{
     keys::KeyKind,
-    stage::{KEY, PIN, Stage},
+    stage::{Caller, KEY, PIN, Stage},
 };
 
 use super::{NONE, Old, choose, message, sign, some, text, varint};
@@ -133,4 +138,28 @@ fn a_wrong_pin_is_tried_once() {
         old.refused(&create("pkcs11:", &some("000001")));
     }
     assert_eq!(stage.faults.count(C_Login), 1);
+}
+
+#[test]
+fn a_client_that_finds_no_place_is_told_so() {
+    let stage = Stage::new(KeyKind::P256);
+    let server = stage
+        .server()
+        .pin(PIN)
+        .args(["--max-connections", "1"])
+        .start();
+    let key = Caller::of(&server).open(KEY).unwrap();
+    stage.faults.set([on(C_Sign).hangs()]);
+    thread::scope(|scope| {
+        let before = stage.faults.count(C_Sign);
+        let busy = scope.spawn(|| key.sign());
+        while stage.faults.count(C_Sign) == before {
+            thread::yield_now();
+        }
+        let told = Old::of(&server).refused(&sign(b"m", KEY));
+        stage.faults.clear();
+        let told = told.strip_prefix("PKCS #11 service failed: ").unwrap();
+        assert!(told.contains("try again"), "{told}");
+        busy.join().unwrap().unwrap();
+    });
 }
