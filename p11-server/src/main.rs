@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     let policy = args.load_policy()?;
     let engine = Engine::load(&config.cryptoki.module_path, config.cryptoki.settings()?)?;
     let engine = Arc::new(engine);
-    start(engine.clone())?;
+    keep_up(engine.clone())?;
     let server = Server::new(socket, engine.clone(), policy, args.limits());
     let mut supervisor = Supervisor::ready();
     let result = serve(args, &config, &signals, &server, &engine, &mut supervisor);
@@ -80,15 +80,25 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     result
 }
 
-/// Initialises the module, which may fail or hang while clients are answered and signals heard.
-fn start(engine: Arc<Engine>) -> std::io::Result<()> {
-    let start = move || {
+/// Initialises the module, and does so again whenever it is down and the next try is due. Where that
+/// takes long or hangs, clients are answered and signals heard meanwhile.
+fn keep_up(engine: Arc<Engine>) -> std::io::Result<()> {
+    let (tried, first_try) = mpsc::channel();
+    let keep_up = move || {
         if let Err(error) = engine.start() {
             warn!("listening all the same: {error}");
         }
+        drop(tried);
+        loop {
+            thread::sleep(TICK);
+            // What becomes of a try is logged where it is made.
+            let _ = engine.start();
+        }
     };
-    let thread = thread::Builder::new().name("start".into());
-    thread.spawn(start).map(drop)
+    let thread = thread::Builder::new().name("module".into());
+    thread.spawn(keep_up)?;
+    let _: Result<(), _> = first_try.recv_timeout(TICK);
+    Ok(())
 }
 
 /// The configuration, with what is to be said about it.

@@ -105,7 +105,8 @@ impl Engine {
         })
     }
 
-    /// Initialises the module. Where that fails, it is tried again by later requests, with back-off.
+    /// Initialises the module if it is down. Where that fails, the next call of this or the next request
+    /// tries it again, with back-off.
     ///
     /// # Errors
     /// [`Error::ModuleUnavailable`] says when the next try is due.
