@@ -139,6 +139,21 @@ fn eight_programs_do_not_notice_either() {
     }
 }
 
+#[test]
+fn a_search_is_not_misled_by_a_login_that_is_made_meanwhile() {
+    let (stage, _server, key) = steady();
+    // Private keys are looked for before the first of these has logged in, and missed after it has.
+    stage.faults.set([
+        every_token().sessions_closed(),
+        on(C_FindObjectsFinal).delays(50),
+    ]);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| key.sign().unwrap());
+        }
+    });
+}
+
 /// While this lasts requests fail and say so; afterwards the next one works.
 fn lasts(function: Function, code: CK_RV, name: &str) {
     let (stage, _server, key) = steady();
@@ -220,6 +235,14 @@ fn two_tokens_that_exchanged_their_slots() {
         key.sign().unwrap();
         other.sign().unwrap();
     }
+    // Not even sessions that come anew lead to the other token.
+    let there = on(C_SignInit).at("other").returns(CKR_FUNCTION_REJECTED);
+    stage.faults.set([swapped(), there, on(C_Sign).delays(5)]);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| key.sign().unwrap());
+        }
+    });
     // And again and again while programs sign, who may be told so, but never that their key is another.
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -358,6 +381,22 @@ fn a_module_that_cannot_be_initialised_later() {
     thread::sleep(Duration::from_secs(seconds(&failure)));
     key.sign().unwrap();
     assert!(caller.status().available);
+}
+
+#[test]
+fn a_module_that_is_down_comes_up_without_a_request() {
+    let (stage, server, key) = steady();
+    stage.faults.set([
+        on(C_SignInit).next(1).returns(CKR_CRYPTOKI_NOT_INITIALIZED),
+        on(C_Initialize).next(2).returns(CKR_GENERAL_ERROR),
+    ]);
+    refused(key.sign(), ErrorCode::ModuleUnavailable);
+    let caller = Caller::of(&server);
+    assert!(!caller.status().available);
+    until("its return", || caller.status().available);
+    let before = stage.faults.count(C_Initialize);
+    key.sign().unwrap();
+    assert_eq!(stage.faults.count(C_Initialize), before);
 }
 
 #[test]
