@@ -3,9 +3,10 @@
 use std::ops::RangeInclusive;
 
 use cryptoki::context::Pkcs11;
+use cryptoki::error::{Error as Cryptoki, RvError};
 use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
 use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsPssParams};
-use cryptoki::mechanism::{Mechanism, MechanismInfo, MechanismType};
+use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::slot::Slot;
 use p11_proto::Scheme;
 use p11_proto::spki::{Curve, Kind};
@@ -27,20 +28,31 @@ impl Mechanisms {
     /// Asks the token (PKCS#11 section 5.5, `C_GetMechanismList`).
     ///
     /// # Errors
-    /// What the module said to the list; a mechanism that tells nothing of itself is left out.
+    /// What the module said. Only a mechanism that the module lists and then disowns is left out: one
+    /// that fails for a while must not be missing as long as the token is known.
     pub fn read(module: &Pkcs11, slot: Slot) -> Result<Mechanisms, Error> {
-        let sign = |how: &MechanismType| {
-            let info: MechanismInfo = module.get_mechanism_info(slot, *how).ok()?;
-            info.sign().then_some(Limits {
-                min: info.min_key_size(),
-                max: info.max_key_size(),
-            })
-        };
-        let listed = module.get_mechanism_list(slot)?;
-        let usable = listed.into_iter().filter(|how| SIGNING.contains(how));
-        Ok(Mechanisms(
-            usable.filter_map(|how| Some((how, sign(&how)?))).collect(),
-        ))
+        let mut usable = Vec::new();
+        for how in module.get_mechanism_list(slot)? {
+            if !SIGNING.contains(&how) {
+                continue;
+            }
+            match module.get_mechanism_info(slot, how) {
+                Ok(info) if info.sign() => usable.push((
+                    how,
+                    Limits {
+                        min: info.min_key_size(),
+                        max: info.max_key_size(),
+                    },
+                )),
+                Ok(_) => {}
+                Err(Cryptoki::Pkcs11(
+                    RvError::MechanismInvalid | RvError::FunctionNotSupported,
+                    _,
+                )) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Mechanisms(usable))
     }
 
     /// Whether a key of so many bits can use the mechanism.

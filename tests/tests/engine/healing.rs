@@ -332,6 +332,7 @@ fn a_module_that_cannot_be_initialised_at_start() {
         .faults
         .set([on(C_Initialize).next(3).returns(CKR_DEVICE_ERROR)]);
     let server = stage.start();
+    server.wait_for_log("listening all the same");
     let caller = Caller::of(&server);
     let status = caller.status();
     assert!(!status.available);

@@ -2,7 +2,11 @@
 //! token with all mechanisms signs is in `signing.rs`.
 
 use p11_client::ErrorCode;
-use p11_fault_module::{Function::C_SignInit, cryptoki_sys::*, token};
+use p11_fault_module::{
+    Function::{C_GetMechanismInfo, C_SignInit},
+    cryptoki_sys::*,
+    on, token,
+};
 use p11_tests::{
     keys::KeyKind,
     stage::{Caller, KEY, Stage, refused},
@@ -168,4 +172,15 @@ fn raw_rsa_with_a_modulus_of_no_whole_number_of_bytes() {
             key.sign_with(scheme).unwrap();
         }
     }
+}
+
+#[test]
+fn a_token_that_fails_while_it_is_asked_for_its_mechanisms_is_asked_again() {
+    let stage = Stage::new(KeyKind::P256);
+    let fails = |call| on(call).next(1).returns(CKR_DEVICE_ERROR);
+    stage.faults.set([fails(C_GetMechanismInfo)]);
+    let server = stage.start();
+    let key = Caller::of(&server).open(KEY).unwrap();
+    assert_eq!(key.told().schemes, [0x0403]);
+    key.sign().unwrap();
 }
