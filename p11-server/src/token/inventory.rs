@@ -1,18 +1,15 @@
-//! What is there: tokens, keys and certificates enter as objects and leave as lists.
+//! Which tokens and keys are there: they enter as slots and objects and leave as lists.
 
 use std::sync::Arc;
 
 use cryptoki::context::Function;
 use cryptoki::object::ObjectClass;
-use p11_proto::message::{
-    self, Certificate, Class, GetCertificates, GetPublicKey, KeyType, ListKeys, PinState,
-};
-use p11_proto::spki::{self, Kind, PublicKey};
+use p11_proto::message::{self, Class, GetPublicKey, KeyType, ListKeys, PinState};
+use p11_proto::spki::{Kind, PublicKey};
 use p11_uri::{ObjectType, TokenFacts, Uri};
 use tracing::info;
 
 use super::guard::Pins;
-use super::heal::Culprit;
 use super::module::Call;
 use super::objects::Object;
 use super::select::Search;
@@ -78,14 +75,7 @@ impl Engine {
         request: &ListKeys,
         access: &dyn Access,
     ) -> Result<Vec<message::Object>, Error> {
-        let asked = Asked::new(
-            &request.uri,
-            request.pin.as_ref(),
-            None,
-            false,
-            access,
-            self,
-        )?;
+        let asked = self.asked(&request.uri, request.pin.as_ref(), access)?;
         self.heal(DEADLINE, |call, _| {
             let uri = asked.scoped()?;
             let token = self.one_token(call, &uri)?;
@@ -126,14 +116,7 @@ impl Engine {
         request: &GetPublicKey,
         access: &dyn Access,
     ) -> Result<message::PublicKey, Error> {
-        let asked = Asked::new(
-            &request.uri,
-            request.pin.as_ref(),
-            None,
-            false,
-            access,
-            self,
-        )?;
+        let asked = self.asked(&request.uri, request.pin.as_ref(), access)?;
         self.heal(DEADLINE, |call, _| {
             let uri = asked.scoped()?;
             let search = Search {
@@ -152,49 +135,9 @@ impl Engine {
         })
     }
 
-    pub(super) fn chains(
-        &self,
-        request: &GetCertificates,
-        access: &dyn Access,
-    ) -> Result<Vec<Certificate>, Error> {
-        let asked = Asked::new(
-            &request.uri,
-            request.pin.as_ref(),
-            None,
-            false,
-            access,
-            self,
-        )?;
-        self.heal(DEADLINE, |call, _: &mut Culprit| {
-            // By the type of its key a certificate is named as well as by its own.
-            let uri = asked.scoped()?.without_type();
-            let token = self.one_token(call, &uri)?;
-            self.log_in_to_look(call, &token, &asked)?;
-            let facts = token.facts();
-            let session = token.lend(call)?;
-            let mut all = Object::find(&session, ObjectClass::CERTIFICATE, None, None)?;
-            session.finish();
-            all.sort_by(|a, b| (&a.label, &a.id).cmp(&(&b.label, &b.id)));
-            let all: Vec<_> = all.iter().filter_map(Link::of).collect();
-            let meant = |link: &&Link<'_>| {
-                let its = link.object.facts_as(ObjectType::Cert);
-                uri.matches_key(&its.label, &its.id) && access.check(&facts, Some(&its)).is_ok()
-            };
-            let chained = chain(&all.iter().filter(meant).collect::<Vec<_>>(), &all);
-            Ok(chained
-                .into_iter()
-                .map(|link| Certificate {
-                    uri: Uri::of_object(&facts, &link.object.facts_as(ObjectType::Cert))
-                        .to_string(),
-                    certificate: link.der.to_vec().into(),
-                })
-                .collect())
-        })
-    }
-
     /// A listing shows what is public without a PIN. A PIN of the request has to be right; the
     /// server's own is used if somebody has set it, and what is public is shown where it is wrong.
-    fn log_in_to_look(
+    pub(super) fn log_in_to_look(
         &self,
         call: &Call<'_>,
         token: &Arc<Token>,
@@ -297,42 +240,4 @@ fn is_about_the_pin(error: &Error) -> bool {
         Error::Module { function, .. } => matches!(function, Function::Login),
         _ => false,
     }
-}
-
-/// A certificate and the names that chain it to others (RFC 5280 section 6.1).
-struct Link<'o> {
-    object: &'o Object,
-    der: &'o [u8],
-    parts: spki::Certificate<'o>,
-}
-
-impl<'o> Link<'o> {
-    fn of(object: &'o Object) -> Option<Link<'o>> {
-        let der = object.certificate()?;
-        let parts = spki::Certificate::parse(der).ok()?;
-        Some(Link { object, der, parts })
-    }
-
-    fn is_issued_by(&self, other: &Link<'_>) -> bool {
-        self.parts.issuer == other.parts.subject && self.der != other.der
-    }
-}
-
-/// The certificates that were meant, leaves first, each followed by its issuers among all of them;
-/// none twice.
-fn chain<'a, 'o>(meant: &[&'a Link<'o>], all: &'a [Link<'o>]) -> Vec<&'a Link<'o>> {
-    let (issuers, leaves): (Vec<&Link<'_>>, Vec<&Link<'_>>) = meant
-        .iter()
-        .partition(|link| meant.iter().any(|other| other.is_issued_by(link)));
-    let mut chained: Vec<&Link<'_>> = Vec::new();
-    for start in leaves.into_iter().chain(issuers) {
-        let mut next = Some(start);
-        while let Some(link) = next
-            && !chained.iter().any(|known| known.der == link.der)
-        {
-            chained.push(link);
-            next = all.iter().find(|other| link.is_issued_by(other));
-        }
-    }
-    chained
 }

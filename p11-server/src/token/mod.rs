@@ -17,22 +17,26 @@
 //! | `sign` | the two calls |
 //! | `encode` | bytes of PKCS#11 to bytes of TLS and back |
 //! | `heal` | one more try, after what the CKR code calls for |
-//! | `inventory` | what is there: tokens, keys, certificates |
-//! | `change` | making and deleting keys, storing certificates |
-//! | `admin` | making tokens ready for use, changing PINs |
+//! | `inventory` | which tokens and keys are there |
+//! | `certificates` | certificates, with those of their issuers, or for storing |
+//! | `create`, `delete` | making and deleting keys |
+//! | `init`, `pin` | making tokens ready for use, changing PINs |
 
 mod activity;
-mod admin;
-mod change;
+mod certificates;
+mod create;
+mod delete;
 mod encode;
 mod guard;
 mod heal;
+mod init;
 mod inventory;
 mod keys;
 mod login;
 mod module;
 mod objects;
 mod pairs;
+mod pin;
 mod raw;
 mod schemes;
 mod select;
@@ -196,7 +200,17 @@ impl Engine {
 }
 
 impl Engine {
-    /// The one token that a request about a token means.
+    /// What a request about a token asks for.
+    fn asked<'a>(
+        &self,
+        uri: &'a str,
+        pin: Option<&'a Pin>,
+        access: &'a dyn Access,
+    ) -> Result<Asked<'a>, Error> {
+        Asked::new(uri, pin, None, false, access, self)
+    }
+
+    /// The one token that it means.
     fn one_token(&self, call: &Call<'_>, uri: &Uri) -> Result<Arc<Token>, Error> {
         let tokens = self.tokens.scan(call)?;
         let matching = tokens

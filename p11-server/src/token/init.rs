@@ -1,19 +1,16 @@
-//! Tokens are made ready for use, and their PINs changed. Never harms a token that is in use.
-
-use p11_proto::message::{ChangePin, InitToken, PinChanged, TokenReady};
-use p11_proto::{Pin, UriText};
-use p11_uri::{TokenFacts, Uri};
-use tracing::{info, warn};
+//! A label and PINs enter, a token of that label leaves, ready for use. One that is in use is never harmed.
 
 use cryptoki::slot::{Slot, TokenInfo};
 use cryptoki::types::AuthPin;
+use p11_proto::Pin;
+use p11_proto::message::{InitToken, TokenReady};
+use p11_uri::{TokenFacts, Uri};
+use tracing::info;
 
-use super::guard::Pins;
 use super::inventory::in_scope_before_it_has_a_label;
-use super::login;
 use super::module::Call;
-use super::session::Token;
-use super::{Asked, DEADLINE, Engine, LONG_DEADLINE, lock, out_of_scope, slots};
+use super::pin::{any, refuse_pin_pad};
+use super::{Asked, Engine, LONG_DEADLINE, lock, out_of_scope, slots};
 use crate::error::Error;
 use crate::service::Access;
 
@@ -34,7 +31,7 @@ impl Engine {
             )));
         }
         let uri = any(&request.uri);
-        let asked = Asked::new(uri, request.pin.as_ref(), None, false, access, self)?;
+        let asked = self.asked(uri, request.pin.as_ref(), access)?;
         let _alone = lock(&self.making_ready);
         self.once(LONG_DEADLINE, |call, _| {
             self.make_ready_now(call, request, &asked)
@@ -156,102 +153,6 @@ impl Engine {
             created: true,
         })
     }
-
-    pub(super) fn change(
-        &self,
-        request: &ChangePin,
-        access: &dyn Access,
-    ) -> Result<PinChanged, Error> {
-        let uri = any(&request.uri);
-        let asked = Asked::new(uri, request.old_pin.as_ref(), None, false, access, self)?;
-        self.once(DEADLINE, |call, _| self.change_now(call, request, &asked))
-    }
-
-    fn change_now(
-        &self,
-        call: &Call<'_>,
-        request: &ChangePin,
-        asked: &Asked<'_>,
-    ) -> Result<PinChanged, Error> {
-        let token = self.one_token(call, &asked.in_scope()?)?;
-        asked.access.check(&token.facts(), None)?;
-        let info = token.info();
-        if !info.login_required() {
-            return Err(Error::NotSupported(format!(
-                "the token {} asks for no PIN, so there is nothing to change",
-                token.name()
-            )));
-        }
-        refuse_pin_pad(&info, &Uri::of_token(&token.facts()))?;
-        let old = self.guard.choose(&token, asked.pins());
-        let old = old.as_deref();
-        let new = &request.new_pin;
-        match (request.reset, &request.so_pin, old) {
-            (true, Some(so_pin), _) => self.reset(call, &token, so_pin, new)?,
-            (true, None, _) => {
-                return Err(Error::BadRequest(
-                    "a reset needs the security officer's PIN, so_pin".into(),
-                ));
-            }
-            (false, _, Some(old)) => self.replace(call, &token, (old, new), asked.pins())?,
-            (false, _, None) => {
-                return Err(Error::PinRequired {
-                    token: token.name().into(),
-                });
-            }
-        }
-        let stale = stale(asked, old.filter(|_| !request.reset), new);
-        match &stale {
-            Some(stale) => warn!("changed the PIN of the token {}; {stale}", token.name()),
-            None => info!("changed the PIN of the token {}", token.name()),
-        }
-        Ok(PinChanged {
-            uri: token.name().into(),
-            stale,
-        })
-    }
-
-    /// By the user. The login goes on.
-    fn replace(
-        &self,
-        call: &Call<'_>,
-        token: &Token,
-        change: (&Pin, &Pin),
-        pins: Pins<'_>,
-    ) -> Result<(), Error> {
-        // Before the sessions, as for every login; until we are done nobody logs in with the old PIN.
-        let mut login = lock(&token.login);
-        let taken = token.take(call)?;
-        let session = taken.open()?;
-        let outcome = self
-            .guard
-            .change_pin(call, token, &mut login, &session, change, pins.server);
-        let _ = session.close();
-        outcome
-    }
-
-    /// By the security officer, who wants no other session to be open.
-    fn reset(&self, call: &Call<'_>, token: &Token, so: &Pin, new: &Pin) -> Result<(), Error> {
-        {
-            let login = lock(&token.login);
-            // Before anybody is disturbed for a PIN that cannot be tried.
-            self.guard.admit_officer(call, token, so)?;
-            let taken = token.take(call)?;
-            taken.close_all();
-            let session = taken.open()?;
-            let outcome = self
-                .guard
-                .reset_pin(call, token, &login, &session, (so, new));
-            let _ = session.close();
-            outcome?;
-        }
-        // The change is made, whatever becomes of the login that everybody had before.
-        let own = Some(new);
-        if let Err(error) = self.guard.log_in(call, token, Pins { own, server: None }) {
-            warn!("not logged in with the new PIN yet: {error}");
-        }
-        Ok(())
-    }
 }
 
 /// The serial numbers of the tokens that are initialised.
@@ -259,11 +160,6 @@ fn serials(call: &Call<'_>) -> Result<Vec<String>, Error> {
     let all = slots::list(call.pkcs11())?.into_iter();
     let initialized = all.filter(|(.., info)| info.token_initialized());
     Ok(initialized.map(|(_, facts, _)| facts.serial).collect())
-}
-
-/// The URI of a request that may leave it away.
-fn any(uri: &Option<UriText>) -> &str {
-    uri.as_deref().unwrap_or("pkcs11:")
 }
 
 /// The security officer's PIN and the user's.
@@ -281,28 +177,6 @@ fn pins(request: &InitToken, asked: &Asked<'_>) -> Result<(Pin, Pin), Error> {
 /// Whether keys on the token can be used as it is.
 fn is_usable(info: &TokenInfo) -> bool {
     info.user_pin_initialized() || !info.login_required()
-}
-
-fn refuse_pin_pad(info: &TokenInfo, uri: &Uri) -> Result<(), Error> {
-    match info.protected_authentication_path() {
-        true => Err(Error::NotSupported(format!(
-            "the PIN of {uri} is typed at the token itself; set it with the token's own tool"
-        ))),
-        false => Ok(()),
-    }
-}
-
-/// Where the configuration still has the PIN that was changed.
-fn stale(asked: &Asked<'_>, old: Option<&Pin>, new: &Pin) -> Option<String> {
-    let configured = asked.settings.pin.as_ref()?;
-    let is_old = old.is_none_or(|old| login::same(configured, old));
-    if login::same(configured, new) || !is_old {
-        return None;
-    }
-    Some(match &asked.settings.pin_origin {
-        Some(origin) => format!("{origin} still holds another PIN; set the new one there"),
-        None => "no PIN is configured; set the new one, or the next start uses the default".into(),
-    })
 }
 
 fn names(uris: impl Iterator<Item = Uri>) -> String {
