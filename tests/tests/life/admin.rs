@@ -1,6 +1,8 @@
 //! The requests that list and change tokens, in few words: what a test wants goes in, the answer
 //! or the server's failure comes out.
 
+use std::path::Path;
+
 use p11_client::{
     Client, Config, Failure, Pin,
     message::{
@@ -24,10 +26,15 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Of a server, over protocol 1.
+    /// Of a server.
     pub fn of(server: &Server) -> Self {
+        Self::at(server.socket())
+    }
+
+    /// Of what listens on this socket.
+    pub fn at(socket: &Path) -> Self {
         Self {
-            client: Client::new(Config::new(server.socket())),
+            client: Client::new(Config::new(socket)),
             pin: None,
         }
     }

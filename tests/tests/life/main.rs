@@ -17,6 +17,8 @@ mod delete;
 mod exclusive;
 mod init;
 mod inventory;
+mod old_server;
+mod page;
 mod pin;
 mod scope;
 mod tedge1;
