@@ -6,7 +6,7 @@ use std::{
 };
 
 use p11_client::message::ChangePin;
-use p11_fault_module::{Function::C_Sign, on};
+use p11_fault_module::{self as fault, Function::C_Sign, on};
 use p11_tests::{
     keys::KeyKind,
     stage::{Caller, KEY, PIN, SO_PIN, Stage},
@@ -126,5 +126,23 @@ fn a_change_waits_for_a_signature_that_is_being_made() {
         };
         Admin::of(&server).change_pin(reset).unwrap();
         signature.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_token_with_two_sessions_in_all_can_be_changed_while_others_sign() {
+    let stage = Stage::new(KeyKind::P256);
+    stage.faults.set([fault::token("device").session_limit(2)]);
+    while_others_sign(&stage, |admin| {
+        let key = admin.create("pkcs11:", P256, "passing", None).unwrap();
+        admin.delete(&key.uri).unwrap();
+        admin.change_pin(pin(NEW)).unwrap();
+        let so_pin = Some(SO_PIN.into());
+        let reset = ChangePin {
+            so_pin,
+            reset: true,
+            ..pin(PIN)
+        };
+        admin.change_pin(reset).unwrap();
     });
 }
