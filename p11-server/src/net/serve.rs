@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::{debug, error, warn};
 
@@ -62,23 +63,36 @@ impl Server {
         let listener = self.socket.listener();
         listener.set_nonblocking(true)?;
         let timeout = PollTimeout::try_from(HEARTBEAT).unwrap_or(PollTimeout::NONE);
+        let mut short = false;
         loop {
             self.beats.fetch_add(1, Ordering::Relaxed);
             let mut ready =
                 [listener.as_fd(), stop.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
             match poll(&mut ready, timeout) {
-                Err(nix::errno::Errno::EINTR) => continue,
+                Err(Errno::EINTR) => continue,
                 other => other?,
             };
             let [at_socket, at_stop] = ready.map(|fd| fd.any().unwrap_or(false));
             if at_stop {
                 return Ok(());
             }
-            if at_socket {
-                match listener.accept() {
-                    Ok((stream, _)) => self.welcome(stream),
-                    Err(error) => self.forgive(error)?,
+            if !at_socket {
+                continue;
+            }
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    short = false;
+                    self.welcome(stream);
                 }
+                Err(error) if is_shortage(&error) => {
+                    if !short {
+                        error!("cannot accept a connection now: {error}");
+                    }
+                    short = true;
+                    thread::sleep(SHORTAGE);
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => return Err(error),
             }
         }
     }
@@ -184,21 +198,22 @@ impl Server {
             debug!(peer = %connection.peer, "a connection ended: {error}");
         }
     }
+}
 
-    /// Errors of accept(2) that concern one connection, or pass.
-    fn forgive(&self, error: io::Error) -> io::Result<()> {
-        use nix::errno::Errno;
-        let errno = error.raw_os_error().map(Errno::from_raw);
-        match errno {
-            Some(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => Ok(()),
-            Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM) => {
-                error!("cannot accept a connection now: {error}");
-                thread::sleep(SHORTAGE);
-                Ok(())
-            }
-            _ => Err(error),
-        }
-    }
+/// The system has no room for another connection at this moment (accept(2)).
+fn is_shortage(error: &io::Error) -> bool {
+    let shortages = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];
+    shortages.iter().any(|shortage| is(error, *shortage))
+}
+
+/// The connection is gone already, or the wait for one was interrupted.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    let harmless = [Errno::EAGAIN, Errno::EINTR, Errno::ECONNABORTED];
+    harmless.iter().any(|harmless| is(error, *harmless))
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno as i32)
 }
 
 fn refuse(connection: &Connection) {
