@@ -17,7 +17,7 @@ use std::{
     fs,
     io::Write,
     os::unix::net::UnixStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
@@ -127,9 +127,14 @@ pub struct Caller {
 impl Caller {
     /// A caller who has not connected yet.
     pub fn of(server: &Server) -> Self {
+        Self::at(server.socket())
+    }
+
+    /// The same, on any way to the server.
+    pub fn at(socket: &Path) -> Self {
         Self {
-            client: Client::new(Config::new(server.socket())),
-            socket: server.socket().into(),
+            client: Client::new(Config::new(socket)),
+            socket: socket.into(),
         }
     }
 

@@ -18,14 +18,16 @@ const PACKAGES: &[(&str, &str)] = &[
     ("pkcs11-tool", "opensc"),
     ("softhsm2-util", "softhsm2"),
     ("swtpm", "swtpm"),
+    ("systemd-analyze", "systemd"),
     ("systemd-socket-activate", "systemd"),
     ("tpm2-abrmd", "tpm2-abrmd"),
     ("tpm2_getcap", "tpm2-tools"),
     ("tpm2_ptool", "libtpm2-pkcs11-tools"),
 ];
 
-/// Which Debian package brings each PKCS#11 module.
+/// Which Debian package brings each PKCS#11 module or other library.
 const MODULES: &[(&str, &str)] = &[
+    ("libnss_wrapper.so", "libnss-wrapper"),
     ("libsofthsm2.so", "softhsm2"),
     ("libtpm2_pkcs11.so", "libtpm2-pkcs11-1"),
     ("p11-kit-client.so", "p11-kit-modules"),
@@ -69,7 +71,7 @@ pub fn python(needs: &str) -> Command {
     Command::new(PYTHON)
 }
 
-/// The path of a PKCS#11 module.
+/// The path of a PKCS#11 module, or of a library to be loaded before others.
 pub fn pkcs11_module(file: &str) -> PathBuf {
     let folders = LIBRARY_FOLDERS.iter().flat_map(|libraries| {
         let libraries = Path::new(libraries);

@@ -1,0 +1,59 @@
+//! `as-user UID GID LISTEN CONNECT`: who connects to the socket LISTEN reaches the socket CONNECT, and
+//! is this user there. A test runs it as root to be several users at once.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "part of tests, and a panic says what went wrong"
+)]
+
+use std::{
+    env, io,
+    net::Shutdown,
+    os::unix::net::{UnixListener, UnixStream},
+    thread,
+};
+
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+
+fn main() {
+    let arguments: Vec<_> = env::args().collect();
+    let [_, uid, gid, listen, connect] = &arguments[..] else {
+        panic!("usage: as-user UID GID LISTEN CONNECT");
+    };
+    let listener = UnixListener::bind(listen).expect("a socket to listen on");
+    become_user(
+        uid.parse().expect("a number"),
+        gid.parse().expect("a number"),
+    );
+    println!("ready");
+    for client in listener.incoming() {
+        let client = client.expect("a connection");
+        match UnixStream::connect(connect) {
+            Ok(server) => relay(client, server),
+            Err(error) => println!("cannot connect: {error}"),
+        }
+    }
+}
+
+fn become_user(uid: u32, gid: u32) {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    setgroups(&[]).expect("this test has to run as root");
+    setresgid(gid, gid, gid).unwrap();
+    setresuid(uid, uid, uid).unwrap();
+}
+
+/// Passes bytes on in both directions, and the end of each.
+fn relay(client: UnixStream, server: UnixStream) {
+    let ends = || (client.try_clone().unwrap(), server.try_clone().unwrap());
+    let ((from_client, to_server), (to_client, from_server)) = (ends(), ends());
+    for (mut from, mut to) in [(from_client, to_server), (from_server, to_client)] {
+        thread::spawn(move || {
+            // An error is an end as well.
+            let _ = io::copy(&mut from, &mut to);
+            let _ = to.shutdown(Shutdown::Write);
+        });
+    }
+}

@@ -1,0 +1,178 @@
+//! Hostile clients of every kind, while a well-behaved one signs: without one error, and no slower than
+//! twice what it takes undisturbed.
+
+use std::{
+    io::Read,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use p11_tests::{
+    keys::KeyKind,
+    server::Server,
+    stage::{Caller, KEY, Opened, Stage},
+};
+
+use super::{
+    attacks::{self, Attack},
+    raw::{Raw, eventually},
+    users::AsUser,
+};
+
+const SIGNATURES: usize = 150;
+
+/// The median of the time that a signature takes. Every one of them is made and verifies.
+fn median(key: &Opened) -> Duration {
+    let mut times: Vec<_> = (0..SIGNATURES)
+        .map(|_| {
+            let began = Instant::now();
+            key.sign().unwrap();
+            began.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    times[SIGNATURES / 2]
+}
+
+/// Signs before, during and after an attack. Other tests run at the same time, so that one of three
+/// tries has to be as it should; an error is one in any.
+fn signs_on<A>(attack: impl Fn(&Server) -> A) {
+    let stage = Stage::new(KeyKind::P256);
+    let server = stage.start();
+    let key = Caller::of(&server).open(KEY).unwrap();
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        let before = median(&key);
+        let attack = attack(&server);
+        let during = median(&key);
+        drop(attack);
+        let after = median(&key);
+        if during <= 2 * before.max(after) {
+            return;
+        }
+        told.push(format!(
+            "{before:?}, under attack {during:?}, then {after:?}"
+        ));
+    }
+    panic!("slower than twice the undisturbed time: {told:#?}");
+}
+
+/// Clients that connect and say nothing.
+fn silent(socket: &Path, count: usize) -> Vec<Raw> {
+    (0..count).map(|_| Raw::silent(socket)).collect()
+}
+
+/// How many of these connections the server has not closed.
+fn kept(silent: &[Raw]) -> usize {
+    let mut streams = silent.iter().map(|raw| &raw.0);
+    let all = streams
+        .by_ref()
+        .inspect(|stream| stream.set_nonblocking(true).unwrap());
+    // A connection that is open has nothing to read, and one that is closed has its end.
+    all.filter(|stream| (&mut &**stream).read(&mut [0]).is_err())
+        .count()
+}
+
+#[test]
+fn while_300_connections_of_one_user_are_silent() {
+    signs_on(|server| silent(server.socket(), 300));
+}
+
+#[test]
+fn while_300_connections_of_two_users_are_silent() {
+    signs_on(|server| {
+        let users = [
+            AsUser::new(server, 4711, 4711),
+            AsUser::new(server, 4712, 4712),
+        ];
+        let silent = users.each_ref().map(|user| silent(user.socket(), 150));
+        (silent, users)
+    });
+}
+
+#[test]
+fn each_user_keeps_64_places_and_no_more() {
+    let stage = Stage::new(KeyKind::P256);
+    let server = stage.start();
+    let key = Caller::of(&server).open(KEY).unwrap();
+    let users = [
+        AsUser::new(&server, 4711, 4711),
+        AsUser::new(&server, 4712, 4712),
+    ];
+    let crowds = users.each_ref().map(|user| silent(user.socket(), 100));
+    let own = silent(server.socket(), 100);
+    key.sign().unwrap();
+    eventually(|| crowds.iter().chain([&own]).all(|crowd| kept(crowd) <= 64));
+    // The one who signs is one of ours.
+    assert_eq!(crowds.each_ref().map(|crowd| kept(crowd)), [64, 64]);
+    assert_eq!(kept(&own), 63);
+}
+
+#[test]
+fn while_requests_come_byte_by_byte() {
+    signs_on(|server| attacks::byte_by_byte(server.socket()));
+}
+
+#[test]
+fn while_clients_never_read() {
+    signs_on(|server| attacks::deaf(server.socket()));
+}
+
+#[test]
+fn while_clients_close_their_half() {
+    signs_on(|server| attacks::half_closed(server.socket()));
+}
+
+#[test]
+fn while_frames_claim_4_gib() {
+    signs_on(|server| attacks::liars(server.socket()));
+}
+
+#[test]
+fn while_frames_of_every_message_are_truncated() {
+    signs_on(|server| attacks::truncated(server.socket()));
+}
+
+#[test]
+fn while_random_bytes_come() {
+    signs_on(|server| attacks::random(server.socket()));
+}
+
+#[test]
+fn while_all_of_them_come_at_once_and_no_memory_is_lost() {
+    let stage = Stage::new(KeyKind::P256);
+    let server = stage.start();
+    let key = Caller::of(&server).open(KEY).unwrap();
+    key.sign().unwrap();
+    let attack = |server: &Server| -> [Attack; 6] {
+        [
+            attacks::byte_by_byte,
+            attacks::deaf,
+            attacks::half_closed,
+            attacks::liars,
+            attacks::truncated,
+            attacks::random,
+        ]
+        .map(|attack| attack(server.socket()))
+    };
+    let attacks = attack(&server);
+    let end = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < end {
+        key.sign().unwrap();
+    }
+    drop(attacks);
+    thread::sleep(Duration::from_millis(100));
+    // 64 connections with a thread, a buffer and a frame each are far below this; one frame of the
+    // claimed 4 GiB is far above.
+    let memory = resident_mib(&server);
+    assert!(memory < 200, "{memory} MiB");
+    key.sign().unwrap();
+}
+
+fn resident_mib(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.unwrap().trim().trim_end_matches(" kB");
+    kib.parse::<u64>().unwrap() / 1024
+}
