@@ -72,11 +72,16 @@ impl Server {
                 Err(Errno::EINTR) => continue,
                 other => other?,
             };
-            let [at_socket, at_stop] = ready.map(|fd| fd.any().unwrap_or(false));
-            if at_stop {
+            let [at_socket, at_stop] =
+                ready.map(|fd| fd.revents().unwrap_or_else(PollFlags::empty));
+            if !at_stop.is_empty() {
                 return Ok(());
             }
-            if !at_socket {
+            // Where the socket was shut down, accept(2) would say that there is nobody, for ever.
+            if at_socket.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL) {
+                return Err(io::Error::other("the socket takes no connections any more"));
+            }
+            if at_socket.is_empty() {
                 continue;
             }
             match listener.accept() {
