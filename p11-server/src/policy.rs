@@ -15,11 +15,12 @@ use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 use p11_uri::{ObjectFacts, TokenFacts, Uri};
 use serde::Deserialize;
+use tracing::warn;
 
 use crate::error::Error as ServiceError;
 use crate::service::Access;
@@ -150,7 +151,12 @@ impl Policy {
                 rules: None,
             });
         };
-        let groups = self.groups_of(uid, gid);
+        let by_group = rules.iter().any(|rule| !rule.groups.is_empty());
+        let groups = if by_group {
+            self.groups_of(uid, gid)
+        } else {
+            Vec::new()
+        };
         let for_user = |rule: &&Rule| {
             rule.users.contains(&Uid::from_raw(uid))
                 || rule.groups.iter().any(|group| groups.contains(group))
@@ -182,17 +188,35 @@ impl Policy {
 impl Policy {
     /// The groups of an account in the host's user database, and the one that its process has.
     fn groups_of(&self, uid: u32, gid: u32) -> Vec<Gid> {
-        let mut known = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        let groups = known.entry((uid, gid)).or_insert_with(|| {
-            let mut groups = vec![Gid::from_raw(gid)];
-            if let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid))
-                && let Ok(name) = CString::new(user.name)
-            {
-                groups.extend(getgrouplist(&name, user.gid).unwrap_or_default());
+        if let Some(groups) = self.known_groups().get(&(uid, gid)) {
+            return groups.clone();
+        }
+        // The database may be far away: nobody else waits meanwhile, and what it failed to tell is
+        // asked again.
+        let mut groups = vec![Gid::from_raw(gid)];
+        match account_groups(Uid::from_raw(uid)) {
+            Ok(of_account) => {
+                groups.extend(of_account);
+                self.known_groups().insert((uid, gid), groups.clone());
             }
-            groups
-        });
-        groups.clone()
+            Err(error) => warn!("cannot look up the groups of uid {uid}: {error}"),
+        }
+        groups
+    }
+
+    fn known_groups(&self) -> MutexGuard<'_, HashMap<(u32, u32), Vec<Gid>>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// None for a user without an account.
+fn account_groups(uid: Uid) -> nix::Result<Vec<Gid>> {
+    let Some(user) = User::from_uid(uid)? else {
+        return Ok(Vec::new());
+    };
+    match CString::new(user.name) {
+        Ok(name) => getgrouplist(&name, user.gid),
+        Err(_) => Ok(Vec::new()),
     }
 }
 
