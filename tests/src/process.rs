@@ -26,9 +26,14 @@ pub struct Process {
 
 impl Process {
     /// Starts the command with its output captured; `name` is for the messages of failing tests.
-    pub fn start(name: &str, mut command: Command) -> Self {
+    pub fn start(name: &str, command: Command) -> Self {
+        Self::start_with_input(name, command, Stdio::null())
+    }
+
+    /// The same, with something to read on stdin.
+    pub fn start_with_input(name: &str, mut command: Command, input: Stdio) -> Self {
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

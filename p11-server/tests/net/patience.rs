@@ -5,7 +5,9 @@ use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use p11_proto::{ErrorCode, Response, frame};
+use p11_proto::message::Message;
+use p11_proto::{ErrorCode, Request, Response, frame, tedge1};
+use p11_server::dispatch;
 use p11_server::net::{Limits, Patience};
 
 use crate::frames::every_request;
@@ -30,6 +32,35 @@ fn patience_is_as_documented() {
     assert_eq!(patience.turn, Duration::from_secs(5));
     let limits = Limits::default();
     assert_eq!((limits.all, limits.per_user), (256, 64));
+}
+
+#[test]
+fn only_what_a_card_may_take_minutes_for_may_take_minutes() {
+    for frame in every_request() {
+        let request: Request = frame::decode(&frame[4..]).unwrap();
+        let seconds = match request {
+            Request::CreateKey(_) | Request::InitToken(_) => 600,
+            _ => 30,
+        };
+        let deadline = dispatch::deadline(&request);
+        assert_eq!(deadline, Duration::from_secs(seconds), "{}", request.name());
+    }
+    let old = [
+        (tedge1::Request::Ping, 30),
+        (
+            tedge1::Request::InitToken(tedge1::InitToken {
+                label: "label".into(),
+                so_pin: None,
+                pin: None,
+                uri: None,
+            }),
+            600,
+        ),
+    ];
+    for (request, seconds) in old {
+        let deadline = p11_server::tedge1::deadline(&request);
+        assert_eq!(deadline, Duration::from_secs(seconds), "{}", request.name());
+    }
 }
 
 #[test]

@@ -251,6 +251,23 @@ fn nobody_can_make_up_a_line() {
 }
 
 #[test]
+fn a_long_uri_is_cut() {
+    let stage = Stage::new(KeyKind::P256);
+    let (server, _, before) = with_key(&stage);
+    let open = OpenKey {
+        uri: format!("pkcs11:object={}", "long".repeat(100_000)).into(),
+        pin: None,
+        spki: None,
+    };
+    Raw::greeted(server.socket())
+        .ask(&Request::OpenKey(open))
+        .unwrap();
+    let line = &wait_for_lines(&server, before + 1)[before];
+    assert!(line.contains(" uri=pkcs11:object=longlong"), "{line}");
+    assert!(line.len() < 2000, "{} bytes", line.len());
+}
+
+#[test]
 fn what_ends_after_its_client_has_left_is_told_with_its_uri() {
     let stage = Stage::new(KeyKind::P256);
     let (server, key, before) = with_key(&stage);

@@ -2,6 +2,10 @@
 
 use std::{
     fs,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::net::UnixListener,
+    },
     path::Path,
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
@@ -9,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::Signal;
+use nix::sys::{
+    signal::Signal,
+    socket::{Shutdown, shutdown},
+};
 use p11_client::{Client, Config, ErrorCode, message::OpenKey};
 use p11_fault_module::{
     Faults,
@@ -22,8 +29,9 @@ use p11_proto::{
 };
 use p11_tests::{
     keys::KeyKind,
-    process::PATIENCE,
+    process::{PATIENCE, Process},
     server::Server,
+    softhsm::SoftHsm,
     stage::{Caller, KEY, PIN, Stage},
 };
 
@@ -150,6 +158,45 @@ fn it_goes_on_when_it_has_no_more_file_descriptors() {
     drop(crowd);
     assert!(Raw::served(server.socket()).ping());
     key.sign().unwrap();
+}
+
+#[test]
+fn when_it_cannot_accept_any_more_the_process_ends() {
+    let hsm = SoftHsm::new();
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("passed.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let (server, _folder) = Server::builder()
+        .softhsm(&hsm)
+        .pin(PIN)
+        .expect_socket(&socket)
+        .into_command();
+    // Passes the socket as systemd does (sd_listen_fds(3)), and keeps an end of it.
+    let script = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"";
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", script, "sh"])
+        .arg(server.get_program())
+        .args(server.get_args())
+        .envs(
+            server
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+    let input = OwnedFd::from(listener.try_clone().unwrap());
+    let mut process = Process::start_with_input("tedge-p11-server", command, input.into());
+    Raw::served(&socket);
+    shutdown(listener.as_raw_fd(), Shutdown::Both).unwrap();
+    let status = process.wait(PATIENCE);
+    assert_eq!(status.code(), Some(1), "{}", process.log());
+    let log = process.log();
+    assert!(
+        log.lines()
+            .last()
+            .unwrap()
+            .contains("accepting connections failed"),
+        "{log}"
+    );
 }
 
 /// A server with all its configuration in one file, which it reads again on SIGHUP.

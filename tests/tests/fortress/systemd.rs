@@ -80,6 +80,45 @@ fn assert_clean(units: &tempfile::TempDir) {
 }
 
 #[test]
+fn the_units_are_as_the_reference_page_describes_them() {
+    for (unit, settings) in [
+        (
+            SOCKET,
+            &[
+                "ListenStream=%t/tedge-p11-server/tedge-p11-server.sock",
+                "SocketMode=0660",
+                "SocketUser=tedge",
+                "SocketGroup=tedge",
+                "WantedBy=sockets.target",
+            ][..],
+        ),
+        (
+            SERVICE,
+            &[
+                "Requires=tedge-p11-server.socket",
+                "EnvironmentFile=-/etc/tedge/plugins/tedge-p11-server.conf",
+                "Type=notify",
+                "User=tedge",
+                "Restart=on-failure",
+                "WatchdogSec=30",
+                "LimitCORE=0",
+                "MemorySwapMax=0",
+                // A restart re-arms the PIN guard.
+                "StartLimitBurst=5",
+            ],
+        ),
+    ] {
+        let text = shipped(unit);
+        for setting in settings {
+            assert!(
+                text.lines().any(|line| line == *setting),
+                "{setting} is not in {unit}"
+            );
+        }
+    }
+}
+
+#[test]
 fn the_units_as_shipped_are_clean_and_exposed_by_no_more_than_1_5() {
     let units = units(&[]);
     assert_clean(&units);
