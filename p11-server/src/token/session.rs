@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use cryptoki::context::{Function, Pkcs11};
 use cryptoki::error::RvError;
 use cryptoki::session::{Session, SessionState};
 use cryptoki::slot::{Limit, Slot, TokenInfo};
@@ -242,7 +243,7 @@ impl Token {
                 inner.lent += 1;
                 let slot = inner.slot;
                 drop(inner);
-                let opened = self.open(call, slot);
+                let opened = self.open(call, slot, Pkcs11::open_ro_session_no_drop);
                 inner = self.inner(call);
                 inner.lent -= 1;
                 match opened {
@@ -339,21 +340,32 @@ impl Token {
         Ok(())
     }
 
-    /// Opens a session and makes sure that it is this token that it leads to: slots are renumbered
-    /// when readers come and go.
-    fn open(&self, call: &Call<'_>, slot: Slot) -> Result<Session, Error> {
-        let session = call.pkcs11().open_ro_session_no_drop(slot)?;
-        let found = call.pkcs11().get_token_info(slot);
-        match found {
-            Ok(info) if self.id.is_of(&info) => Ok(session),
-            other => {
+    /// Opens a session that is sure to lead to this token: slots are renumbered when readers come and
+    /// go, and one that was right before and after was right in between.
+    fn open(
+        &self,
+        call: &Call<'_>,
+        slot: Slot,
+        open: fn(&Pkcs11, Slot) -> cryptoki::error::Result<Session>,
+    ) -> Result<Session, Error> {
+        self.expect_in(call, slot)?;
+        let session = open(call.pkcs11(), slot)?;
+        match self.expect_in(call, slot) {
+            Ok(()) => Ok(session),
+            Err(error) => {
                 let _ = session.close();
-                other?;
-                Err(Error::Module {
-                    rv: RvError::TokenNotRecognized,
-                    function: cryptoki::context::Function::OpenSession,
-                })
+                Err(error)
             }
+        }
+    }
+
+    fn expect_in(&self, call: &Call<'_>, slot: Slot) -> Result<(), Error> {
+        match self.id.is_of(&call.pkcs11().get_token_info(slot)?) {
+            true => Ok(()),
+            false => Err(Error::Module {
+                rv: RvError::TokenNotRecognized,
+                function: Function::OpenSession,
+            }),
         }
     }
 
@@ -444,7 +456,8 @@ impl Taken<'_> {
         if let Some(spare) = spare {
             spare.close()?;
         }
-        Ok(self.call.pkcs11().open_rw_session_no_drop(slot)?)
+        let open = Pkcs11::open_rw_session_no_drop;
+        self.token.open(self.call, slot, open)
     }
 }
 
