@@ -279,7 +279,7 @@ fn a_reload_waits_for_running_calls_and_no_call_begins_under_it() {
     let closed = stage.faults.count(C_CloseSession);
     stage.faults.set([
         on(C_Sign).delays(20),
-        on(C_Finalize).delays(300),
+        on(C_Finalize).hangs(),
         on(C_SignInit).next(1).returns(CKR_CRYPTOKI_NOT_INITIALIZED),
     ]);
     thread::scope(|scope| {
@@ -297,6 +297,7 @@ fn a_reload_waits_for_running_calls_and_no_call_begins_under_it() {
         thread::sleep(Duration::from_millis(250));
         let calls = stage.faults.counts().since(&under_it);
         assert_eq!(calls.total(), 0, "{calls}");
+        stage.faults.set([on(C_Sign).delays(20)]);
         until("the end of it", || stage.faults.count(C_Initialize) == 2);
         thread::sleep(Duration::from_millis(100));
     });

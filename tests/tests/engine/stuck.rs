@@ -9,6 +9,7 @@ use std::{
 use p11_client::ErrorCode;
 use p11_fault_module::{
     Function::{self, *},
+    Rule,
     cryptoki_sys::*,
     on, token,
 };
@@ -32,23 +33,23 @@ fn steady() -> (Stage, Server, Opened) {
     (stage, server, key)
 }
 
-/// Runs a job that hangs for ever in this function, in a thread of its own.
+/// Runs a job that hangs for ever in this function, in a thread of its own. Other `rules` stay in force.
 fn hang<T: Send + 'static>(
     stage: &Stage,
     function: Function,
+    rules: &[Rule],
     job: impl FnOnce() -> T + Send + 'static,
 ) -> thread::JoinHandle<T> {
     let struck = stage.faults.counts().struck();
-    stage
-        .faults
-        .set([on(function).at("device").next(1).hangs_forever()]);
+    let hangs = on(function).at("device").next(1).hangs_forever();
+    stage.faults.set(rules.iter().cloned().chain([hangs]));
     let thread = thread::spawn(job);
     let end = Instant::now() + PATIENCE;
     while stage.faults.counts().struck() == struck {
         assert!(Instant::now() < end, "nothing hangs");
         thread::sleep(Duration::from_millis(2));
     }
-    stage.faults.clear();
+    stage.faults.set(rules.iter().cloned());
     thread
 }
 
@@ -56,7 +57,7 @@ fn hang<T: Send + 'static>(
 fn no_reload_starts_under_it_and_the_server_still_stops_quickly() {
     let (stage, mut server, key) = steady();
     let stuck = key.clone();
-    let _stuck = hang(&stage, C_Sign, move || stuck.sign());
+    let _stuck = hang(&stage, C_Sign, &[], move || stuck.sign());
     let began = Instant::now();
     stage
         .faults
@@ -95,11 +96,13 @@ fn other_tokens_are_as_quick_as_ever() {
     for function in [C_Sign, C_Login] {
         let stage = Stage::new(KeyKind::P256);
         stage.add_token("other");
+        // What hangs has the only session of its token.
+        let single = [token("device").session_limit(1)];
+        stage.faults.set(single.clone());
         let server = stage.start();
         let caller = Caller::of(&server);
-        let _stuck = hang(&stage, function, move || caller.open(KEY)?.sign());
-        // There is no other session on that one either.
-        stage.faults.set([token("device").session_limit(1)]);
+        let job = move || caller.open(KEY)?.sign();
+        let _stuck = hang(&stage, function, &single, job);
         let began = Instant::now();
         let other = "pkcs11:token=other;object=key";
         Caller::of(&server).open(other).unwrap().sign().unwrap();
@@ -122,7 +125,7 @@ fn its_client_is_answered_and_the_others_sign_on() {
     let (stage, mut server, key) = steady();
     let stuck = key.clone();
     let began = Instant::now();
-    let stuck = hang(&stage, C_Sign, move || (stuck.sign(), Instant::now()));
+    let stuck = hang(&stage, C_Sign, &[], move || (stuck.sign(), Instant::now()));
     let mut slowest = Duration::ZERO;
     while began.elapsed() < 2 * DEADLINE + Duration::from_secs(5) {
         let start = Instant::now();
@@ -147,7 +150,7 @@ fn its_client_is_answered_and_the_others_sign_on() {
 fn a_server_without_a_supervisor_ends() {
     let (stage, mut server, key) = steady();
     let began = Instant::now();
-    let stuck = hang(&stage, C_Sign, move || key.sign());
+    let stuck = hang(&stage, C_Sign, &[], move || key.sign());
     refused(stuck.join().unwrap(), ErrorCode::Timeout);
     let status = server.wait(2 * DEADLINE);
     assert!(began.elapsed() >= 2 * DEADLINE, "{:?}", began.elapsed());
@@ -172,7 +175,7 @@ fn a_server_with_a_watchdog_falls_silent() {
         .start();
     let key = Caller::of(&server).open(KEY).unwrap();
     let began = Instant::now();
-    let _stuck = hang(&stage, C_Sign, move || key.sign());
+    let _stuck = hang(&stage, C_Sign, &[], move || key.sign());
     let mut last = began;
     let mut message = [0; 512];
     while let Ok(length) = supervisor.recv(&mut message) {
