@@ -13,6 +13,7 @@ use std::{
     env, io,
     net::Shutdown,
     os::unix::net::{UnixListener, UnixStream},
+    sync::Arc,
     thread,
 };
 
@@ -45,14 +46,14 @@ fn become_user(uid: u32, gid: u32) {
     setresuid(uid, uid, uid).unwrap();
 }
 
-/// Passes bytes on in both directions, and the end of each.
+/// Passes bytes on in both directions, and the end of each. Hundreds of these are open at once, so none
+/// takes more than its two descriptors.
 fn relay(client: UnixStream, server: UnixStream) {
-    let ends = || (client.try_clone().unwrap(), server.try_clone().unwrap());
-    let ((from_client, to_server), (to_client, from_server)) = (ends(), ends());
-    for (mut from, mut to) in [(from_client, to_server), (from_server, to_client)] {
+    let (client, server) = (Arc::new(client), Arc::new(server));
+    for (from, to) in [(client.clone(), server.clone()), (server, client)] {
         thread::spawn(move || {
             // An error is an end as well.
-            let _ = io::copy(&mut from, &mut to);
+            let _ = io::copy(&mut &*from, &mut &*to);
             let _ = to.shutdown(Shutdown::Write);
         });
     }
