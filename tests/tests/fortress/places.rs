@@ -109,6 +109,21 @@ fn who_is_at_work_with_all_his_places_keeps_nobody_else_out() {
 }
 
 #[test]
+fn who_waits_with_all_he_has_keeps_nobody_else_out_of_the_queue() {
+    let stage = Stage::new(KeyKind::P256);
+    let (server, key) = with_places(&stage, 3, 2);
+    let [greedy, other] = two_users(&server);
+    stage.faults.set([on(C_Sign).delays(2000)]);
+    let mut working = vec![at_work(&stage, other.socket(), &key)];
+    working.extend([(); 2].map(|()| at_work(&stage, greedy.socket(), &key)));
+    let _waiting = [(); 20].map(|()| Raw::greeted(greedy.socket()));
+    super::raw::eventually(|| server.log().contains("all places are at work"));
+    // All places are at work, and he has one more coming to him.
+    assert!(Raw::served(other.socket()).ping());
+    working.iter_mut().for_each(signed);
+}
+
+#[test]
 fn where_all_are_at_work_the_newest_waits_5_seconds_then_is_told_so() {
     let stage = Stage::new(KeyKind::P256);
     let (server, key) = with_places(&stage, 2, 2);
