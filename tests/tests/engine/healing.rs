@@ -142,7 +142,8 @@ fn eight_programs_do_not_notice_either() {
 #[test]
 fn a_search_is_not_misled_by_a_login_that_is_made_meanwhile() {
     let (stage, _server, key) = steady();
-    // Private keys are looked for before the first of these has logged in, and missed after it has.
+    // One after the other they look for private keys before the first has logged in, and miss them
+    // after it has.
     stage.faults.set([
         every_token().sessions_closed(),
         on(C_FindObjectsFinal).delays(50),
@@ -150,6 +151,7 @@ fn a_search_is_not_misled_by_a_login_that_is_made_meanwhile() {
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| key.sign().unwrap());
+            thread::sleep(Duration::from_millis(12));
         }
     });
 }

@@ -7,7 +7,7 @@ use p11_fault_module::{
     Function::{C_GetSlotList, C_Initialize, C_Login},
     Pin, Rule,
     cryptoki_sys::*,
-    every_token, on, token,
+    on, token,
 };
 use p11_tests::{
     keys::KeyKind,
@@ -119,15 +119,18 @@ fn a_login_that_succeeds_gives_back_the_tries_but_forgets_no_refused_pin() {
     let caller = Caller::of(&server);
     let with = |pin| caller.open_with(KEY, Some(pin));
     refused(with(WRONG), ErrorCode::PinIncorrect);
-    with(PIN).unwrap().sign().unwrap();
-    stage
-        .faults
-        .set([tries(10), every_token().sessions_closed()]);
+    let key = with(PIN).unwrap();
+    key.sign().unwrap();
+    // The token is pulled and put back, and with it goes the login.
+    stage.faults.set([tries(10), token("device").hidden()]);
+    refused(key.sign(), ErrorCode::TokenNotFound);
+    stage.faults.set([tries(10)]);
     let used = logins(&stage, || {
         refused(with(WRONG), ErrorCode::PinIncorrect);
+        refused(with(WRONG_TOO), ErrorCode::PinIncorrect);
         with(PIN).unwrap().sign().unwrap();
     });
-    assert_eq!(used, 1, "the right one alone was sent");
+    assert_eq!(used, 2, "the first was not sent again");
 }
 
 #[test]
