@@ -97,6 +97,9 @@ fn a_call_that_fails_once() {
             key.sign().unwrap();
         }
     }
+    // A session in which something failed is closed.
+    let open = stage.faults.counts().open_sessions();
+    assert!(open <= 3, "{open} sessions are open for one program");
     // Nor on the way back.
     for function in [
         C_GetSlotList,
