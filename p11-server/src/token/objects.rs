@@ -1,6 +1,6 @@
 //! Objects on a token enter as handles and leave as facts: attributes by kind, never by position.
 
-use cryptoki::error::{Error as Cryptoki, RvError};
+use cryptoki::error::RvError;
 use cryptoki::mechanism::MechanismType;
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
@@ -224,32 +224,36 @@ fn attributes(
 ) -> Result<Vec<Attribute>, Error> {
     let ask = |wanted: &[AttributeType]| {
         let with_class = [wanted, &[AttributeType::Class]].concat();
-        match session.get_attributes(handle, &with_class) {
-            Ok(all) if all.contains(&Attribute::Class(class)) => Ok(Some(all)),
-            Ok(_) => Ok(None),
-            Err(error) if concerns_attributes(&error) => Ok(None),
-            Err(error) => Err(error),
+        let told = session.get_attributes(handle, &with_class)?;
+        match told.contains(&Attribute::Class(class)) {
+            true => Ok(told),
+            false => Err(Error::Internal(
+                "the PKCS#11 module does not tell the class of an object".into(),
+            )),
         }
     };
-    if let Some(all) = ask(wanted)? {
-        return Ok(all);
-    }
+    let first = match ask(wanted) {
+        Err(error) if concerns_attributes(&error) => error,
+        other => return other,
+    };
     let mut readable = Vec::new();
     for one in wanted {
-        readable.extend(ask(&[*one])?.unwrap_or_default());
+        match ask(&[*one]) {
+            Ok(told) => readable.extend(told),
+            Err(error) if concerns_attributes(&error) => {}
+            Err(error) => return Err(error),
+        }
     }
-    if readable.is_empty() {
-        return Err(Error::Internal(
-            "the PKCS#11 module lets no attribute of an object be read".into(),
-        ));
+    match readable.is_empty() {
+        true => Err(first),
+        false => Ok(readable),
     }
-    Ok(readable)
 }
 
 /// Whether another attribute of the same object may still be readable.
-fn concerns_attributes(error: &Cryptoki) -> bool {
+fn concerns_attributes(error: &Error) -> bool {
     match error {
-        Cryptoki::Pkcs11(rv, _) => matches!(
+        Error::Module { rv, .. } => matches!(
             rv,
             RvError::AttributeSensitive
                 | RvError::AttributeTypeInvalid
@@ -266,7 +270,8 @@ fn concerns_attributes(error: &Cryptoki) -> bool {
     }
 }
 
-/// Whether other objects may still be readable.
+/// Whether an object that cannot be read at all is as good as none. Trouble that may pass is not: the
+/// object could be the one that is looked for.
 fn concerns_one_object(error: &Error) -> bool {
     match error {
         Error::Module { rv, .. } => matches!(
@@ -275,7 +280,6 @@ fn concerns_one_object(error: &Error) -> bool {
                 | RvError::AttributeTypeInvalid
                 | RvError::AttributeValueInvalid
                 | RvError::ArgumentsBad
-                | RvError::FunctionFailed
                 | RvError::ObjectHandleInvalid
         ),
         _ => true,
