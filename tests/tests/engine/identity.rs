@@ -5,7 +5,8 @@ use std::{thread, time::Duration};
 use p11_client::ErrorCode;
 use p11_fault_module::{
     Function::{C_FindObjectsInit, C_GetAttributeValue, C_Sign, C_SignInit},
-    cryptoki_sys::{CKA_EC_POINT, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY},
+    Rule,
+    cryptoki_sys::{CKA_CLASS, CKA_EC_POINT, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, CKR_FUNCTION_FAILED},
     object,
 };
 use p11_tests::{
@@ -52,6 +53,24 @@ fn a_key_that_is_gone_is_not_found_and_another_in_its_place_is_a_change() {
     let spec = KeySpec::new(KeyKind::Rsa2048, "key", &[7]);
     stage.hsm.generate(&stage.token, &spec);
     refused(key.sign(), ErrorCode::KeyChanged);
+}
+
+#[test]
+fn a_key_that_cannot_be_read_at_this_moment_is_not_taken_for_another() {
+    let stage = Stage::new(KeyKind::P256);
+    let spec = KeySpec::new(KeyKind::P256, "other", &[2]);
+    stage.hsm.generate(&stage.token, &spec);
+    let server = stage.start();
+    let key = Caller::of(&server).open("pkcs11:token=device").unwrap();
+    assert_eq!(key.told().spki.as_ref(), stage.key.spki);
+    stage.faults.set([
+        Rule::renumber_objects(),
+        object(CKO_PRIVATE_KEY, "key").fails(CKA_CLASS, CKR_FUNCTION_FAILED),
+    ]);
+    let failure = refused(key.sign(), ErrorCode::Module);
+    assert_eq!(failure.ckr.as_deref(), Some("CKR_FUNCTION_FAILED"));
+    stage.faults.clear();
+    key.sign().unwrap();
 }
 
 #[test]
