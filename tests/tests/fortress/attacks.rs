@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    io::Write,
+    io::{self, Write},
     net::Shutdown,
     path::Path,
     sync::{
@@ -36,21 +36,23 @@ pub fn byte_by_byte(socket: &Path) -> Attack {
     let mut held = Held::new(socket);
     Attack::repeat(move || {
         let byte = bytes.next().expect("an endless list");
-        for raw in held.all() {
-            let _ = raw.0.write_all(&[byte]);
-        }
+        held.each(|raw| raw.0.write_all(&[byte]));
     })
 }
 
 /// Clients that ask as much as the socket takes and read no answer.
 pub fn deaf(socket: &Path) -> Attack {
-    let frames = frames().concat();
+    let [ping, ..] = &frames()[..] else {
+        unreachable!();
+    };
+    // A socket takes so little as a whole or not at all.
+    let pings = ping.repeat(100);
     let mut held = Held::new(socket);
     Attack::repeat(move || {
-        for raw in held.all() {
-            raw.0.set_nonblocking(true).unwrap();
-            let _ = raw.0.write(&frames);
-        }
+        held.each(|raw| {
+            raw.0.set_nonblocking(true)?;
+            raw.0.write_all(&pings)
+        });
     })
 }
 
@@ -140,13 +142,15 @@ impl Held {
         }
     }
 
-    fn all(&mut self) -> &mut [Raw] {
-        self.open
-            .retain(|raw| raw.0.take_error().unwrap().is_none());
+    /// Takes a step on each connection; one that fails is closed, one that cannot go on is kept.
+    fn each(&mut self, mut step: impl FnMut(&mut Raw) -> io::Result<()>) {
+        self.open.retain_mut(|raw| match step(raw) {
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+            Ok(()) => true,
+        });
         if self.open.len() < HELD {
             self.open.push(Raw::greeted(&self.socket));
         }
-        &mut self.open
     }
 }
 
