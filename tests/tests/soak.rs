@@ -20,7 +20,7 @@ use p11_client::{ErrorCode, Failure};
 use p11_fault_module::{Function, Function::*, Rule, cryptoki_sys::*, every_token, on, token};
 use p11_proto::{Request, Response, message::ListTokens};
 use p11_tests::{
-    keys::KeyKind,
+    keys::{KeyKind, KeySpec},
     server::Server,
     stage::{Caller, KEY, Opened, PIN, Stage, WhenOver},
 };
@@ -38,9 +38,12 @@ const BACK_OFF: Duration = Duration::from_secs(31);
 fn a_minute_of_faults_of_every_kind() {
     let stage = Stage::new(KeyKind::P256);
     stage.add_token("other");
+    // A second key that the URI matches, and that is never the one which was opened.
+    let second = KeySpec::new(KeyKind::P256, "second", &[2]);
+    stage.hsm.generate(&stage.token, &second);
     let builder = stage.server().pin(PIN);
     let server = builder.args(["--log-level", "warn"]).start();
-    let uris = [KEY, "pkcs11:token=other;object=key"];
+    let uris = ["pkcs11:token=device", "pkcs11:token=other"];
     let programs: Vec<(Caller, Opened)> = (0..4)
         .map(|number| {
             let caller = Caller::of(&server);
