@@ -196,6 +196,7 @@ fn no_pin_and_no_message_is_told_at_any_level() {
         server.secrets().add(secret);
     }
     let key = Caller::of(&server).open(KEY).unwrap();
+    let before = wait_for_lines(&server, 2).len();
     let mut raw = Raw::greeted(server.socket());
     let right = format!("{KEY}?pin-value={PIN}");
     let wrong = format!("{KEY}?pin-value=13579135");
@@ -219,7 +220,7 @@ fn no_pin_and_no_message_is_told_at_any_level() {
         );
     }
     // With its last words the server is held against the secrets.
-    let lines = lines(&server);
+    let lines = wait_for_lines(&server, before + 9);
     assert!(
         lines
             .iter()
