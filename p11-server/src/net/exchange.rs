@@ -168,10 +168,12 @@ fn perform(
 /// What the client is told before the connection is closed, where it can be told anything.
 fn refusal(error: &Error, line: &Line<'_>) -> Option<Failure> {
     match error {
-        Error::Io(error) if is_timeout(error) && line.has_begun() => Some(Failure::new(
-            ErrorCode::BadFrame,
-            "the request was not complete in time; send it without pauses",
-        )),
+        Error::Io(error) if error.kind() == io::ErrorKind::TimedOut && line.has_begun() => {
+            Some(Failure::new(
+                ErrorCode::BadFrame,
+                "the request was not complete in time; send it without pauses",
+            ))
+        }
         Error::Io(_) | Error::Truncated => None,
         Error::Version(version) => Some(Failure::new(
             ErrorCode::UnsupportedVersion,
@@ -209,11 +211,4 @@ fn encode_old(response: &tedge1::Response) -> Body {
         .encode()
         .or_else(|error| old::failure(&ServiceError::Internal(error.to_string())).encode());
     encoded.unwrap_or_default()
-}
-
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-    )
 }

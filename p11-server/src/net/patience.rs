@@ -1,11 +1,17 @@
-//! Reading and writing a client's socket with deadlines, at no cost for clients that keep them.
+//! Reading and writing a client's socket with deadlines.
+//!
+//! Waiting is done in poll(2). A thread that waits in read(2) of a UNIX socket is woken twice: when the
+//! client takes its answer, which makes room to write, and when it sends its next request.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use p11_proto::frame;
 use zeroize::Zeroizing;
 
@@ -43,8 +49,6 @@ pub struct Line<'s> {
     filled: Range<usize>,
     /// When the request that was begun has to be there.
     due: Option<Instant>,
-    read_timeout: Duration,
-    write_timeout: Duration,
 }
 
 impl<'s> Line<'s> {
@@ -53,16 +57,13 @@ impl<'s> Line<'s> {
     /// # Errors
     /// What the system says.
     pub fn new(stream: &'s UnixStream, patience: Patience) -> io::Result<Self> {
-        stream.set_read_timeout(Some(patience.idle))?;
-        stream.set_write_timeout(Some(patience.reply))?;
+        stream.set_nonblocking(true)?;
         Ok(Line {
             stream,
             patience,
             buffer: Zeroizing::new(vec![0; 4096]),
             filled: 0..0,
             due: None,
-            read_timeout: patience.idle,
-            write_timeout: patience.reply,
         })
     }
 
@@ -80,7 +81,7 @@ impl<'s> Line<'s> {
     /// The first byte, which stays there to be read; `None` at the end.
     ///
     /// # Errors
-    /// `WouldBlock` or `TimedOut` when patience ends, and what the system says.
+    /// `TimedOut` when patience ends, and what the system says.
     pub fn peek(&mut self) -> io::Result<Option<u8>> {
         if self.filled.is_empty() {
             self.fill()?;
@@ -91,23 +92,19 @@ impl<'s> Line<'s> {
     /// Writes all of an answer.
     ///
     /// # Errors
-    /// `WouldBlock` or `TimedOut` for a client that does not take it in time, and what the system
-    /// says.
+    /// `TimedOut` for a client that does not take it in time, and what the system says.
     pub fn send(&mut self, mut answer: &[u8]) -> io::Result<()> {
         let due = Instant::now() + self.patience.reply;
-        if self.write_timeout != self.patience.reply {
-            self.set_write_timeout(self.patience.reply)?;
-        }
-        loop {
+        while !answer.is_empty() {
             match self.stream.write(answer) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) if count == answer.len() => break,
                 Ok(count) => answer = answer.get(count..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait_for(PollFlags::POLLOUT, due)?;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
-            // Not whole at once: the rest has to fit into what is left of the time.
-            self.set_write_timeout(remaining(due)?)?;
         }
         Ok(())
     }
@@ -130,30 +127,36 @@ impl<'s> Line<'s> {
         }
     }
 
-    fn set_write_timeout(&mut self, timeout: Duration) -> io::Result<()> {
-        self.write_timeout = timeout;
-        self.stream.set_write_timeout(Some(timeout))
-    }
-
     fn there(&self) -> &[u8] {
         self.buffer.get(self.filled.clone()).unwrap_or_default()
     }
 
     fn fill(&mut self) -> io::Result<()> {
-        let timeout = match self.due {
-            None => self.patience.idle,
-            Some(due) => remaining(due)?,
-        };
-        if self.read_timeout != timeout {
-            self.stream.set_read_timeout(Some(timeout))?;
-            self.read_timeout = timeout;
-        }
+        let idle = || Instant::now() + self.patience.idle;
+        self.wait_for(PollFlags::POLLIN, self.due.unwrap_or_else(idle))?;
         let count = self.stream.read(&mut self.buffer)?;
         self.filled = 0..count;
         if count > 0 && self.due.is_none() {
             self.due = Some(Instant::now() + self.patience.request);
         }
         Ok(())
+    }
+
+    fn wait_for(&self, what: PollFlags, due: Instant) -> io::Result<()> {
+        loop {
+            let remaining = due.saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            // In whole milliseconds, so one more than those that are left.
+            let timeout = remaining.saturating_add(Duration::from_millis(1));
+            let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.stream.as_fd(), what)], timeout) {
+                Ok(1..) => return Ok(()),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 }
 
@@ -165,13 +168,5 @@ impl Read for Line<'_> {
         let count = self.there().read(out)?;
         self.filled.start += count;
         Ok(count)
-    }
-}
-
-fn remaining(due: Instant) -> io::Result<Duration> {
-    let remaining = due.saturating_duration_since(Instant::now());
-    match remaining.is_zero() {
-        true => Err(io::ErrorKind::TimedOut.into()),
-        false => Ok(remaining),
     }
 }

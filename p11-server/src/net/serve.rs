@@ -174,12 +174,9 @@ impl Server {
     }
 
     fn let_in(&self, stream: UnixStream) -> Option<Visitor> {
-        let known = Peer::of(&stream).and_then(|peer| {
-            stream.set_nonblocking(false)?;
-            Ok(Arc::new(Connection::new(stream, peer)))
-        });
-        match known {
-            Ok(connection) => {
+        match Peer::of(&stream) {
+            Ok(peer) => {
+                let connection = Arc::new(Connection::new(stream, peer));
                 let visitor = self.places.enter(connection.clone());
                 if visitor.is_none() {
                     refuse(&connection);
