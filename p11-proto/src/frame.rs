@@ -1,15 +1,13 @@
 //! Protocol 1 on the wire: a preamble of four bytes, then frames, each a length and a body.
 
-use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
-use rmp_serde::decode;
-use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::message::Message;
+use crate::reader::{Fault, Reader};
 
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u8 = 1;
@@ -22,9 +20,6 @@ pub const PREAMBLE: [u8; 4] = [MARK[0], MARK[1], MARK[2], VERSION];
 
 /// The longest body, in bytes, either way. TLS 1.2 signs whole transcripts, hence so much.
 pub const MAX_LEN: usize = 1 << 20;
-
-/// How deep maps and arrays may nest in a body.
-const MAX_DEPTH: usize = 16;
 
 /// A body that may hold a PIN and is wiped when dropped.
 pub type Body = Zeroizing<Vec<u8>>;
@@ -159,36 +154,23 @@ pub fn truncate<T: Serialize>(listing: &mut Vec<T>) -> bool {
 /// [`Error::UnknownMessage`] for a well-formed message of another name, [`Error::Malformed`] for
 /// anything else, bytes after the message among it.
 pub fn decode<M: Message>(body: &[u8]) -> Result<M, Error> {
-    parse(body).map_err(
-        |malformed| match parse::<BTreeMap<String, IgnoredAny>>(body) {
-            Ok(map) => match map.into_keys().next() {
-                Some(name) if !M::NAMES.contains(&name.as_str()) => Error::UnknownMessage(name),
-                _ => malformed,
-            },
-            Err(_) => malformed,
-        },
-    )
-}
-
-fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Error> {
     // Borrows from the body: a PIN is copied once, into the `Pin` that will be wiped.
-    let mut deserializer = rmp_serde::Deserializer::from_read_ref(body);
-    deserializer.set_max_depth(MAX_DEPTH);
-    let value = T::deserialize(&mut deserializer).map_err(|e| Error::Malformed(explain(&e)))?;
-    match IgnoredAny::deserialize(&mut deserializer) {
-        Err(decode::Error::InvalidMarkerRead(_)) => Ok(value),
-        _ => Err(Error::Malformed("bytes follow it")),
+    let mut reader = Reader::new(body);
+    match M::deserialize(&mut reader) {
+        Ok(message) if reader.is_at_end() => Ok(message),
+        Ok(_) => Err(Error::Malformed("bytes follow it")),
+        Err(fault) => match name(body) {
+            Ok(Some(name)) if !M::NAMES.contains(&name) => Err(Error::UnknownMessage(name.into())),
+            _ => Err(Error::Malformed(fault.explain())),
+        },
     }
 }
 
-/// The kind of a decoding error. Its own text may quote a value, and a value may be a PIN.
-fn explain(error: &decode::Error) -> &'static str {
-    match error {
-        decode::Error::InvalidMarkerRead(_) | decode::Error::InvalidDataRead(_) => {
-            "it ends too early"
-        }
-        decode::Error::DepthLimitExceeded => "it is nested too deeply",
-        decode::Error::Utf8Error(_) => "a text is not UTF-8",
-        _ => "a field is missing or has a value of the wrong type",
-    }
+/// The name of a message whose fields may be any; `None` where there is more than one message.
+fn name(body: &[u8]) -> Result<Option<&str>, Fault> {
+    let mut reader = Reader::new(body);
+    let entries = reader.map()?;
+    let name = reader.text()?;
+    reader.skip()?;
+    Ok(Some(name).filter(|_| entries == 1 && reader.is_at_end()))
 }

@@ -8,6 +8,7 @@
 //! | [`message`] | [`Request`] and [`Response`], a struct for each message |
 //! | [`error`] | what a request can fail with, on the wire ([`Failure`]) and while reading it ([`Error`]) |
 //! | [`frame`] | the preamble and the length-prefixed frames of protocol 1 |
+//! | `reader` | MessagePack, as far as protocol 1 has words for it |
 //! | [`scheme`] | the TLS signature schemes that a key can be asked for |
 //! | [`spki`] | public keys in the one form that is compared and hashed |
 //! | [`tedge1`] | the messages of released `tedge` clients and servers, and their odd PEM |
@@ -27,6 +28,7 @@
 pub mod error;
 pub mod frame;
 pub mod message;
+mod reader;
 pub mod scheme;
 pub mod secret;
 pub mod spki;

@@ -9,10 +9,7 @@ mod objects;
 mod signing;
 mod tokens;
 
-use std::fmt;
-
-use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::error::Failure;
 
@@ -36,12 +33,11 @@ pub trait Message: Serialize + for<'de> Deserialize<'de> {
     fn name(&self) -> &'static str;
 }
 
-/// An enum of messages. Read by hand: derived code would also take a number for a name, and so make
-/// the order of the variants a part of the protocol.
+/// An enum of messages.
 macro_rules! messages {
     ($(#[$doc:meta])* $all:ident { $($(#[$each:meta])* $name:ident($fields:ty),)* }) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Serialize)]
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         pub enum $all { $($(#[$each])* $name($fields),)* }
 
         impl Message for $all {
@@ -51,60 +47,7 @@ macro_rules! messages {
                 match self { $($all::$name(_) => stringify!($name),)* }
             }
         }
-
-        impl<'de> Deserialize<'de> for $all {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                struct OneEntry;
-
-                impl<'de> Visitor<'de> for OneEntry {
-                    type Value = $all;
-
-                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                        f.write_str("a map of one entry, the name of a message and its fields")
-                    }
-
-                    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<$all, A::Error> {
-                        let name: Option<Name> = map.next_key()?;
-                        let name = name.unwrap_or_default().0;
-                        let message = match name.as_str() {
-                            $(stringify!($name) => $all::$name(map.next_value()?),)*
-                            other => return Err(A::Error::unknown_variant(other, $all::NAMES)),
-                        };
-                        match map.next_key::<IgnoredAny>()? {
-                            None => Ok(message),
-                            Some(_) => Err(A::Error::custom("a second entry")),
-                        }
-                    }
-                }
-
-                deserializer.deserialize_map(OneEntry)
-            }
-        }
     };
-}
-
-/// The name of a message: a text, where a `String` would be read from bytes as well.
-#[derive(Default)]
-struct Name(String);
-
-impl<'de> Deserialize<'de> for Name {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-
-        impl Visitor<'_> for Text {
-            type Value = Name;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the name of a message")
-            }
-
-            fn visit_str<E>(self, name: &str) -> Result<Name, E> {
-                Ok(Name(name.into()))
-            }
-        }
-
-        deserializer.deserialize_str(Text)
-    }
 }
 
 messages! {

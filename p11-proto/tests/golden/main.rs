@@ -80,6 +80,97 @@ fn fields_that_are_not_known_are_ignored() {
     );
 }
 
+/// A value of each kind of MessagePack, in the order of its specification.
+const VALUES: &[&str] = &[
+    "c0",
+    "c2",
+    "c3",
+    "7f",
+    "e0",
+    "cc ff",
+    "cd ffff",
+    "ce ffffffff",
+    "cf ffffffffffffffff",
+    "d0 80",
+    "d1 8000",
+    "d2 80000000",
+    "d3 8000000000000000",
+    "ca 3f800000",
+    "cb 3ff0000000000000",
+    "a1 'x'",
+    "d9 01 'x'",
+    "da 0001 'x'",
+    "db 00000001 'x'",
+    "c4 01 ff",
+    "c5 0001 ff",
+    "c6 00000001 ff",
+    "91 c0",
+    "dc 0001 c0",
+    "dd 00000001 c0",
+    "81 c0 c0",
+    "de 0001 c0 c0",
+    "df 00000001 c0 c0",
+    "d4 01 00",
+    "d5 01 0000",
+    "d6 01 00000000",
+    "d7 01 0000000000000000",
+    "d8 01 00000000000000000000000000000000",
+    "c7 01 01 00",
+    "c8 0001 01 00",
+    "c9 00000001 01 00",
+];
+
+#[test]
+fn a_field_that_is_not_known_may_hold_any_value() {
+    for value in VALUES {
+        let request = format!("81 a4 'Ping' 82 a1 'x' {value} a1 'y' {value}");
+        assert_eq!(body::<Request>(&request).unwrap(), Request::Ping(Ping {}));
+        let bytes = wire(&request);
+        for end in 0..bytes.len() {
+            let result = frame::decode::<Request>(&bytes[..end]);
+            assert!(
+                matches!(result, Err(Error::Malformed(_))),
+                "{end} bytes of {request}"
+            );
+        }
+    }
+}
+
+#[test]
+fn lengths_and_numbers_may_be_of_any_width() {
+    let identity = signing::IDENTITY;
+    for (map, name, uri, scheme, message) in [
+        ("81", "a4", "a1", "cc 01", "c4 01"),
+        ("de 0001", "d9 04", "d9 01", "cd 0001", "c5 0001"),
+        (
+            "df 00000001",
+            "da 0004",
+            "da 0001",
+            "ce 00000001",
+            "c6 00000001",
+        ),
+        (
+            "81",
+            "db 00000004",
+            "db 00000001",
+            "cf 0000000000000001",
+            "c4 01",
+        ),
+    ] {
+        let request = format!(
+            "{map} {name} 'Sign' 84 a3 'uri' {uri} 'u' a6 'scheme' {scheme} a7 'message' {message} ff
+             a8 'identity' c4 20 {identity}"
+        );
+        let Request::Sign(sign) = body(&request).unwrap() else {
+            panic!("{request}");
+        };
+        assert_eq!(
+            (&*sign.uri, sign.scheme, &sign.message[..]),
+            ("u", 1, &[0xff][..])
+        );
+    }
+}
+
 #[test]
 fn optional_fields_may_be_absent_or_nil() {
     for request in [

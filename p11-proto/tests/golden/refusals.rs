@@ -37,6 +37,51 @@ fn a_message_has_one_name_and_the_name_is_a_text() {
 }
 
 #[test]
+fn a_value_of_another_kind_is_malformed() {
+    let sign = |uri: &str, scheme: &str, message: &str| {
+        body::<Request>(&format!(
+            "81 a4 'Sign' 84 a3 'uri' {uri} a6 'scheme' {scheme} a7 'message' {message} a8 'identity' c4 20 {IDENTITY}"
+        ))
+    };
+    sign("a1 'u'", "01", "c4 01 ff").unwrap();
+    for (uri, scheme, message) in [
+        ("c4 01 'u'", "01", "c4 01 ff"),
+        ("01", "01", "c4 01 ff"),
+        ("a1 ff", "01", "c4 01 ff"),
+        ("a1 'u'", "ff", "c4 01 ff"),
+        ("a1 'u'", "d0 01", "c4 01 ff"),
+        ("a1 'u'", "ce 00010000", "c4 01 ff"),
+        ("a1 'u'", "ca 3f800000", "c4 01 ff"),
+        ("a1 'u'", "a1 '1'", "c4 01 ff"),
+        ("a1 'u'", "01", "a1 'x'"),
+        ("a1 'u'", "01", "91 01"),
+    ] {
+        let result = sign(uri, scheme, message);
+        assert!(
+            matches!(result, Err(Error::Malformed(_))),
+            "{uri} {scheme} {message}"
+        );
+    }
+}
+
+#[test]
+fn fields_have_names_and_variants_are_texts() {
+    // The fields in their order, then by their numbers.
+    assert_malformed("81 a7 'OpenKey' 91 a1 'u'");
+    assert_malformed("81 a7 'OpenKey' 81 00 a1 'u'");
+    assert_malformed("81 a7 'OpenKey' 82 a3 'uri' a1 'u' 01 c0");
+    let failure = |code: &str| {
+        body::<Response>(&format!(
+            "81 a5 'Error' 82 a4 'code' {code} a7 'message' a0"
+        ))
+    };
+    failure("a4 'Busy'").unwrap();
+    for code in ["00", "81 a4 'Busy' c0", "c4 04 'Busy'"] {
+        assert!(matches!(failure(code), Err(Error::Malformed(_))), "{code}");
+    }
+}
+
+#[test]
 fn what_is_missing_or_of_another_length_is_malformed() {
     assert_malformed("81 a7 'OpenKey' 80");
     let short = &IDENTITY[2..];
