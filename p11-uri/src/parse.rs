@@ -7,7 +7,7 @@ use crate::attribute::{Attribute, Piece, hex_pair};
 use crate::{Error, Uri};
 use secrecy::zeroize::Zeroizing;
 use std::str::FromStr;
-use uriparse::{Scheme, URIReference};
+use uriparse::{Path, Query};
 
 /// Longest text that is parsed, in bytes.
 pub const MAX_LEN: usize = 16 * 1024;
@@ -52,22 +52,22 @@ impl TryFrom<&str> for Uri {
 
 /// The RFC 3986 layer: path and query of what is a URI of our scheme without authority and fragment.
 fn split(text: &str) -> Result<(Piece<'_>, Piece<'_>), Error> {
-    // RFC 7512 allows three characters that RFC 3986 does not; a letter stands in for them here. The
-    // copy never grows and is wiped, since a PIN may be in it.
-    let mut masked = Zeroizing::new(String::with_capacity(text.len()));
-    masked.extend(
-        text.chars()
-            .map(|char| if "[]|".contains(char) { 'x' } else { char }),
-    );
-    match URIReference::try_from(masked.as_str()) {
-        Ok(uri)
-            if uri.scheme() == Some(&Scheme::PKCS11)
-                && !uri.has_authority()
-                && !uri.has_fragment() => {}
-        _ => return Err(explain(text)),
+    let rest = text
+        .split_at_checked(SCHEME.len())
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(SCHEME))
+        .map(|(_, rest)| rest)
+        .ok_or(Error::Scheme)?;
+    if rest.starts_with("//") {
+        return Err(Error::Authority {
+            position: SCHEME.len(),
+        });
     }
-    let rest = text.get(SCHEME.len()..).unwrap_or_default();
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    // Path and query apart, since parsing a scheme makes uriparse build a table of all there are.
+    let is_path = Path::try_from(masked(path).as_str()).is_ok();
+    if !is_path || Query::try_from(masked(query).as_str()).is_err() {
+        return Err(explain(text));
+    }
     let path = Piece {
         text: path,
         at: SCHEME.len(),
@@ -79,19 +79,19 @@ fn split(text: &str) -> Result<(Piece<'_>, Piece<'_>), Error> {
     Ok((path, query))
 }
 
-/// Finds the place and the reason for which [`split`] refused a text; uriparse names no place.
+/// RFC 7512 allows three characters that RFC 3986 does not; a letter stands in for them here. The copy
+/// never grows and is wiped, since a PIN may be in it.
+fn masked(part: &str) -> Zeroizing<String> {
+    let mut masked = Zeroizing::new(String::with_capacity(part.len()));
+    masked.extend(
+        part.chars()
+            .map(|char| if "[]|".contains(char) { 'x' } else { char }),
+    );
+    masked
+}
+
+/// Finds the place and the reason for which path or query were refused; uriparse names no place.
 fn explain(text: &str) -> Error {
-    let scheme = text
-        .get(..SCHEME.len())
-        .filter(|start| start.eq_ignore_ascii_case(SCHEME));
-    let Some(rest) = scheme.and_then(|scheme| text.get(scheme.len()..)) else {
-        return Error::Scheme;
-    };
-    if rest.starts_with("//") {
-        return Error::Authority {
-            position: SCHEME.len(),
-        };
-    }
     let wrong = |&(at, byte): &(usize, u8)| match byte {
         b'%' => hex_pair(text, at + 1).is_none(),
         b';' => false,
