@@ -6,7 +6,7 @@
 //! | `activity` | which calls run, and which are stuck |
 //! | `raw` | `C_SignInit` and `C_Sign`: the only unsafe code |
 //! | `slots` | which tokens are there |
-//! | `session` | one token and its sessions |
+//! | `session` | one token: its sessions, who borrows one, who takes all |
 //! | `guard` | which PINs a token has refused |
 //! | `login` | every `C_Login`, behind the guard |
 //! | `objects` | attributes of keys and certificates |
