@@ -58,8 +58,7 @@ impl Engine {
             let uri = asked.in_scope()?;
             let token = self.one_token(call, &uri)?;
             access.check(&token.facts(), None)?;
-            self.guard.log_in(call, &token, asked.pins())?;
-            let session = token.lend_to_write(call)?;
+            let session = self.guard.log_in_to_write(call, &token, asked.pins())?;
             let keys =
                 Object::find(&session, ObjectClass::PRIVATE_KEY, uri.object(), uri.id())?;
             let is_its = |key: &&Object| {
@@ -90,6 +89,7 @@ impl Engine {
                     Attribute::Value(request.certificate.to_vec()),
                 ])?;
             }
+            session.finish();
             Ok(Uri::of_object(&token.facts(), &facts).to_string())
         })
     }

@@ -45,8 +45,7 @@ impl Engine {
             let uri = Uri::of_object(&token.facts(), &facts);
             asked.held(&uri)?;
             access.check(&token.facts(), Some(&facts))?;
-            self.guard.log_in(call, &token, asked.pins())?;
-            let session = token.lend_to_write(call)?;
+            let session = self.guard.log_in_to_write(call, &token, asked.pins())?;
             for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
                 if !Object::find(&session, class, None, Some(&id))?.is_empty() {
                     return Err(Error::AlreadyExists(format!(
@@ -56,6 +55,7 @@ impl Engine {
                 }
             }
             let public = recipe.make(&session, &request.label, &id)?;
+            session.finish();
             info!("made the key {uri}");
             Ok(of_public_key(&uri, &public))
         })

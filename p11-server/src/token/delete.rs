@@ -1,11 +1,11 @@
 //! A URI enters, the key pair that it names is deleted: both halves, and nothing else.
 
 use cryptoki::object::ObjectClass;
+use cryptoki::session::Session;
 use p11_proto::message::DeleteKey;
 use p11_uri::{ObjectType, Uri};
 use tracing::info;
 
-use super::module::Call;
 use super::objects::Object;
 use super::session::Token;
 use super::{DEADLINE, Engine};
@@ -29,8 +29,10 @@ impl Engine {
             let uri = asked.in_scope()?;
             let token = self.one_token(call, &uri)?;
             access.check(&token.facts(), None)?;
-            self.guard.log_in(call, &token, asked.pins())?;
-            remove_from(call, &token, &uri, several, access)
+            let session = self.guard.log_in_to_write(call, &token, asked.pins())?;
+            let deleted = remove_through(&session, &token, &uri, several, access)?;
+            session.finish();
+            Ok(deleted)
         });
         self.memory.forget_handles();
         deleted
@@ -38,16 +40,15 @@ impl Engine {
 }
 
 /// Deletes the key pairs of which one half matches.
-fn remove_from(
-    call: &Call<'_>,
+fn remove_through(
+    session: &Session,
     token: &Token,
     uri: &Uri,
     several: bool,
     access: &dyn Access,
 ) -> Result<Vec<String>, Error> {
-    let session = token.lend_to_write(call)?;
-    let all_private = Object::find(&session, ObjectClass::PRIVATE_KEY, None, None)?;
-    let all_public = Object::find(&session, ObjectClass::PUBLIC_KEY, None, None)?;
+    let all_private = Object::find(session, ObjectClass::PRIVATE_KEY, None, None)?;
+    let all_public = Object::find(session, ObjectClass::PUBLIC_KEY, None, None)?;
     let matching = |half: &&Object| uri.matches_key(&half.label, &half.id);
     let mut private: Vec<&Object> = all_private.iter().filter(matching).collect();
     let mut public: Vec<&Object> = all_public.iter().filter(matching).collect();

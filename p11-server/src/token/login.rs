@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::guard::{Guard, PinDigest, Pins, Role};
 use super::lock;
 use super::module::Call;
-use super::session::{Era, Token};
+use super::session::{Era, Lease, Token, is_full};
 use crate::error::Error;
 
 /// So long after a token has accepted a PIN, a signature may show it the same one without a look at
@@ -62,13 +62,58 @@ impl Guard {
         }
         token.keep(call)?;
         let lease = token.lend(call)?;
-        let era = lease.era();
-        let by_pin_pad = self.attempt(call, token, &lease, UserType::User, Role::User, pin)?;
-        token.note_login(call, era);
+        *login = self.log_in_through(call, token, &lease, pin)?;
         lease.finish();
-        info!("logged in to the token {}", token.name());
-        *login = Login::In(era, pin.cloned().filter(|_| !by_pin_pad));
         Ok(())
+    }
+
+    /// Logs the process in and takes the token for one change. Where there is no room for one more
+    /// session, the change is made in the only one, after a login of its own; finished, that lasts.
+    ///
+    /// # Errors
+    /// As [`Guard::log_in`], and [`Error::Busy`] where the token is not to be had.
+    pub fn log_in_to_write<'t>(
+        &self,
+        call: &'t Call<'_>,
+        token: &'t Token,
+        pins: Pins<'_>,
+    ) -> Result<Lease<'t>, Error> {
+        self.log_in(call, token, pins)?;
+        match token.lend_to_write(call) {
+            Err(error) if is_full(&error) => {}
+            Err(error) => return Err(error),
+            // Lost since, by another's trouble perhaps: half of what is there would not be seen.
+            Ok(lease) if token.login_required() && !lease.still_logged_in()? => {
+                let token = token.name().into();
+                return Err(Error::Changed { token });
+            }
+            Ok(lease) => return Ok(lease),
+        }
+        // Before the sessions, as for every login.
+        let mut login = lock(&token.login);
+        if !token.login_required() {
+            return token.lend_to_write_alone(call);
+        }
+        let pin = self.choose(token, pins);
+        let pin = pin.as_deref();
+        self.admit_user(call, token, &login, pin)?;
+        let lease = token.lend_to_write_alone(call)?;
+        *login = self.log_in_through(call, token, &lease, pin)?;
+        Ok(lease)
+    }
+
+    fn log_in_through(
+        &self,
+        call: &Call<'_>,
+        token: &Token,
+        lease: &Lease<'_>,
+        pin: Option<&Pin>,
+    ) -> Result<Login, Error> {
+        let by_pin_pad = self.attempt(call, token, lease, UserType::User, Role::User, pin)?;
+        token.note_login(call, lease.era());
+        info!("logged in to the token {}", token.name());
+        let pin = pin.cloned().filter(|_| !by_pin_pad);
+        Ok(Login::In(lease.era(), pin))
     }
 
     /// The login for one signature, between `C_SignInit` and `C_Sign`, that a key with
@@ -104,12 +149,6 @@ impl Guard {
         (old, new): (&Pin, &Pin),
         server: Option<&Pin>,
     ) -> Result<(), Error> {
-        if let Login::In(era, Some(with)) = login
-            && *era == token.era(call)
-            && !same(with, old)
-        {
-            return Err(logged_in_otherwise(token));
-        }
         let info = allowing_info(call, token, Role::User)?;
         self.admit(token, Role::User, Some(old))?;
         let auth = |pin: &Pin| AuthPin::new(pin.expose().into());
@@ -130,6 +169,27 @@ impl Guard {
             *with = new.clone();
         }
         Ok(())
+    }
+
+    /// Whether the user may try to log in with this PIN, asked before a login is given up for that.
+    ///
+    /// # Errors
+    /// As [`Guard::log_in`].
+    pub fn admit_user(
+        &self,
+        call: &Call<'_>,
+        token: &Token,
+        login: &Login,
+        pin: Option<&Pin>,
+    ) -> Result<(), Error> {
+        if let Login::In(era, Some(with)) = login
+            && *era == token.era(call)
+            && !pin.is_some_and(|pin| same(with, pin))
+        {
+            return Err(logged_in_otherwise(token));
+        }
+        allowing_info(call, token, Role::User)?;
+        self.admit(token, Role::User, pin)
     }
 
     /// Whether the security officer may try to log in with this PIN.

@@ -7,9 +7,9 @@ use p11_uri::Uri;
 use tracing::{info, warn};
 
 use super::guard::Pins;
-use super::login;
+use super::login::{self, Login};
 use super::module::Call;
-use super::session::Token;
+use super::session::{Token, is_full};
 use super::{Asked, DEADLINE, Engine, lock};
 use crate::error::Error;
 use crate::service::Access;
@@ -69,7 +69,7 @@ impl Engine {
         })
     }
 
-    /// By the user. The login goes on.
+    /// By the user. The login goes on, or is made again.
     fn replace(
         &self,
         call: &Call<'_>,
@@ -77,15 +77,28 @@ impl Engine {
         change: (&Pin, &Pin),
         pins: Pins<'_>,
     ) -> Result<(), Error> {
-        // Before the sessions, as for every login; until we are done nobody logs in with the old PIN.
-        let mut login = lock(&token.login);
-        let taken = token.take(call)?;
-        let session = taken.open()?;
-        let outcome = self
-            .guard
-            .change_pin(call, token, &mut login, &session, change, pins.server);
-        let _ = session.close();
-        outcome
+        let (old, new) = change;
+        let was_logged_in = {
+            // Before the sessions, as for every login; until we are done nobody logs in with the old PIN.
+            let mut login = lock(&token.login);
+            self.guard.admit_user(call, token, &login, Some(old))?;
+            let was_logged_in = matches!(&*login, Login::In(era, _) if *era == token.era(call));
+            let taken = token.take(call)?;
+            let session = match taken.open() {
+                Err(error) if is_full(&error) => taken.open_alone()?,
+                opened => opened?,
+            };
+            let outcome =
+                self.guard
+                    .change_pin(call, token, &mut login, &session, change, pins.server);
+            let _ = session.close();
+            outcome?;
+            was_logged_in
+        };
+        if was_logged_in {
+            self.log_in_again(call, token, new);
+        }
+        Ok(())
     }
 
     /// By the security officer, who wants no other session to be open.
@@ -101,20 +114,24 @@ impl Engine {
             // Before anybody is disturbed for a PIN that cannot be tried.
             self.guard.admit_officer(call, token, so)?;
             let taken = token.take(call)?;
-            taken.close_all();
-            let session = taken.open()?;
+            let session = taken.open_alone()?;
             let outcome = self
                 .guard
                 .reset_pin(call, token, &login, &session, (so, new));
             let _ = session.close();
             outcome?;
         }
-        // The change is made, whatever becomes of the login that everybody had before.
+        self.log_in_again(call, token, new);
+        Ok(())
+    }
+
+    /// Gives everybody back the login, where it had to end for the change. That is made, whatever
+    /// becomes of this.
+    fn log_in_again(&self, call: &Call<'_>, token: &Token, new: &Pin) {
         let own = Some(new);
         if let Err(error) = self.guard.log_in(call, token, Pins { own, server: None }) {
             warn!("not logged in with the new PIN yet: {error}");
         }
-        Ok(())
     }
 }
 

@@ -5,11 +5,16 @@ use std::{
     thread,
 };
 
-use p11_client::message::ChangePin;
-use p11_fault_module::{self as fault, Function::C_Sign, on};
+use p11_client::{ErrorCode, Failure, message::ChangePin};
+use p11_fault_module::{
+    self as fault,
+    Function::{C_Login, C_OpenSession, C_Sign},
+    cryptoki_sys::CKR_SESSION_COUNT,
+    on,
+};
 use p11_tests::{
     keys::KeyKind,
-    stage::{Caller, KEY, PIN, SO_PIN, Stage},
+    stage::{Caller, KEY, PIN, SO_PIN, Stage, refused},
 };
 
 use crate::{
@@ -49,6 +54,15 @@ fn while_others_sign(stage: &Stage, job: impl FnOnce(&Admin)) -> usize {
     made.into_inner()
 }
 
+/// A request for a new PIN by the security officer.
+fn reset(new: &str) -> ChangePin {
+    ChangePin {
+        so_pin: Some(SO_PIN.into()),
+        reset: true,
+        ..pin(new)
+    }
+}
+
 /// Ends the signing when it is dropped, by a test that fails too.
 struct End<'a>(&'a AtomicBool);
 
@@ -81,13 +95,7 @@ fn pins_are_changed_and_reset() {
             admin.change_pin(pin(new)).unwrap();
         }
         for new in [NEW, PIN].into_iter().cycle().take(6) {
-            let so_pin = Some(SO_PIN.into());
-            let reset = ChangePin {
-                so_pin,
-                reset: true,
-                ..pin(new)
-            };
-            admin.change_pin(reset).unwrap();
+            admin.change_pin(reset(new)).unwrap();
         }
     });
     assert!(made > 0, "nobody signed meanwhile");
@@ -118,31 +126,115 @@ fn a_change_waits_for_a_signature_that_is_being_made() {
             thread::yield_now();
         }
         // The officer would close its session.
-        let so_pin = Some(SO_PIN.into());
-        let reset = ChangePin {
-            so_pin,
-            reset: true,
-            ..pin(NEW)
-        };
-        Admin::of(&server).change_pin(reset).unwrap();
+        Admin::of(&server).change_pin(reset(NEW)).unwrap();
         signature.join().unwrap().unwrap();
     });
 }
 
 #[test]
-fn a_token_with_two_sessions_in_all_can_be_changed_while_others_sign() {
+fn a_login_that_is_lost_meanwhile_is_made_again_before_the_change() {
     let stage = Stage::new(KeyKind::P256);
-    stage.faults.set([fault::token("device").session_limit(2)]);
-    while_others_sign(&stage, |admin| {
-        let key = admin.create("pkcs11:", P256, "passing", None).unwrap();
-        admin.delete(&key.uri).unwrap();
-        admin.change_pin(pin(NEW)).unwrap();
-        let so_pin = Some(SO_PIN.into());
-        let reset = ChangePin {
-            so_pin,
-            reset: true,
-            ..pin(PIN)
-        };
-        admin.change_pin(reset).unwrap();
+    let server = stage.start();
+    Caller::of(&server).open(KEY).unwrap();
+    stage.faults.set([on(C_OpenSession).hangs()]);
+    let deleted = thread::scope(|scope| {
+        let before = stage.faults.count(C_OpenSession);
+        let deletion = scope.spawn(|| Admin::of(&server).delete(KEY));
+        while stage.faults.count(C_OpenSession) == before {
+            thread::yield_now();
+        }
+        stage.faults.set([fault::every_token().logged_out()]);
+        deletion.join().unwrap().unwrap()
     });
+    // Who is not logged in sees the public half alone.
+    assert_eq!(deleted.len(), 2, "{deleted:?}");
+}
+
+#[test]
+fn a_token_with_few_sessions_in_all_can_be_changed_while_others_sign() {
+    for limit in [2, 1] {
+        let stage = Stage::new(KeyKind::P256);
+        let certificate = certificate_for(&stage);
+        stage
+            .faults
+            .set([fault::token("device").session_limit(limit)]);
+        while_others_sign(&stage, |admin| {
+            for new in [NEW, PIN] {
+                let key = admin.create("pkcs11:", P256, "passing", None).unwrap();
+                admin.import(KEY, &certificate).unwrap();
+                assert_eq!(admin.delete(&key.uri).unwrap().len(), 2);
+                admin.change_pin(pin(new)).unwrap();
+            }
+            admin.change_pin(reset(NEW)).unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_token_with_one_session_in_all_is_logged_in_after_a_change() {
+    let stage = Stage::new(KeyKind::P256);
+    stage.faults.set([fault::token("device").session_limit(1)]);
+    let server = stage.start();
+    server.secrets().add(NEW);
+    let admin = Admin::of(&server);
+    let key = Caller::of(&server).open(KEY).unwrap();
+    let logins = |job: &dyn Fn()| {
+        let before = stage.faults.count(C_Login);
+        job();
+        stage.faults.count(C_Login) - before
+    };
+    let sign = || key.sign().unwrap();
+    let create = |id| admin.create("pkcs11:", P256, "other", Some(id));
+
+    // The login ends with the session that kept it, and is made once more in the one for the change.
+    assert_eq!(logins(&|| drop(create(&[2]).unwrap())), 1);
+    assert_eq!(logins(&sign), 0);
+    assert_eq!(logins(&|| drop(admin.change_pin(pin(NEW)).unwrap())), 1);
+    assert_eq!(logins(&sign), 0);
+
+    // A change that fails closes the only session, and the next request knows.
+    refused(create(&[2]), ErrorCode::AlreadyExists);
+    assert_eq!(admin.delete("pkcs11:object=other").unwrap().len(), 2);
+    sign();
+
+    // A PIN that cannot be the right one disturbs nobody.
+    let wrong = ChangePin {
+        old_pin: Some("000001".into()),
+        ..pin(PIN)
+    };
+    let refuse = || {
+        drop(refused(
+            admin.change_pin(wrong.clone()),
+            ErrorCode::PinIncorrect,
+        ))
+    };
+    assert_eq!(logins(&refuse), 0);
+    assert_eq!(logins(&sign), 0);
+}
+
+#[test]
+fn a_change_for_which_no_session_is_left_says_what_to_do() {
+    let stage = Stage::new(KeyKind::P256);
+    let server = stage.start();
+    server.secrets().add(NEW);
+    let admin = Admin::of(&server);
+    let key = Caller::of(&server).open(KEY).unwrap();
+    let full = on(C_OpenSession).returns(CKR_SESSION_COUNT);
+    for change in [
+        &|| admin.create("pkcs11:", P256, "other", None).map(drop),
+        &|| admin.delete(KEY).map(drop),
+        &|| admin.change_pin(pin(NEW)).map(drop),
+        &|| admin.change_pin(reset(NEW)).map(drop),
+    ] as [&dyn Fn() -> Result<(), Failure>; 4]
+    {
+        stage.faults.set([full.clone()]);
+        let told = refused(change(), ErrorCode::Busy);
+        assert!(
+            told.message.contains("CKR_SESSION_COUNT")
+                && told.message.contains("other programs that use it"),
+            "{told}"
+        );
+        stage.faults.clear();
+        key.sign().unwrap();
+    }
 }

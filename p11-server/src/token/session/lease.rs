@@ -5,11 +5,10 @@ use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use cryptoki::context::Pkcs11;
-use cryptoki::error::RvError;
 use cryptoki::session::{Session, SessionState};
 
 use super::taken::Taken;
-use super::{Era, Inner, LOOK, Token};
+use super::{Era, Inner, LOOK, Token, is_full};
 use crate::error::Error;
 use crate::token::module::Call;
 
@@ -54,10 +53,7 @@ impl Token {
                 match opened {
                     Ok(session) => return Ok(self.lease(inner, session, false, call)),
                     // The token has fewer than it says, or other programs have them.
-                    Err(Error::Module {
-                        rv: RvError::SessionCount,
-                        ..
-                    }) => inner.limit = inner.open().max(1),
+                    Err(error) if is_full(&error) => inner.limit = inner.open().max(1),
                     Err(error) => return Err(error),
                 }
             }
@@ -74,16 +70,28 @@ impl Token {
         }
     }
 
-    /// Takes the token for one change in a read/write session. The others' sessions stay open, and
-    /// their login is good in it as well.
+    /// Takes the token for one change in a read/write session. The login of the others is good in it
+    /// as well.
     ///
     /// # Errors
-    /// As [`Token::take`], and what `C_OpenSession` said.
+    /// As [`Token::take`] and [`Taken::open`].
     pub fn lend_to_write<'t>(&'t self, call: &'t Call<'_>) -> Result<Lease<'t>, Error> {
         let taken = self.take(call)?;
         let session = taken.open()?;
-        // Never finished, it is closed after use: the pool is for signing.
         let mut lease = self.lease(self.inner(call), session, false, call);
+        lease.taken = Some(taken);
+        Ok(lease)
+    }
+
+    /// The same in the only session that is open on the token, and that nobody is logged in to yet.
+    /// Once finished it stays, and keeps the login.
+    ///
+    /// # Errors
+    /// As [`Token::take`] and [`Taken::open_alone`].
+    pub fn lend_to_write_alone<'t>(&'t self, call: &'t Call<'_>) -> Result<Lease<'t>, Error> {
+        let taken = self.take(call)?;
+        let session = taken.open_alone()?;
+        let mut lease = self.lease(self.inner(call), session, true, call);
         lease.taken = Some(taken);
         Ok(lease)
     }
@@ -197,7 +205,9 @@ impl Drop for Lease<'_> {
             return;
         };
         let mut inner = self.token.inner(self.call);
-        if self.clean && inner.era() == self.era {
+        // One that was opened beside others for a change is closed: the pool is for signing.
+        let is_needed = self.keeper || self.taken.is_none();
+        if self.clean && is_needed && inner.era() == self.era {
             if self.keeper && inner.keeper.is_none() {
                 inner.keeper = Some(session);
             } else {
@@ -210,6 +220,10 @@ impl Drop for Lease<'_> {
             inner = self.token.inner(self.call);
         }
         inner.lent = inner.lent.saturating_sub(1);
+        // With the last session the login has ended (PKCS#11 section 5.6.2).
+        if inner.logged_in && inner.open() == 0 {
+            inner.renew(true);
+        }
         self.token.tell(inner);
     }
 }

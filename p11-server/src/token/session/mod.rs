@@ -24,6 +24,8 @@ use super::schemes::Mechanisms;
 use super::slots::TokenId;
 use crate::error::Error;
 
+pub use self::lease::Lease;
+
 /// Sessions that we keep on one token: more callers than that wait for each other.
 const MOST_SESSIONS: usize = 9;
 
@@ -285,6 +287,11 @@ impl Inner {
             self.lent = 0;
         }
     }
+}
+
+/// Whether the token has no session left to open.
+pub fn is_full(error: &Error) -> bool {
+    error.rv() == Some(RvError::SessionCount)
 }
 
 /// How many sessions we may have open on the token.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use cryptoki::context::Pkcs11;
 use cryptoki::session::Session;
 
-use super::{LOOK, Token};
+use super::{LOOK, Token, is_full};
 use crate::error::Error;
 use crate::token::module::Call;
 
@@ -51,26 +51,44 @@ impl Token {
 }
 
 impl Taken<'_> {
-    /// Closes all sessions, and with them the login: the security officer's login and `C_InitToken`
-    /// want none to be open (PKCS#11 sections 5.6.8 and 5.5).
-    pub fn close_all(&self) {
-        self.token.inner(self.call).renew(true);
-    }
-
-    /// The one session in which a change is made. One that is idle is closed where it takes the last
-    /// place.
+    /// The session in which a change is made, beside the one that keeps the login. Those that are
+    /// idle make room for it.
     ///
     /// # Errors
-    /// What `C_OpenSession` said.
+    /// What `C_OpenSession` said; where that [`is_full`], [`Taken::open_alone`] is left.
     pub fn open(&self) -> Result<Session, Error> {
-        let (slot, spare) = {
-            let mut inner = self.token.inner(self.call);
-            let is_full = inner.open() >= inner.limit;
-            (inner.slot, inner.idle.pop_if(|_| is_full))
-        };
-        if let Some(spare) = spare {
-            spare.close()?;
+        loop {
+            let opened = self.open_to_write();
+            let spare = match &opened {
+                Err(error) if is_full(error) => self.token.inner(self.call).idle.pop(),
+                _ => None,
+            };
+            match spare {
+                Some(spare) => spare.close()?,
+                None => return opened,
+            }
         }
+    }
+
+    /// The session in which a change is made where no other may be open, or has room: with the others
+    /// the login ends. The security officer's login wants it so (PKCS#11 section 5.6.8).
+    ///
+    /// # Errors
+    /// [`Error::Busy`] where other programs have all sessions, else what `C_OpenSession` said.
+    pub fn open_alone(&self) -> Result<Session, Error> {
+        self.token.inner(self.call).renew(true);
+        self.open_to_write().map_err(|error| match is_full(&error) {
+            true => Error::Busy(format!(
+                "the token {} has no session left for a change (CKR_SESSION_COUNT), and none of them \
+                 is this server's; end other programs that use it and try again",
+                self.token.name
+            )),
+            false => error,
+        })
+    }
+
+    fn open_to_write(&self) -> Result<Session, Error> {
+        let slot = self.token.slot();
         let open = Pkcs11::open_rw_session_no_drop;
         self.token.open(self.call, slot, open)
     }
