@@ -28,6 +28,9 @@ pub enum Error {
     /// Several tokens match, and the request needs one.
     #[error("{0}")]
     AmbiguousToken(String),
+    /// The key is in sight nowhere, and several tokens could be hiding it.
+    #[error("{0}")]
+    KeyHidden(String),
     /// Several keys match, and the request would change one.
     #[error("{0}")]
     AmbiguousKey(String),
@@ -138,7 +141,7 @@ impl Error {
             Error::BadRequest(_) => ErrorCode::BadRequest,
             Error::TokenNotFound(_) => ErrorCode::TokenNotFound,
             Error::KeyNotFound(_) => ErrorCode::KeyNotFound,
-            Error::AmbiguousToken(_) => ErrorCode::AmbiguousToken,
+            Error::AmbiguousToken(_) | Error::KeyHidden(_) => ErrorCode::AmbiguousToken,
             Error::AmbiguousKey(_) => ErrorCode::AmbiguousKey,
             Error::AlreadyExists(_) => ErrorCode::AlreadyExists,
             Error::OutOfScope(_) => ErrorCode::OutOfScope,
@@ -163,7 +166,7 @@ impl Error {
         match self {
             Error::TokenNotFound(message) => Error::TokenNotFound(message + hint),
             Error::KeyNotFound(message) => Error::KeyNotFound(message + hint),
-            Error::AmbiguousToken(message) => Error::AmbiguousToken(message + hint),
+            Error::KeyHidden(message) => Error::KeyHidden(message + hint),
             other => other,
         }
     }

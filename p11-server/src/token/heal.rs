@@ -139,7 +139,7 @@ impl Remedy {
     pub fn of(error: &Error) -> Remedy {
         let (rv, function) = match error {
             Error::Module { rv, function } => (rv, function),
-            Error::TokenNotFound(_) | Error::KeyNotFound(_) | Error::AmbiguousToken(_) => {
+            Error::TokenNotFound(_) | Error::KeyNotFound(_) | Error::KeyHidden(_) => {
                 return Remedy::LookAgain;
             }
             _ => return Remedy::None,

@@ -78,7 +78,7 @@ impl Search<'_> {
     ///
     /// # Errors
     /// [`Error::TokenNotFound`], [`Error::KeyNotFound`] or [`Error::KeyChanged`],
-    /// [`Error::AmbiguousToken`], and what a login can fail with.
+    /// [`Error::KeyHidden`], and what a login can fail with.
     pub fn run(&self, tokens: &[Arc<Token>]) -> Result<Key, Error> {
         let tokens = self.in_scope(tokens)?;
         let (mut views, skipped) = self.views(&tokens)?;
@@ -100,7 +100,7 @@ impl Search<'_> {
             return Err(failed.error);
         }
         if !shown && !may_guess && views.iter().any(|view| view.hidden) {
-            return Err(ambiguous(&views));
+            return Err(hidden(&views));
         }
         Err(self.not_found(&tokens))
     }
@@ -119,7 +119,7 @@ impl Search<'_> {
             return Err(self.not_found(&tokens));
         };
         if !only_one_wants_a_login(&views) {
-            return Err(ambiguous(&views));
+            return Err(hidden(&views));
         }
         self.access.check(&hiding.token.facts(), None)?;
         self.guard.log_in(self.call, &hiding.token, self.pins)?;
@@ -391,10 +391,10 @@ fn uris(views: &[View]) -> Vec<String> {
 }
 
 /// Several tokens could be hiding the key, and none is shown a PIN for that.
-fn ambiguous(views: &[View]) -> Error {
+fn hidden(views: &[View]) -> Error {
     let hiding = views.iter().filter(|view| view.hidden);
     let names: Vec<_> = hiding.map(|view| view.token.name()).collect();
-    Error::AmbiguousToken(format!(
+    Error::KeyHidden(format!(
         "Found multiple initialized tokens that could hold the key, and each wants a login, so none \
          was tried; add token=… or serial=… to the URI to name one of: {}",
         names.join(", ")

@@ -13,6 +13,7 @@ use p11_fault_module::{
     cryptoki_sys::*,
     every_token, on, token,
 };
+use p11_proto::{Request, Response, message::ListKeys};
 use p11_tests::{
     keys::{KeyKind, KeySpec},
     server::Server,
@@ -450,6 +451,28 @@ fn a_token_that_another_program_makes_is_found_when_the_error_says() {
     // The next miss does not cause a reload at once.
     refused(caller.open("pkcs11:token=none"), ErrorCode::TokenNotFound);
     assert_eq!(stage.faults.count(C_Initialize), 2);
+}
+
+#[test]
+fn a_request_about_one_token_that_means_several_causes_no_reload() {
+    let stage = Stage::new(KeyKind::P256);
+    stage.add_token("second");
+    let server = stage.start();
+    let caller = Caller::of(&server);
+    caller.open(KEY).unwrap();
+    // From now on a miss would cause one.
+    thread::sleep(Duration::from_secs(31));
+    let all = ListKeys {
+        uri: "pkcs11:".into(),
+        pin: None,
+    };
+    let Response::Error(failure) = caller.ask(&Request::ListKeys(all)) else {
+        panic!("a listing of two tokens");
+    };
+    assert_eq!(failure.code, ErrorCode::AmbiguousToken);
+    assert_eq!(stage.faults.count(C_Initialize), 1);
+    refused(caller.open("pkcs11:object=none"), ErrorCode::AmbiguousToken);
+    assert_eq!(stage.faults.count(C_Initialize), 2, "a key was not found");
 }
 
 #[test]
