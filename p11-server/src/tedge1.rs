@@ -141,13 +141,15 @@ fn answer(caller: &mut Caller<'_>, request: Request) -> Result<Response, Error> 
                 pin: delete.pin,
             };
             // Released clients expect all keys that match to go.
-            let deleted = caller.delete_key(&delete, true)?;
-            Response::DeleteKey(
-                deleted
-                    .iter()
-                    .map(|uri| without_type(uri))
-                    .collect::<Result<_, _>>()?,
-            )
+            let mut deleted = Vec::new();
+            for uri in caller.delete_key(&delete, true)? {
+                // Without its type the URI is that of both halves of the pair.
+                let uri = without_type(&uri)?;
+                if !deleted.contains(&uri) {
+                    deleted.push(uri);
+                }
+            }
+            Response::DeleteKey(deleted)
         }
         Request::ListKeys(list) => {
             let objects = caller.list_keys(&ListKeys {

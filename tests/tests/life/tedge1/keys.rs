@@ -230,8 +230,8 @@ fn a_key_is_made_signs_and_is_deleted() {
         assert!(told.contains("choose another id"), "{told}");
 
         let delete = message(20, &[&text(uri), NONE]);
-        let both = [text(uri), text(uri)];
-        assert_eq!(old.ask(&delete), message(21, &[&list(&both)]));
+        // Both halves have this URI.
+        assert_eq!(old.ask(&delete), message(21, &[&list(&[text(uri)])]));
         assert_eq!(old.ask(&delete), message(21, &[&[0]]));
     }
 }
@@ -245,7 +245,7 @@ fn all_pairs_that_match_are_deleted() {
     let old = Old::of(&server);
     let reply = old.ask(&message(20, &[&text(KEY), NONE]));
     let uris = ["id=%01;object=key", "id=%02;object=key"].map(|uri| text(uri_of(&stage, uri)));
-    let (mut got, mut expected) = (Vec::new(), [uris.clone(), uris].concat());
+    let mut got = Vec::new();
     let (_, mut rest) = super::varint_of(reply.strip_prefix(&[0, 21]).unwrap());
     while !rest.is_empty() {
         let (uri, after) = text_of(rest);
@@ -253,8 +253,7 @@ fn all_pairs_that_match_are_deleted() {
         rest = after;
     }
     got.sort();
-    expected.sort();
-    assert_eq!(got, expected);
+    assert_eq!(got, uris);
     assert_eq!(
         old.ask(&message(22, &[NONE, NONE])),
         message(23, &[&list(&[])])
