@@ -7,10 +7,11 @@ use p11_proto::message::{InitToken, TokenReady};
 use p11_uri::{TokenFacts, Uri};
 use tracing::info;
 
+use super::asked::{Asked, out_of_scope};
 use super::inventory::in_scope_before_it_has_a_label;
 use super::module::Call;
 use super::pin::{any, refuse_pin_pad};
-use super::{Asked, Engine, LONG_DEADLINE, lock, out_of_scope, slots};
+use super::{Engine, LONG_DEADLINE, lock, slots};
 use crate::error::Error;
 use crate::service::Access;
 
@@ -144,7 +145,7 @@ impl Engine {
         asked: &Asked<'_>,
         uri: &Uri,
     ) -> Result<TokenReady, Error> {
-        let token = self.one_token(call, uri)?;
+        let token = self.tokens.one(call, uri)?;
         asked.access.check(&token.facts(), None)?;
         let (so_pin, pin) = pins(request, asked)?;
         self.reset(call, &token, &so_pin, &pin)?;

@@ -9,12 +9,13 @@ use p11_proto::spki::{Kind, PublicKey};
 use p11_uri::{ObjectType, TokenFacts, Uri};
 use tracing::info;
 
+use super::asked::Asked;
 use super::guard::Pins;
 use super::module::Call;
 use super::objects::Object;
 use super::select::Search;
 use super::session::Token;
-use super::{Asked, DEADLINE, Engine, pairs, slots};
+use super::{DEADLINE, Engine, pairs, slots};
 use crate::error::Error;
 use crate::service::Access;
 
@@ -78,7 +79,7 @@ impl Engine {
         let asked = self.asked(&request.uri, request.pin.as_ref(), access)?;
         self.heal(DEADLINE, |call, _| {
             let uri = asked.scoped()?;
-            let token = self.one_token(call, &uri)?;
+            let token = self.tokens.one(call, &uri)?;
             self.log_in_to_look(call, &token, &asked)?;
             let facts = token.facts();
             let session = token.lend(call)?;

@@ -2,10 +2,11 @@
 //!
 //! | room | its job |
 //! |---|---|
+//! | `asked` | a request's URI and PIN, beside the server's own |
 //! | `module` | the loaded module, and the gate that a reload closes |
 //! | `activity` | which calls run, and which are stuck |
 //! | `raw` | `C_SignInit` and `C_Sign`: the only unsafe code |
-//! | `slots` | which tokens are there |
+//! | `slots` | which tokens are there, and which one is meant |
 //! | `session` | one token: its sessions, who borrows one, who takes all |
 //! | `guard` | which PINs a token has refused |
 //! | `login` | every `C_Login`, behind the guard |
@@ -23,6 +24,7 @@
 //! | `init`, `pin` | making tokens ready for use, changing PINs |
 
 mod activity;
+mod asked;
 mod certificates;
 mod create;
 mod delete;
@@ -44,7 +46,6 @@ mod session;
 mod sign;
 mod slots;
 
-use std::borrow::Cow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -52,15 +53,14 @@ use std::time::Duration;
 use p11_proto::message::{self, Key as KeyMessage, OpenKey};
 use p11_proto::{Identity, Pin};
 use p11_uri::Uri;
-use tracing::warn;
 
-use self::guard::{Guard, Pins};
+use self::asked::Asked;
+use self::guard::Guard;
 use self::heal::Remedy;
 use self::keys::{Key, Memory};
 use self::module::{Call, Module};
 use self::objects::Object;
 use self::select::Search;
-use self::session::Token;
 use self::slots::Tokens;
 use crate::error::Error;
 use crate::service::{Access, Service, SignRequest, Signed};
@@ -199,44 +199,6 @@ impl Engine {
     }
 }
 
-impl Engine {
-    /// What a request about a token asks for.
-    fn asked<'a>(
-        &self,
-        uri: &'a str,
-        pin: Option<&'a Pin>,
-        access: &'a dyn Access,
-    ) -> Result<Asked<'a>, Error> {
-        Asked::new(uri, pin, None, false, access, self)
-    }
-
-    /// The one token that it means.
-    fn one_token(&self, call: &Call<'_>, uri: &Uri) -> Result<Arc<Token>, Error> {
-        let tokens = self.tokens.scan(call)?;
-        let matching = tokens
-            .iter()
-            .filter(|token| uri.matches_token(&token.facts()));
-        let names = |tokens: &[&Arc<Token>]| {
-            let names: Vec<_> = tokens.iter().map(|token| token.name()).collect();
-            names.join(", ")
-        };
-        match matching.collect::<Vec<_>>().as_slice() {
-            [token] => Ok(Arc::clone(token)),
-            [] => Err(Error::TokenNotFound(format!(
-                "No token matching the given URI was found: none matches {}; there are: {}",
-                uri.without_query(),
-                names(&tokens.iter().collect::<Vec<_>>())
-            ))),
-            several => Err(Error::AmbiguousToken(format!(
-                "Found multiple initialized tokens that match {}; add token=… or serial=… to name \
-                 one of: {}",
-                uri.without_query(),
-                names(several)
-            ))),
-        }
-    }
-}
-
 impl Service for Engine {
     fn trouble(&self) -> Option<String> {
         let stuck = || {
@@ -255,14 +217,10 @@ impl Service for Engine {
             .map(|spki| Identity::of(spki))
             .transpose();
         let wanted = wanted.map_err(|error| Error::BadRequest(error.to_string()))?;
-        let asked = Asked::new(
-            &request.uri,
-            request.pin.as_ref(),
+        let asked = Asked {
             wanted,
-            false,
-            access,
-            self,
-        )?;
+            ..self.asked(&request.uri, request.pin.as_ref(), access)?
+        };
         self.heal(DEADLINE, |call, culprit| {
             let key = culprit.insert(self.key(call, &asked)?);
             Ok(key.message.clone())
@@ -270,14 +228,11 @@ impl Service for Engine {
     }
 
     fn sign(&self, request: &SignRequest<'_>, access: &dyn Access) -> Result<Signed, Error> {
-        let asked = Asked::new(
-            request.uri,
-            request.pin,
-            request.identity,
-            true,
-            access,
-            self,
-        )?;
+        let asked = Asked {
+            wanted: request.identity,
+            opened: true,
+            ..self.asked(request.uri, request.pin, access)?
+        };
         self.heal(DEADLINE, |call, culprit| {
             let key = culprit.insert(self.key(call, &asked)?);
             let plan = key.plan(request.scheme)?;
@@ -358,104 +313,6 @@ impl Service for Engine {
     ) -> Result<message::PinChanged, Error> {
         self.change(request, access)
     }
-}
-
-/// A key, as a request asks for it.
-struct Asked<'a> {
-    /// The URI as it came.
-    uri: &'a str,
-    /// The URI without PIN, by which the key is remembered.
-    name: Cow<'a, str>,
-    /// The PIN of the URI or of the request.
-    own_pin: Option<Cow<'a, Pin>>,
-    /// The only key that will do.
-    wanted: Option<Identity>,
-    /// Whether it was opened before, so that another key in its place is a change.
-    opened: bool,
-    access: &'a dyn Access,
-    settings: Arc<Settings>,
-}
-
-impl<'a> Asked<'a> {
-    fn new(
-        uri: &'a str,
-        pin: Option<&'a Pin>,
-        wanted: Option<Identity>,
-        opened: bool,
-        access: &'a dyn Access,
-        engine: &Engine,
-    ) -> Result<Asked<'a>, Error> {
-        let mut asked = Asked {
-            uri,
-            name: Cow::Borrowed(uri),
-            own_pin: pin.map(Cow::Borrowed),
-            wanted,
-            opened,
-            access,
-            settings: engine.settings(),
-        };
-        // Without a query there is nothing to look at before the key is found.
-        if uri.contains('?') {
-            let parsed = Uri::parse(uri)?;
-            parsed.require_request_form()?;
-            asked.name = Cow::Owned(parsed.without_query().to_string());
-            if let Some(pin) = parsed.pin_value() {
-                asked.own_pin = Some(Cow::Owned(Pin::from(pin.clone())));
-            }
-        }
-        Ok(asked)
-    }
-
-    /// The URI, held to the server's scope.
-    fn scoped(&self) -> Result<Uri, Error> {
-        let scope = &self.settings.scope;
-        let scoped = Uri::parse(self.uri)?.scoped_by(scope);
-        if !scoped.replaced.is_empty() {
-            warn!(
-                "the request for {} is held to the server's own URI {}: {} replaced",
-                self.name,
-                scope.without_query(),
-                scoped.replaced.join(", ")
-            );
-        }
-        Ok(scoped.uri)
-    }
-
-    /// The URI of a request that changes a token: it must lie within the scope by itself.
-    fn in_scope(&self) -> Result<Uri, Error> {
-        self.held(&Uri::parse(self.uri)?)
-    }
-
-    /// A URI that is held to the scope and was no other before, but for its type: either half of a
-    /// key pair stands for both.
-    fn held(&self, uri: &Uri) -> Result<Uri, Error> {
-        let scope = &self.settings.scope;
-        let mut scoped = uri.scoped_by(scope);
-        scoped.replaced.retain(|name| name != "type");
-        match scoped.replaced.is_empty() {
-            true => Ok(scoped.uri),
-            false => Err(out_of_scope(
-                &uri.without_query().to_string(),
-                scope,
-                &scoped.replaced,
-            )),
-        }
-    }
-
-    fn pins(&self) -> Pins<'_> {
-        Pins {
-            own: self.own_pin.as_deref(),
-            server: self.settings.pin.as_ref(),
-        }
-    }
-}
-
-fn out_of_scope(uri: &str, scope: &Uri, differing: &[String]) -> Error {
-    Error::OutOfScope(format!(
-        "{uri} lies outside of what this server may change, {}: {} differs",
-        scope.without_query(),
-        differing.join(", ")
-    ))
 }
 
 /// Whether a handle that lay idle still leads to the same key.

@@ -6,11 +6,12 @@ use p11_proto::{Pin, UriText};
 use p11_uri::Uri;
 use tracing::{info, warn};
 
+use super::asked::Asked;
 use super::guard::Pins;
 use super::login::{self, Login};
 use super::module::Call;
 use super::session::{Token, is_full};
-use super::{Asked, DEADLINE, Engine, lock};
+use super::{DEADLINE, Engine, lock};
 use crate::error::Error;
 use crate::service::Access;
 
@@ -31,7 +32,7 @@ impl Engine {
         request: &ChangePin,
         asked: &Asked<'_>,
     ) -> Result<PinChanged, Error> {
-        let token = self.one_token(call, &asked.in_scope()?)?;
+        let token = self.tokens.one(call, &asked.in_scope()?)?;
         asked.access.check(&token.facts(), None)?;
         let info = token.info();
         if !info.login_required() {

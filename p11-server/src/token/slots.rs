@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use cryptoki::context::Pkcs11;
 use cryptoki::slot::{Slot, TokenInfo};
-use p11_uri::TokenFacts;
+use p11_uri::{TokenFacts, Uri};
 use tracing::warn;
 
 use super::lock;
@@ -105,6 +105,35 @@ impl Tokens {
             }
         }
         Ok(tokens)
+    }
+
+    /// The one token that a URI means.
+    ///
+    /// # Errors
+    /// [`Error::TokenNotFound`], [`Error::AmbiguousToken`], and what `C_GetSlotList` said.
+    pub fn one(&self, call: &Call<'_>, uri: &Uri) -> Result<Arc<Token>, Error> {
+        let tokens = self.scan(call)?;
+        let matching = tokens
+            .iter()
+            .filter(|token| uri.matches_token(&token.facts()));
+        let names = |tokens: &[&Arc<Token>]| {
+            let names: Vec<_> = tokens.iter().map(|token| token.name()).collect();
+            names.join(", ")
+        };
+        match matching.collect::<Vec<_>>().as_slice() {
+            [token] => Ok(Arc::clone(token)),
+            [] => Err(Error::TokenNotFound(format!(
+                "No token matching the given URI was found: none matches {}; there are: {}",
+                uri.without_query(),
+                names(&tokens.iter().collect::<Vec<_>>())
+            ))),
+            several => Err(Error::AmbiguousToken(format!(
+                "Found multiple initialized tokens that match {}; add token=… or serial=… to name \
+                 one of: {}",
+                uri.without_query(),
+                names(several)
+            ))),
+        }
     }
 
     /// The tokens that were ever seen.
