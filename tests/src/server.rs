@@ -20,6 +20,7 @@ use crate::{
     process::{PATIENCE, Process},
     secrets::Secrets,
     softhsm::SoftHsm,
+    tools::command,
 };
 
 /// A running server. Dropping it kills it and fails the test if its log shows a PIN.
@@ -221,6 +222,31 @@ impl Builder {
             secrets: self.secrets,
             folder: self.folder,
         }
+    }
+
+    /// Starts `systemd-socket-activate` and waits until it listens on this socket, with which it becomes
+    /// the server when somebody connects.
+    pub fn activate(self, socket: &Path) -> Server {
+        let mut activate = command("systemd-socket-activate");
+        activate.current_dir(self.folder.path());
+        activate.arg("--listen").arg(socket);
+        // It hands on only the variables that it is told to.
+        for (name, value) in self.command.get_envs() {
+            if let Some(value) = value {
+                let (name, value) = (name.to_str().unwrap(), value.to_str().unwrap());
+                activate.arg(format!("--setenv={name}={value}"));
+            }
+        }
+        activate.arg(self.command.get_program());
+        activate.args(self.command.get_args());
+        let server = Server {
+            process: Process::start("systemd-socket-activate", activate),
+            socket: socket.into(),
+            secrets: self.secrets,
+            folder: self.folder,
+        };
+        server.wait_for_log("Listening on");
+        server
     }
 
     /// The command that would start the server, and the folder that must live as long as it runs.

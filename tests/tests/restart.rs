@@ -16,10 +16,8 @@ use std::{
 use p11_client::{Client, Config, Protocol, SigningKey};
 use p11_tests::{
     keys::{Key, KeyKind, KeySpec},
-    process::Process,
     server::{Builder, Server},
     softhsm::SoftHsm,
-    tools::command,
     verify::verifies,
 };
 use rustls::{SignatureScheme, sign::SigningKey as _};
@@ -56,23 +54,8 @@ fn with_its_own_socket(builder: Builder, socket: &Path, life: &dyn Fn()) {
 }
 
 fn with_a_socket_from_systemd(builder: Builder, socket: &Path, life: &dyn Fn()) {
-    let (server, _folder) = builder.expect_socket(socket).into_command();
-    let _killed_when_dropped = activate(&server, socket);
+    let _killed_when_dropped = builder.activate(socket);
     life();
-}
-
-/// `systemd-socket-activate`, which becomes the server when a client connects.
-fn activate(server: &std::process::Command, socket: &Path) -> Process {
-    let mut activate = command("systemd-socket-activate");
-    activate.arg("--listen").arg(socket);
-    for (name, value) in server.get_envs() {
-        if let Some(value) = value {
-            let (name, value) = (name.to_str().unwrap(), value.to_str().unwrap());
-            activate.arg(format!("--setenv={name}={value}"));
-        }
-    }
-    activate.arg(server.get_program()).args(server.get_args());
-    Process::start("systemd-socket-activate", activate)
 }
 
 /// Clients sign all the time, and whenever they have signed a little the server is killed.
