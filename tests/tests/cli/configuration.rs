@@ -261,11 +261,40 @@ fn an_unreadable_file_is_a_warning_only_if_a_value_from_it_was_needed() {
 }
 
 #[test]
-fn a_value_of_the_wrong_type_is_a_warning_too() {
-    let builder = Server::builder().tedge_toml("[device.cryptoki]\npin = [\"482915\"]\n");
-    let said = fails_to_start(builder.module(NO_MODULE.as_ref()));
-    assert!(said.contains("Failed to parse"), "{said}");
-    assert!(!said.contains("482915"), "{said}");
+fn a_value_of_the_wrong_type_is_a_warning_too_and_none_is_used() {
+    for toml in [
+        "[device.cryptoki]\npin = [\"482915\"]\n",
+        "[device.cryptoki]\npin = 482915\n",
+        "[device.cryptoki]\npin = \"482915\"\nmodule_path = true\n",
+        "[device.cryptoki]\npin = \"482915\"\nsocket_path = {}\n",
+        "[device.cryptoki]\npin = \"482915\"\nuri = 1.5\n",
+        "[device]\ncryptoki = [\"482915\"]\n",
+        "device = \"482915\"\n",
+    ] {
+        let builder = Server::builder().module(NO_MODULE.as_ref());
+        let builder = builder.tedge_toml(toml);
+        let path = builder.folder().join("tedge.toml");
+        let said = fails_to_start(builder);
+        let expected = format!("Failed to parse {}: invalid TOML", path.display());
+        let line = said.lines().find(|line| line.contains(&expected));
+        assert!(line.is_some_and(|line| line.contains(" WARN ")), "{said}");
+        assert!(said.contains("no PIN is configured"), "{toml}: {said}");
+        assert!(!said.contains("482915"), "{said}");
+    }
+}
+
+#[test]
+fn values_are_found_however_toml_lets_them_be_written() {
+    for toml in [
+        "[device.cryptoki]\nuri = \"pkcs11:token=t\"\n",
+        "[device]\ncryptoki.uri = 'pkcs11:token=t'\n",
+        "device = { cryptoki = { uri = \"pkcs11:token\\u003Dt\" } }\n",
+        "\"device\".cryptoki.uri = \"\"\"\\\n  pkcs11:token=t\"\"\"\n",
+    ] {
+        let builder = Server::builder().module(NO_MODULE.as_ref());
+        let said = fails_to_start(builder.tedge_toml(toml));
+        assert!(said.contains("uri: Some(\"pkcs11:token=t\")"), "{said}");
+    }
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Flags, environment, `tedge.toml` and credentials enter; one [`Config`] leaves, with what to warn about.
 
+mod args;
+mod tedge_toml;
+
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
@@ -7,125 +10,20 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::{Parser, ValueEnum};
 use p11_proto::Pin;
 use p11_uri::Uri;
-use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::net::Limits;
-use crate::policy::{self, Policy};
+use crate::policy;
 use crate::token::Settings;
+
+pub use args::Args;
+use tedge_toml::TedgeToml;
 
 const DEFAULT_SOCKET: &str = "./tedge-p11-server.sock";
 const PIN_VARIABLE: &str = "TEDGE_DEVICE_CRYPTOKI_PIN";
 const DEFAULT_PIN: &str = "123456";
 const DEFAULT_CONFIG_DIR: &str = "/etc/tedge";
-
-/// The command line.
-#[derive(Clone, Parser)]
-#[command(
-    name = "tedge-p11-server",
-    version,
-    about = "thin-edge.io service for passing PKCS#11 cryptographic tokens"
-)]
-pub struct Args {
-    /// A path where the UNIX socket listener will be created
-    ///
-    /// [env: TEDGE_DEVICE_CRYPTOKI_SOCKET_PATH]
-    #[arg(long)]
-    socket_path: Option<OsString>,
-
-    /// The path to the PKCS#11 module
-    ///
-    /// [env: TEDGE_DEVICE_CRYPTOKI_MODULE_PATH]
-    #[arg(long)]
-    module_path: Option<OsString>,
-
-    /// The PIN for the PKCS#11 token
-    ///
-    /// [env: TEDGE_DEVICE_CRYPTOKI_PIN]
-    #[arg(long)]
-    pin: Option<Pin>,
-
-    /// A URI of the token/object to use.
-    ///
-    /// See RFC #7512.
-    ///
-    /// [env: TEDGE_DEVICE_CRYPTOKI_URI]
-    #[arg(long, verbatim_doc_comment)]
-    uri: Option<String>,
-
-    /// Configures the logging level.
-    ///
-    /// One of error/warn/info/debug/trace. Logs with verbosity lower or equal to the selected level
-    /// will be printed, i.e. warn prints ERROR and WARN logs and trace prints logs of all levels.
-    #[arg(long, hide_possible_values = true)]
-    log_level: Option<LogLevel>,
-
-    /// [env: TEDGE_CONFIG_DIR, default: /etc/tedge]
-    #[arg(long)]
-    config_dir: Option<OsString>,
-
-    /// A file that says which users may do what; without one, all who can connect may do everything
-    ///
-    /// [env: TEDGE_P11_POLICY]
-    #[arg(long)]
-    policy: Option<OsString>,
-
-    /// Refuse every request that changes a token, whatever the policy says
-    #[arg(long)]
-    sign_only: bool,
-
-    /// How many connections are served at the same time
-    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().all)]
-    max_connections: usize,
-
-    /// How many of them one user may have
-    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().per_user)]
-    max_connections_per_user: usize,
-}
-
-/// How much is logged.
-#[derive(Clone, Copy, ValueEnum)]
-enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-impl Args {
-    /// The most detailed level that is logged.
-    pub fn log_level(&self) -> tracing::Level {
-        match self.log_level.unwrap_or(LogLevel::Info) {
-            LogLevel::Error => tracing::Level::ERROR,
-            LogLevel::Warn => tracing::Level::WARN,
-            LogLevel::Info => tracing::Level::INFO,
-            LogLevel::Debug => tracing::Level::DEBUG,
-            LogLevel::Trace => tracing::Level::TRACE,
-        }
-    }
-
-    /// How many connections there may be.
-    pub fn limits(&self) -> Limits {
-        Limits {
-            all: self.max_connections.max(1),
-            per_user: self.max_connections_per_user.max(1),
-            ..Limits::default()
-        }
-    }
-
-    /// The policy, read anew.
-    ///
-    /// # Errors
-    /// [`Error::Policy`]
-    pub fn load_policy(&self) -> Result<Policy, Error> {
-        let file = path(&self.policy, "TEDGE_P11_POLICY");
-        Ok(Policy::load(file.as_deref(), self.sign_only)?)
-    }
-}
 
 /// Why the server cannot start (or not go on with a new configuration).
 #[derive(Debug, thiserror::Error)]
@@ -201,16 +99,11 @@ impl Config {
 
         let socket_path = match inherited_socket {
             true => None,
-            false => path(&args.socket_path, "TEDGE_DEVICE_CRYPTOKI_SOCKET_PATH").or_else(|| {
-                file.get(|section| &mut section.socket_path)
-                    .map(PathBuf::from)
-            }),
+            false => path(&args.socket_path, "TEDGE_DEVICE_CRYPTOKI_SOCKET_PATH")
+                .or_else(|| file.get(|section| &mut section.socket_path)),
         };
-        let module_path =
-            path(&args.module_path, "TEDGE_DEVICE_CRYPTOKI_MODULE_PATH").or_else(|| {
-                file.get(|section| &mut section.module_path)
-                    .map(PathBuf::from)
-            });
+        let module_path = path(&args.module_path, "TEDGE_DEVICE_CRYPTOKI_MODULE_PATH")
+            .or_else(|| file.get(|section| &mut section.module_path));
         let uri = args.uri.clone().filter(|uri| !uri.is_empty());
         let uri = uri
             .or_else(|| text_from_env("TEDGE_DEVICE_CRYPTOKI_URI"))
@@ -236,11 +129,7 @@ impl Config {
                     .map(from(PIN_VARIABLE))
             })
             .or_else(|| credential(warnings).map(from("the credential pin")))
-            .or_else(|| {
-                file.get(|section| &mut section.pin)
-                    .map(Pin::from)
-                    .map(from(&in_file))
-            });
+            .or_else(|| file.get(|section| &mut section.pin).map(from(&in_file)));
 
         warnings.extend(file.warning());
         // A URI that does not parse is refused later, after it was logged.
@@ -300,66 +189,6 @@ impl CryptokiConfigDirect {
             pin_origin,
             scope,
         })
-    }
-}
-
-/// The section of tedge's configuration file that is ours, read when a value is first wanted.
-struct TedgeToml {
-    path: PathBuf,
-    section: Option<Result<Section, String>>,
-}
-
-#[derive(Default, Deserialize)]
-struct Section {
-    module_path: Option<String>,
-    pin: Option<String>,
-    uri: Option<String>,
-    socket_path: Option<String>,
-}
-
-impl TedgeToml {
-    fn at(path: PathBuf) -> TedgeToml {
-        TedgeToml {
-            path,
-            section: None,
-        }
-    }
-
-    fn get(&mut self, value: fn(&mut Section) -> &mut Option<String>) -> Option<String> {
-        let section = self
-            .section
-            .get_or_insert_with(|| Section::read(&self.path));
-        value(section.as_mut().ok()?)
-            .take()
-            .filter(|value| !value.is_empty())
-    }
-
-    fn warning(&self) -> Option<String> {
-        self.section.as_ref()?.as_ref().err().cloned()
-    }
-}
-
-impl Section {
-    fn read(path: &Path) -> Result<Section, String> {
-        #[derive(Deserialize)]
-        struct File {
-            #[serde(default)]
-            device: Device,
-        }
-        #[derive(Default, Deserialize)]
-        struct Device {
-            #[serde(default)]
-            cryptoki: Section,
-        }
-        let text = match fs::read_to_string(path) {
-            Ok(text) => Zeroizing::new(text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Section::default()),
-            Err(error) => return Err(format!("Failed to read {}: {error}", path.display())),
-        };
-        // The parser's own message quotes the line, which may hold the PIN.
-        let file = toml::from_str::<File>(&text);
-        let file = file.map_err(|_| format!("Failed to parse {}: invalid TOML", path.display()))?;
-        Ok(file.device.cryptoki)
     }
 }
 
