@@ -439,17 +439,31 @@ fn a_group_is_one_of_the_account_too_and_names_are_looked_up() {
 fn a_file_that_is_not_understood_stops_the_start_and_the_error_says_where() {
     let rule = |rest: &str| format!("[[rule]]\nusers = [0]\noperations = [\"sign\"]\n{rest}");
     for (policy, expected) in [
-        (rule("users = 1"), "duplicate key"),
+        (rule("users = 1"), "line 4: duplicate key"),
         (
             rule("groups = [\"no-such-group\"]"),
             "no group \"no-such-group\"",
         ),
         (
             rule("[[rule]]\nusers = [\"no-such-user\"]\noperations = [\"list\"]"),
-            "rule 2: there is no user",
+            "line 5, rule 2: there is no user",
         ),
-        (rule("[[rule]]\nusers = [1]\noperations = [\"fly\"]"), "fly"),
-        (rule("url = \"pkcs11:\""), "unknown field `url`"),
+        (
+            rule("[[rule]]\nusers = [1]\noperations = [\"fly\"]"),
+            "line 6, rule 2: there is no operation \"fly\"; there are sign, list, ",
+        ),
+        (
+            rule("[[rule]]\nusers = [1]"),
+            "line 4, rule 2: it allows nothing; give it operations",
+        ),
+        (
+            rule("url = \"pkcs11:\""),
+            "line 4, rule 1: unknown field `url`; a rule has `users`, `groups`, ",
+        ),
+        (
+            rule("groups = \"iot\""),
+            "line 4, rule 1: expected a list such as ",
+        ),
         (rule("uri = \"token=a\""), "rule 1: "),
         (
             rule("uri = \"pkcs11:token=a?pin-value=13579135\""),

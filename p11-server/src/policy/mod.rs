@@ -10,6 +10,9 @@
 //! uri = "pkcs11:token=device-token"  # without it: every token and key
 //! ```
 
+mod file;
+mod operation;
+
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs;
@@ -17,53 +20,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use nix::unistd::{Gid, Uid, User, getgrouplist};
 use p11_uri::{ObjectFacts, TokenFacts, Uri};
-use serde::Deserialize;
 use tracing::warn;
 
 use crate::error::Error as ServiceError;
 use crate::service::Access;
 
-/// What a rule can allow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Operation {
-    /// Open a key and sign with it.
-    Sign,
-    /// List tokens, keys and certificates, and read what is public of them.
-    List,
-    /// Make a key pair.
-    CreateKey,
-    /// Store the certificate of a key.
-    ImportCertificate,
-    /// Delete a key pair.
-    DeleteKey,
-    /// Make a token ready for use.
-    InitToken,
-    /// Change the PIN of a token.
-    ChangePin,
-}
-
-impl Operation {
-    /// Its name in policy, log and errors.
-    pub fn name(self) -> &'static str {
-        match self {
-            Operation::Sign => "sign",
-            Operation::List => "list",
-            Operation::CreateKey => "create-key",
-            Operation::ImportCertificate => "import-certificate",
-            Operation::DeleteKey => "delete-key",
-            Operation::InitToken => "init-token",
-            Operation::ChangePin => "change-pin",
-        }
-    }
-
-    /// Whether it changes a token.
-    pub fn changes(self) -> bool {
-        !matches!(self, Operation::Sign | Operation::List)
-    }
-}
+pub use operation::Operation;
 
 /// Why a policy file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +45,7 @@ pub enum Error {
     Invalid {
         /// The file.
         path: PathBuf,
-        /// Which line or rule, and what about it.
+        /// Which line and rule, what about it, and what may stand there.
         cause: String,
     },
 }
@@ -117,7 +81,7 @@ impl Policy {
                 path: path.into(),
                 cause,
             })?;
-            rules(&text).map_err(|cause| Error::Invalid {
+            file::rules(&text).map_err(|cause| Error::Invalid {
                 path: path.into(),
                 cause,
             })
@@ -257,94 +221,13 @@ fn numbers(rules: &[&Rule]) -> String {
     format!("rule{plural} {}", numbers.join(", "))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    #[serde(default, rename = "rule")]
-    rules: Vec<RuleText>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RuleText {
-    #[serde(default)]
-    users: Vec<Name>,
-    #[serde(default)]
-    groups: Vec<Name>,
-    operations: Vec<Operation>,
-    #[serde(default)]
-    uri: Option<String>,
-}
-
-/// An account or group, as people write it.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Name {
-    Number(u32),
-    Text(String),
-}
-
-fn rules(text: &str) -> Result<Vec<Rule>, String> {
-    let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
-    let rules = file.rules.into_iter().enumerate();
-    rules
-        .map(|(index, text)| {
-            let number = index + 1;
-            rule(number, text).map_err(|cause| format!("rule {number}: {cause}"))
-        })
-        .collect()
-}
-
-fn rule(number: usize, text: RuleText) -> Result<Rule, String> {
-    if text.users.is_empty() && text.groups.is_empty() {
-        return Err("it is for nobody; give it users or groups".into());
-    }
-    if text.operations.is_empty() {
-        return Err("it allows nothing; give it operations".into());
-    }
-    let uri = text.uri.as_deref().unwrap_or("pkcs11:");
-    let uri = Uri::parse(uri).map_err(|error| error.to_string())?;
-    if uri != uri.without_query() {
-        return Err("its uri may have no query".into());
-    }
-    Ok(Rule {
-        number,
-        users: text.users.iter().map(uid).collect::<Result<_, _>>()?,
-        groups: text.groups.iter().map(gid).collect::<Result<_, _>>()?,
-        operations: text.operations,
-        uri,
-    })
-}
-
-fn uid(name: &Name) -> Result<Uid, String> {
-    match name {
-        Name::Number(uid) => Ok(Uid::from_raw(*uid)),
-        Name::Text(name) => match User::from_name(name) {
-            Ok(Some(user)) => Ok(user.uid),
-            Ok(None) => Err(format!("there is no user {name:?}")),
-            Err(error) => Err(format!("cannot look up the user {name:?}: {error}")),
-        },
-    }
-}
-
-fn gid(name: &Name) -> Result<Gid, String> {
-    match name {
-        Name::Number(gid) => Ok(Gid::from_raw(*gid)),
-        Name::Text(name) => match Group::from_name(name) {
-            Ok(Some(group)) => Ok(group.gid),
-            Ok(None) => Err(format!("there is no group {name:?}")),
-            Err(error) => Err(format!("cannot look up the group {name:?}: {error}")),
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn policy(text: &str) -> Policy {
         Policy {
-            rules: Some(rules(text).unwrap()),
+            rules: Some(file::rules(text).unwrap()),
             ..Policy::default()
         }
     }
@@ -408,36 +291,5 @@ mod tests {
             .to_string();
         assert!(refused.contains("delete-key is not allowed"), "{refused}");
         assert!(refused.contains("--sign-only"), "{refused}");
-    }
-
-    #[test]
-    fn what_is_not_understood_is_named() {
-        for (text, expected) in [
-            (
-                "[[rule]]\nusers = [\"no-such-user\"]\noperations = [\"sign\"]",
-                "no-such-user",
-            ),
-            (
-                "[[rule]]\ngroups = [\"no-such-group\"]\noperations = [\"sign\"]",
-                "no-such-group",
-            ),
-            ("[[rule]]\nusers = [0]\noperations = [\"fly\"]", "fly"),
-            (
-                "[[rule]]\nusers = [0]\noperations = [\"sign\"]\nuser = 1",
-                "user",
-            ),
-            (
-                "[[rule]]\noperations = [\"sign\"]",
-                "rule 1: it is for nobody",
-            ),
-            (
-                "[[rule]]\nusers = [0]\noperations = [\"sign\"]\nuri = \"x\"",
-                "rule 1",
-            ),
-            ("rules = 1", "rules"),
-        ] {
-            let error = rules(text).unwrap_err();
-            assert!(error.contains(expected), "{error}");
-        }
     }
 }
