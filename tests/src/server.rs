@@ -98,6 +98,7 @@ impl Server {
 
     /// Sends SIGHUP, and waits until the server has taken over what is configured now.
     pub fn hang_up(&self) {
+        self.wait_for_log("Server listening");
         let taken_over = || self.log().matches("Using cryptoki configuration").count();
         let before = taken_over();
         self.signal(Signal::SIGHUP);

@@ -244,6 +244,7 @@ impl Configured {
             .start();
         server.secrets().add_all(stage.hsm.secrets());
         server.secrets().add(pin);
+        server.wait_for_log("Server listening");
         Self { server }
     }
 

@@ -237,12 +237,7 @@ fn certificate(pki: &Pki, name: &str, spki: &[u8]) -> Vec<u8> {
 /// Puts another policy in place, and waits until it holds.
 fn reload(server: &Server, policy: &str) {
     fs::write(policy_file(server.folder()), policy).unwrap();
-    let lines = || server.log().matches("Using cryptoki configuration").count();
-    let before = lines();
-    server.signal(Signal::SIGHUP);
-    eventually(|| lines() > before);
-    // The line is written just before.
-    std::thread::sleep(std::time::Duration::from_millis(20));
+    server.hang_up();
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! ChangePin: the token takes another PIN, and the running server with it.
 
-use nix::sys::signal::Signal;
 use p11_client::{ErrorCode, Pin, message::ChangePin};
 use p11_fault_module::{
     self as fault,
@@ -200,11 +199,7 @@ fn the_new_pin_holds_until_another_is_configured() {
     let stage = Stage::new(KeyKind::P256);
     let server = start(&stage);
     Admin::of(&server).change_pin(pin(NEW)).unwrap();
-    let before = server.log().matches("Using cryptoki configuration").count();
-    server.signal(Signal::SIGHUP);
-    while server.log().matches("Using cryptoki configuration").count() == before {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    server.hang_up();
     Caller::of(&server).open(KEY).unwrap().sign().unwrap();
     assert!(!server.log().contains("CKR_PIN_INCORRECT"));
 }
