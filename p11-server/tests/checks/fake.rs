@@ -20,12 +20,22 @@ pub const WAIT: &[u8] = b"wait";
 /// A service that signs by repeating the message.
 #[derive(Default)]
 pub struct Fake {
+    /// Whether [`PANIC`] and [`WAIT`] mean anything. A fuzzer finds both.
+    obeys: bool,
     waiting: AtomicUsize,
     may_go: Mutex<bool>,
     gone: Condvar,
 }
 
 impl Fake {
+    /// A service that panics and waits as a test wants it.
+    pub fn obedient() -> Fake {
+        Fake {
+            obeys: true,
+            ..Fake::default()
+        }
+    }
+
     /// Ends all that waits and will wait.
     pub fn let_go(&self) {
         *self.may_go.lock().expect("no panic under the lock") = true;
@@ -78,8 +88,9 @@ impl Service for Fake {
     }
 
     fn sign(&self, request: &SignRequest<'_>, _: &dyn Access) -> Result<Signed, Error> {
-        assert_ne!(request.message, PANIC, "as the test wants it");
-        if request.message == WAIT {
+        let is_told = |word| self.obeys && request.message == word;
+        assert!(!is_told(PANIC), "as the test wants it");
+        if is_told(WAIT) {
             self.waiting.fetch_add(1, Ordering::SeqCst);
             let may_go = self.may_go.lock().expect("no panic under the lock");
             let waited = self.gone.wait_while(may_go, |may_go| !*may_go);

@@ -31,7 +31,7 @@ impl Stage {
     pub fn new(limits: Limits) -> Stage {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("p11.sock");
-        let fake = Arc::new(Fake::default());
+        let fake = Arc::new(Fake::obedient());
         let socket = Socket::bind(&path).unwrap();
         let server = Server::new(socket, fake.clone(), Policy::default(), limits);
         let (stop, stopped) = UnixStream::pair().unwrap();
