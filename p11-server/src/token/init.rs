@@ -64,12 +64,12 @@ impl Engine {
         let (made, free): (Vec<Found>, Vec<Found>) =
             all.partition(|(.., info)| info.token_initialized());
 
-        let mut labelled: Vec<_> = made
-            .iter()
-            .filter(|(_, facts, _)| facts.label == request.label)
-            .collect();
-        labelled.sort_by_key(|(.., info)| !is_usable(info));
-        match labelled.first() {
+        let labelled = || {
+            made.iter()
+                .filter(|(_, facts, _)| facts.label == request.label)
+        };
+        let usable = labelled().find(|(.., info)| is_usable(info));
+        match usable.or_else(|| labelled().next()) {
             Some((_, facts, info)) if is_usable(info) => return self.as_it_is(asked, facts),
             // An initialisation that was cut short is brought to its end.
             Some((_, facts, _)) => return self.finish(call, request, asked, &Uri::of_token(facts)),

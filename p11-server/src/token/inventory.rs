@@ -65,8 +65,9 @@ impl Engine {
                     ),
                 });
             }
-            tokens
-                .sort_by(|a, b| (&a.label, &a.serial, a.slot).cmp(&(&b.label, &b.serial, b.slot)));
+            tokens.sort_unstable_by(|a, b| {
+                (&a.label, &a.serial, a.slot).cmp(&(&b.label, &b.serial, b.slot))
+            });
             Ok(tokens)
         })
     }
@@ -107,7 +108,9 @@ impl Engine {
                 }
             }
             session.finish();
-            objects.sort_by(|a, b| (&a.label, &a.id, a.class).cmp(&(&b.label, &b.id, b.class)));
+            objects.sort_unstable_by(|a, b| {
+                (&a.label, &a.id, a.class).cmp(&(&b.label, &b.id, b.class))
+            });
             Ok(objects)
         })
     }

@@ -83,7 +83,8 @@ impl Search<'_> {
         let tokens = self.in_scope(tokens)?;
         let (mut views, skipped) = self.views(&tokens)?;
         for wanted in [self.wanted, self.preferred].into_iter().flatten() {
-            views.sort_by_key(|view| !view.shows(wanted));
+            let (first, rest): (Vec<_>, Vec<_>) = views.into_iter().partition(|v| v.shows(wanted));
+            views = first.into_iter().chain(rest).collect();
         }
         self.warn_of(&views);
         let shown = views.iter().any(|view| self.is_shown_by(view));

@@ -74,7 +74,9 @@ impl Tokens {
             }
             found.push((TokenId::of(&info), slot, facts, info));
         }
-        found.sort_by(|(a, slot_a, ..), (b, slot_b, ..)| (a, slot_a.id()).cmp(&(b, slot_b.id())));
+        found.sort_unstable_by(|(a, slot_a, ..), (b, slot_b, ..)| {
+            (a, slot_a.id()).cmp(&(b, slot_b.id()))
+        });
 
         let mut known = lock(&self.known);
         let mut tokens: Vec<Arc<Token>> = Vec::with_capacity(found.len());
