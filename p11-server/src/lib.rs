@@ -2,8 +2,9 @@
 //! the daemon that lets programs use it through a UNIX socket.
 //!
 //! A request comes in by `net`, which knows sockets and clients; `dispatch` and `tedge1` are the only
-//! places that know all requests, and `caller` asks the policy; [`service`] is the port that it speaks to; [`token`] is the engine behind it,
-//! and the only part that knows PKCS#11. Imports point that way and never back.
+//! places that know all requests, and `caller` asks the policy; [`service`] is the port that it speaks
+//! to; [`token`] is the engine behind it, and the only part that knows PKCS#11. Imports point that way
+//! and never back.
 //!
 //! | room | what enters, what leaves |
 //! |---|---|
