@@ -21,7 +21,7 @@ impl Engine {
         self.heal(DEADLINE, |call, _| {
             // By the type of its key a certificate is named as well as by its own.
             let uri = asked.scoped()?.without_type();
-            let token = self.tokens.one(call, &uri)?;
+            let token = self.tokens.one(call, &uri, access)?;
             self.log_in_to_look(call, &token, &asked)?;
             let facts = token.facts();
             let session = token.lend(call)?;
@@ -56,7 +56,7 @@ impl Engine {
         let asked = self.asked(&request.uri, request.pin.as_ref(), access)?;
         self.once(DEADLINE, |call, _| {
             let uri = asked.in_scope()?;
-            let token = self.tokens.one(call, &uri)?;
+            let token = self.tokens.one(call, &uri, access)?;
             access.check(&token.facts(), None)?;
             let session = self.guard.log_in_to_write(call, &token, asked.pins())?;
             let keys =

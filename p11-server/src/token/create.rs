@@ -36,7 +36,7 @@ impl Engine {
             None => random_id()?,
         };
         self.once(LONG_DEADLINE, |call, _| {
-            let token = self.tokens.one(call, &asked.in_scope()?)?;
+            let token = self.tokens.one(call, &asked.in_scope()?, access)?;
             let facts = ObjectFacts {
                 object_type: ObjectType::Private,
                 label: request.label.clone(),

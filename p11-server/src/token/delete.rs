@@ -27,7 +27,7 @@ impl Engine {
         }
         let deleted = self.once(DEADLINE, |call, _| {
             let uri = asked.in_scope()?;
-            let token = self.tokens.one(call, &uri)?;
+            let token = self.tokens.one(call, &uri, access)?;
             access.check(&token.facts(), None)?;
             let session = self.guard.log_in_to_write(call, &token, asked.pins())?;
             let deleted = remove_through(&session, &token, &uri, several, access)?;

@@ -145,7 +145,7 @@ impl Engine {
         asked: &Asked<'_>,
         uri: &Uri,
     ) -> Result<TokenReady, Error> {
-        let token = self.tokens.one(call, uri)?;
+        let token = self.tokens.one(call, uri, asked.access)?;
         asked.access.check(&token.facts(), None)?;
         let (so_pin, pin) = pins(request, asked)?;
         self.reset(call, &token, &so_pin, &pin)?;

@@ -80,7 +80,7 @@ impl Engine {
         let asked = self.asked(&request.uri, request.pin.as_ref(), access)?;
         self.heal(DEADLINE, |call, _| {
             let uri = asked.scoped()?;
-            let token = self.tokens.one(call, &uri)?;
+            let token = self.tokens.one(call, &uri, access)?;
             self.log_in_to_look(call, &token, &asked)?;
             let facts = token.facts();
             let session = token.lend(call)?;

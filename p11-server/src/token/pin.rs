@@ -32,7 +32,7 @@ impl Engine {
         request: &ChangePin,
         asked: &Asked<'_>,
     ) -> Result<PinChanged, Error> {
-        let token = self.tokens.one(call, &asked.in_scope()?)?;
+        let token = self.tokens.one(call, &asked.in_scope()?, asked.access)?;
         asked.access.check(&token.facts(), None)?;
         let info = token.info();
         if !info.login_required() {

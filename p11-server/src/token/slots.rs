@@ -12,6 +12,7 @@ use super::lock;
 use super::module::Call;
 use super::session::Token;
 use crate::error::Error;
+use crate::service::Access;
 
 /// What makes a token this token, wherever it is plugged in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -109,31 +110,36 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// The one token that a URI means.
+    /// The one token that a URI means. Errors name only those that the caller may know of.
     ///
     /// # Errors
     /// [`Error::TokenNotFound`], [`Error::AmbiguousToken`], and what `C_GetSlotList` said.
-    pub fn one(&self, call: &Call<'_>, uri: &Uri) -> Result<Arc<Token>, Error> {
+    pub fn one(
+        &self,
+        call: &Call<'_>,
+        uri: &Uri,
+        access: &dyn Access,
+    ) -> Result<Arc<Token>, Error> {
         let tokens = self.scan(call)?;
         let matching = tokens
             .iter()
             .filter(|token| uri.matches_token(&token.facts()));
-        let names = |tokens: &[&Arc<Token>]| {
-            let names: Vec<_> = tokens.iter().map(|token| token.name()).collect();
-            names.join(", ")
-        };
+        let looked_for = uri.without_query();
         match matching.collect::<Vec<_>>().as_slice() {
             [token] => Ok(Arc::clone(token)),
-            [] => Err(Error::TokenNotFound(format!(
-                "No token matching the given URI was found: none matches {}; there are: {}",
-                uri.without_query(),
-                names(&tokens.iter().collect::<Vec<_>>())
-            ))),
+            [] => {
+                let there = match known(tokens.iter().map(AsRef::as_ref), access).as_slice() {
+                    [] => "there is none".into(),
+                    known => format!("there are: {}", known.join(", ")),
+                };
+                Err(Error::TokenNotFound(format!(
+                    "No token matching the given URI was found: none matches {looked_for}; {there}"
+                )))
+            }
             several => Err(Error::AmbiguousToken(format!(
-                "Found multiple initialized tokens that match {}; add token=… or serial=… to name \
-                 one of: {}",
-                uri.without_query(),
-                names(several)
+                "Found multiple initialized tokens that match {looked_for}; add token=… or serial=… \
+                 to name one{}",
+                of(&known(several.iter().map(|token| token.as_ref()), access))
             ))),
         }
     }
@@ -141,6 +147,20 @@ impl Tokens {
     /// The tokens that were ever seen.
     pub fn known(&self) -> Vec<Arc<Token>> {
         lock(&self.known).values().cloned().collect()
+    }
+}
+
+/// The names of those tokens that a caller may be told of: an error is no listing of what is hidden.
+pub fn known<'t>(tokens: impl Iterator<Item = &'t Token>, access: &dyn Access) -> Vec<&'t str> {
+    let known = tokens.filter(|token| access.check(&token.facts(), None).is_ok());
+    known.map(Token::name).collect()
+}
+
+/// ` of: ` and these names, after the advice to name one.
+pub fn of(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        names => format!(" of: {}", names.join(", ")),
     }
 }
 

@@ -273,6 +273,55 @@ fn a_rule_with_a_uri_holds_for_that_token_alone() {
 }
 
 #[test]
+fn an_error_is_no_listing_of_what_a_rule_hides() {
+    let stage = Stage::new(KeyKind::P256);
+    stage.add_token("second");
+    let secret = KeySpec::new(KeyKind::P256, "secret", &[2]);
+    stage.hsm.generate(&stage.token, &secret);
+    let server = held_to(
+        &stage,
+        &format!(
+            "[[rule]]\nusers = [{ALICE}]\noperations = [\"sign\", \"list\"]\nuri = \"{KEY}\"\n\
+             [[rule]]\nusers = [0]\noperations = [\"sign\", \"list\"]\n"
+        ),
+    );
+    let alice = AsUser::new(&server, ALICE, ALICE);
+    let all_keys = Request::ListKeys(ListKeys {
+        uri: "pkcs11:".into(),
+        pin: None,
+    });
+    for (request, code, hidden) in [
+        (
+            open("pkcs11:object=nothing"),
+            ErrorCode::AmbiguousToken,
+            &["second"][..],
+        ),
+        (
+            open("pkcs11:token=nowhere"),
+            ErrorCode::TokenNotFound,
+            &["second"],
+        ),
+        (
+            open("pkcs11:token=device;object=nothing"),
+            ErrorCode::KeyNotFound,
+            &["secret"],
+        ),
+        (all_keys, ErrorCode::AmbiguousToken, &["second"]),
+    ] {
+        let told = |socket: &Path| match ask(socket, &request) {
+            Response::Error(failure) if failure.code == code => failure.message,
+            other => panic!("{request:?}: {other:?}"),
+        };
+        let (root, alice) = (told(server.socket()), told(alice.socket()));
+        for name in hidden {
+            assert!(root.contains(name), "{root}");
+            assert!(!alice.contains(name), "{alice}");
+        }
+        assert!(alice.contains("token=device"), "{alice}");
+    }
+}
+
+#[test]
 fn a_rule_with_an_object_holds_for_that_key_alone() {
     let stage = Stage::new(KeyKind::P256);
     let secret = KeySpec::new(KeyKind::P256, "secret", &[2]);

@@ -4,6 +4,8 @@
 //! looked at first; a login is made only on a token that shows the key, or, where none does, on the
 //! only one that could be hiding it.
 
+mod miss;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -21,9 +23,6 @@ use super::pairs::{add_other_halves, public_half};
 use super::session::{Era, Token};
 use crate::error::Error;
 use crate::service::Access;
-
-/// Keys that an error message names at most.
-const MOST_NAMED: usize = 10;
 
 /// One search for a key.
 pub struct Search<'a> {
@@ -57,7 +56,7 @@ struct View {
     /// Public keys and certificates that match, in a stable order.
     hints: Vec<Object>,
     /// Private keys that could sign if only their public key were known, each with what it lacks.
-    unusable: Vec<String>,
+    unusable: Vec<(Object, String)>,
     /// Whether a login might show more.
     hidden: bool,
 }
@@ -101,7 +100,7 @@ impl Search<'_> {
             return Err(failed.error);
         }
         if !shown && !may_guess && views.iter().any(|view| view.hidden) {
-            return Err(hidden(&views));
+            return Err(self.hidden(&views));
         }
         Err(self.not_found(&tokens))
     }
@@ -120,7 +119,7 @@ impl Search<'_> {
             return Err(self.not_found(&tokens));
         };
         if !only_one_wants_a_login(&views) {
-            return Err(hidden(&views));
+            return Err(self.hidden(&views));
         }
         self.access.check(&hiding.token.facts(), None)?;
         self.guard.log_in(self.call, &hiding.token, self.pins)?;
@@ -148,14 +147,7 @@ impl Search<'_> {
         let matches = |token: &&Arc<Token>| self.uri.matches_token(&token.facts());
         let matching: Vec<_> = tokens.iter().filter(matches).cloned().collect();
         if matching.is_empty() {
-            let looked_for = self.uri.without_query();
-            let there = match tokens {
-                [] => "there is none".into(),
-                _ => format!("there are {}", list(tokens.iter().map(|t| t.name()))),
-            };
-            return Err(Error::TokenNotFound(format!(
-                "Didn't find a slot to use: no initialised token matches {looked_for}; {there}"
-            )));
+            return Err(self.no_token(tokens));
         }
         Ok(matching)
     }
@@ -259,10 +251,8 @@ impl Search<'_> {
             match public_half(&session, &object) {
                 Ok(public) => candidates.push(Candidate { object, public }),
                 Err(Error::NotSupported(why)) => {
-                    unusable.push(format!(
-                        "{} cannot be used: {why}",
-                        keys::uri(token, &object)
-                    ));
+                    let what = format!("{} cannot be used: {why}", keys::uri(token, &object));
+                    unusable.push((object, what));
                 }
                 Err(error) => return Err(error),
             }
@@ -291,13 +281,13 @@ impl Search<'_> {
     /// What would make the choice a surprise: keys that cannot be used, and others that match where
     /// nobody said which.
     fn warn_of(&self, views: &[View]) {
-        for unusable in views.iter().flat_map(|view| &view.unusable) {
+        for (_, unusable) in views.iter().flat_map(|view| &view.unusable) {
             warn!("{unusable}");
         }
         if self.wanted.is_some() || self.preferred.is_some() {
             return;
         }
-        let all = uris(views);
+        let all: Vec<_> = keys_in_sight(views).map(uri).collect();
         if let [_, _, ..] = all.as_slice() {
             warn!(
                 "several keys match {}, and the first is taken: {}",
@@ -305,49 +295,6 @@ impl Search<'_> {
                 all.join(", ")
             );
         }
-    }
-
-    fn not_found(&self, tokens: &[Arc<Token>]) -> Error {
-        let looked_for = self.uri.without_query();
-        let (views, skipped) = self.look_around(tokens);
-        // The URI leads to keys, but not to the one of the client's certificate.
-        if let Some(wanted) = self.wanted {
-            let others = uris(&views);
-            if !others.is_empty() && self.opened {
-                return Error::KeyChanged {
-                    uri: looked_for.to_string(),
-                    opened: wanted,
-                };
-            }
-            if !others.is_empty() {
-                return Error::KeyNotFound(format!(
-                    "Failed to find a signing key: none of those that match {looked_for} has the \
-                     public key {wanted}; there are {}",
-                    list(&others)
-                ));
-            }
-        }
-        let searched: Vec<_> = views.iter().map(|view| view.token.name()).collect();
-        let mut message = format!(
-            "Failed to find a signing key: none matches {looked_for}; searched {}",
-            searched.join(", ")
-        );
-        let any_key = Search {
-            uri: &Uri::default(),
-            ..*self
-        };
-        let there = uris(&any_key.look_around(tokens).0);
-        match there.as_slice() {
-            [] => message.push_str(", where no key that can sign is in sight"),
-            there => message.push_str(&format!(", where there are {}", list(there))),
-        }
-        for unusable in views.iter().flat_map(|view| &view.unusable) {
-            message.push_str(&format!("; {unusable}"));
-        }
-        for Skipped { token, error } in skipped {
-            message.push_str(&format!("; not searched {}: {error}", token.name()));
-        }
-        Error::KeyNotFound(message)
     }
 }
 
@@ -381,34 +328,14 @@ fn only_one_wants_a_login(views: &[View]) -> bool {
     views.iter().filter(wants_it).count() == 1
 }
 
-/// The keys in sight, in the order in which they would be chosen.
-fn uris(views: &[View]) -> Vec<String> {
-    let of = |view: &View| -> Vec<String> {
+/// In the order in which they would be chosen.
+fn keys_in_sight(views: &[View]) -> impl Iterator<Item = (&Token, &Object)> {
+    views.iter().flat_map(|view| {
         let keys = view.keys().into_iter();
-        keys.map(|object| keys::uri(&view.token, object).to_string())
-            .collect()
-    };
-    views.iter().flat_map(of).collect()
+        keys.map(|key| (view.token.as_ref(), key))
+    })
 }
 
-/// Several tokens could be hiding the key, and none is shown a PIN for that.
-fn hidden(views: &[View]) -> Error {
-    let hiding = views.iter().filter(|view| view.hidden);
-    let names: Vec<_> = hiding.map(|view| view.token.name()).collect();
-    Error::KeyHidden(format!(
-        "Found multiple initialized tokens that could hold the key, and each wants a login, so none \
-         was tried; add token=… or serial=… to the URI to name one of: {}",
-        names.join(", ")
-    ))
-}
-
-/// The first of them, and how many more there are.
-fn list(all: impl IntoIterator<Item = impl AsRef<str>>) -> String {
-    let mut all = all.into_iter();
-    let named: Vec<_> = all.by_ref().take(MOST_NAMED).collect();
-    let named: Vec<_> = named.iter().map(AsRef::as_ref).collect();
-    match all.count() {
-        0 => named.join(", "),
-        more => format!("{} and {more} more", named.join(", ")),
-    }
+fn uri((token, key): (&Token, &Object)) -> String {
+    keys::uri(token, key).to_string()
 }
