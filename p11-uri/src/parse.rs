@@ -1,6 +1,6 @@
 //! Text goes in, a [`Uri`] or what is wrong with the text comes out.
 //!
-//! Two layers: uriparse judges the text as RFC 3986 does, then it is taken apart by the grammar of
+//! Two layers: uriparse judges path and query as RFC 3986 does, then they are taken apart by the grammar of
 //! RFC 7512 section 2.3; `attribute` makes values of the parts.
 
 use crate::attribute::{Attribute, Piece, hex_pair};
@@ -97,11 +97,12 @@ fn explain(text: &str) -> Error {
         b';' => false,
         _ => !is_pchar(byte) && !is_qchar(byte),
     };
+    let position = SCHEME.len();
     match text.bytes().enumerate().find(wrong) {
         Some((position, b'#')) => Error::Fragment { position },
         Some((position, b'%')) => Error::PercentEncoding { position },
         Some((position, _)) => Error::Character { position },
-        None => Error::Scheme,
+        None => Error::Character { position },
     }
 }
 

@@ -139,7 +139,7 @@ impl Tokens {
             several => Err(Error::AmbiguousToken(format!(
                 "Found multiple initialized tokens that match {looked_for}; add token=… or serial=… \
                  to name one{}",
-                of(&known(several.iter().map(|token| token.as_ref()), access))
+                one_of(&known(several.iter().map(|token| token.as_ref()), access))
             ))),
         }
     }
@@ -157,7 +157,7 @@ pub fn known<'t>(tokens: impl Iterator<Item = &'t Token>, access: &dyn Access) -
 }
 
 /// ` of: ` and these names, after the advice to name one.
-pub fn of(names: &[&str]) -> String {
+pub fn one_of(names: &[&str]) -> String {
     match names {
         [] => String::new(),
         names => format!(" of: {}", names.join(", ")),

@@ -84,7 +84,7 @@ impl Search<'_> {
         Error::KeyHidden(format!(
             "Found multiple initialized tokens that could hold the key, and each wants a login, so none \
              was tried; add token=… or serial=… to the URI to name one{}",
-            slots::of(&known)
+            slots::one_of(&known)
         ))
     }
 
