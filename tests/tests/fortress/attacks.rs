@@ -7,13 +7,13 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use p11_proto::frame;
+use p11_proto::{Response, frame};
 
 use super::raw::{Raw, every_request};
 
@@ -81,25 +81,61 @@ pub fn truncated(socket: &Path) -> Attack {
 
 /// Some thousand texts of random bytes, half of them frames.
 pub fn random(socket: &Path) -> Attack {
-    let mut random = 1_u64;
-    let mut byte = move || {
-        // Knuth's linear congruential generator
-        random = random
-            .wrapping_mul(6364136223846793005)
-            .wrapping_add(1442695040888963407);
-        (random >> 56) as u8
-    };
+    let mut dice = Dice(1);
     let texts = (0..3000).map(|number: u32| {
-        let text: Vec<u8> = (0..byte()).map(|_| byte()).collect();
+        let text = dice.bytes();
         match number % 2 {
             0 => text,
-            _ => {
-                let length = (text.len() as u32).to_be_bytes();
-                [&frame::PREAMBLE, &length, &text[..]].concat()
-            }
+            _ => [&frame::PREAMBLE[..], &as_frame(&text)].concat(),
         }
     });
     say(socket, texts.collect(), false)
+}
+
+/// Frames of random messages, one after the other; each that was answered is counted.
+pub fn random_frames(socket: &Path, answered: Arc<AtomicUsize>) -> Attack {
+    let socket = socket.to_owned();
+    let mut dice = Dice(2);
+    Attack::repeat(move || {
+        let mut raw = Raw::greeted(&socket);
+        let frames: Vec<_> = (0..200).flat_map(|_| as_frame(&dice.message())).collect();
+        // Those after one that is no message are never read.
+        let _ = raw.0.write_all(&frames);
+        let _ = raw.0.shutdown(Shutdown::Write);
+        while let Some(answer) = raw.answer() {
+            assert!(matches!(answer, Response::Error(_)), "{answer:?}");
+            answered.fetch_add(1, Ordering::Relaxed);
+        }
+    })
+}
+
+fn as_frame(body: &[u8]) -> Vec<u8> {
+    [&(body.len() as u32).to_be_bytes(), body].concat()
+}
+
+/// Knuth's linear congruential generator.
+struct Dice(u64);
+
+impl Dice {
+    fn byte(&mut self) -> u8 {
+        let next = self.0.wrapping_mul(6364136223846793005);
+        self.0 = next.wrapping_add(1442695040888963407);
+        (self.0 >> 56) as u8
+    }
+
+    fn bytes(&mut self) -> Vec<u8> {
+        (0..self.byte()).map(|_| self.byte()).collect()
+    }
+
+    /// A message of a random name with random bytes in it; now and then nothing but random bytes.
+    fn message(&mut self) -> Vec<u8> {
+        let bytes = self.bytes();
+        if self.byte() == 0 {
+            return bytes;
+        }
+        let name: Vec<_> = (0..31).map(|_| b'a' + self.byte() % 26).collect();
+        [&[0x81, 0xbf][..], &name, &[0xc4, bytes.len() as u8], &bytes].concat()
+    }
 }
 
 /// A frame of each request.

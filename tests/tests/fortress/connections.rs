@@ -4,6 +4,10 @@
 use std::{
     io::Read,
     path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -11,7 +15,7 @@ use std::{
 use p11_tests::{
     keys::KeyKind,
     server::Server,
-    stage::{Caller, KEY, Opened, Stage},
+    stage::{Caller, KEY, Opened, PIN, Stage},
 };
 
 use super::{
@@ -139,6 +143,31 @@ fn while_frames_of_every_message_are_truncated() {
 #[test]
 fn while_random_bytes_come() {
     signs_on(|server| attacks::random(server.socket()));
+}
+
+#[test]
+fn while_a_million_random_frames_come() {
+    let stage = Stage::new(KeyKind::P256);
+    // Without a million lines of the audit.
+    let quiet = stage.server().pin(PIN).args(["--log-level", "error"]);
+    let server = quiet.start();
+    let key = Caller::of(&server).open(KEY).unwrap();
+    let before = median(&key);
+    let answered = Arc::new(AtomicUsize::new(0));
+    let attack = attacks::random_frames(server.socket(), answered.clone());
+    let mut during = Vec::new();
+    while answered.load(Ordering::Relaxed) < 1_000_000 {
+        during.push(median(&key));
+    }
+    drop(attack);
+    let undisturbed = before.max(median(&key));
+    during.sort_unstable();
+    // One of ten tries, as above.
+    let told = during[during.len() / 10];
+    assert!(
+        told <= 2 * undisturbed,
+        "{during:?}, undisturbed {undisturbed:?}"
+    );
 }
 
 #[test]
