@@ -222,3 +222,24 @@ fn refuse(connection: &Connection) {
     warn!(peer = %connection.peer, "all places are at work; a connection is refused");
     exchange::refuse(connection);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Neither can be brought about from outside: a UNIX socket does not abort connections, and our
+    /// signals are read from a descriptor.
+    #[test]
+    fn what_is_over_in_a_moment_does_not_end_the_accept_loop() {
+        for errno in [Errno::EINTR, Errno::ECONNABORTED, Errno::EAGAIN] {
+            assert!(is_of_one_connection(&errno.into()), "{errno}");
+        }
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM] {
+            assert!(is_shortage(&errno.into()), "{errno}");
+        }
+        for errno in [Errno::EBADF, Errno::EINVAL] {
+            let error = errno.into();
+            assert!(!is_of_one_connection(&error) && !is_shortage(&error));
+        }
+    }
+}
