@@ -19,7 +19,7 @@ import msgpack
 MARK = b"P11"
 VERSION = 1
 MAX_BODY = 1_048_576
-PATIENCE = 35  # seconds; the server gives up on a token after 30
+TIMEOUT = 35  # seconds; the server gives up on a token after 30
 
 
 class Failure(Exception):
@@ -35,7 +35,7 @@ class Client:
 
     def __init__(self, path, version=VERSION):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.settimeout(PATIENCE)
+        self.socket.settimeout(TIMEOUT)
         self.socket.connect(path)
         self.socket.sendall(MARK + bytes([version]))
 

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::{
     pki::Pki,
-    process::{PATIENCE, Process},
+    process::{Process, TIMEOUT},
     tools::command,
 };
 
@@ -69,11 +69,11 @@ impl Broker {
 
     /// Waits until the log contains `text` and returns the first line with it.
     pub fn wait_for_log(&self, text: &str) -> String {
-        self.process.wait_for_log(text, PATIENCE)
+        self.process.wait_for_log(text, TIMEOUT)
     }
 
     fn wait_until_listening(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             assert!(
                 self.process.is_running() && Instant::now() < deadline,

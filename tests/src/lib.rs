@@ -9,7 +9,7 @@
 //! - [`pki`]: a certificate authority, certificates for a broker and for keys in tokens
 //! - [`server`], [`binary`]: the real `tedge-p11-server`, built from the sources as they are
 //! - [`old_server`]: one that behaves as released servers do
-//! - [`stage`]: a token, a server that loads a module which misbehaves on demand, and callers of it
+//! - [`fixture`]: a token, a server that loads a module which misbehaves on demand, and its clients
 //! - [`broker`], [`openssl`]: the peers of a TLS handshake
 //! - [`mqtt`]: the shortest MQTT exchange that proves a login
 //! - [`verify`]: checks a signature without any code of ours
@@ -37,6 +37,7 @@
 
 pub mod binary;
 pub mod broker;
+pub mod fixture;
 pub mod keys;
 pub mod mqtt;
 pub mod objects;
@@ -47,7 +48,6 @@ pub mod process;
 pub mod secrets;
 pub mod server;
 pub mod softhsm;
-pub mod stage;
 pub mod tools;
 pub mod tpm;
 pub mod verify;

@@ -3,7 +3,7 @@
 
 use crate::{
     pki::Pki,
-    process::{PATIENCE, Process},
+    process::{Process, TIMEOUT},
     tools::command,
 };
 
@@ -41,7 +41,7 @@ impl OpensslServer {
             .arg(&identity.private_key)
             .args(arguments);
         let process = Process::start("openssl s_server", server);
-        let line = process.wait_for_log("ACCEPT 127.0.0.1:", PATIENCE);
+        let line = process.wait_for_log("ACCEPT 127.0.0.1:", TIMEOUT);
         let port = line.rsplit(':').next().and_then(|port| port.parse().ok());
         Self {
             process,
@@ -61,7 +61,7 @@ impl OpensslServer {
 
     /// Waits for the end of the first handshake and returns what the server saw in it.
     pub fn seen(&self) -> Seen {
-        self.process.wait_for_log("Verification: OK", PATIENCE);
+        self.process.wait_for_log("Verification: OK", TIMEOUT);
         let log = self.process.log();
         let field = |name: &str| {
             let value = log.lines().find_map(|line| line.strip_prefix(name));

@@ -14,7 +14,7 @@ use nix::{
 };
 
 /// How long a test waits for something that should happen soon: generous, for slow machines.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A running program whose stdout and stderr are kept.
 pub struct Process {
@@ -56,8 +56,8 @@ impl Process {
     }
 
     /// Waits until the log contains `text` and returns the first line with it.
-    pub fn wait_for_log(&self, text: &str, patience: Duration) -> String {
-        self.log.wait_for(text, patience).unwrap_or_else(|| {
+    pub fn wait_for_log(&self, text: &str, timeout: Duration) -> String {
+        self.log.wait_for(text, timeout).unwrap_or_else(|| {
             panic!(
                 "{} did not say {text:?}; it said:\n{}",
                 self.name,
@@ -84,8 +84,8 @@ impl Process {
     }
 
     /// Waits for the program to end by itself; panics with its log if it does not.
-    pub fn wait(&mut self, patience: Duration) -> ExitStatus {
-        let deadline = Instant::now() + patience;
+    pub fn wait(&mut self, timeout: Duration) -> ExitStatus {
+        let deadline = Instant::now() + timeout;
         loop {
             if let Some(status) = self.child.try_wait().expect("our own child") {
                 self.join_readers();
@@ -104,7 +104,7 @@ impl Process {
     /// Sends SIGTERM and waits for the end.
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
-        self.wait(PATIENCE)
+        self.wait(TIMEOUT)
     }
 
     /// Kills the program if it still runs, and returns its whole log.
@@ -163,8 +163,8 @@ impl Log {
     }
 
     /// The first line that contains `text`, or none when the time is over or the program gone.
-    fn wait_for(&self, text: &str, patience: Duration) -> Option<String> {
-        let deadline = Instant::now() + patience;
+    fn wait_for(&self, text: &str, timeout: Duration) -> Option<String> {
+        let deadline = Instant::now() + timeout;
         let mut state = self.state.lock().unwrap();
         loop {
             let so_far = String::from_utf8_lossy(&state.bytes);
@@ -193,19 +193,19 @@ mod tests {
     #[test]
     fn both_streams_are_logged_and_searched() {
         let process = shell("echo one; sleep 0.1; echo two three >&2; exec sleep 60");
-        assert_eq!(process.wait_for_log("three", PATIENCE), "two three");
+        assert_eq!(process.wait_for_log("three", TIMEOUT), "two three");
         assert_eq!(process.log(), "one\ntwo three\n");
     }
 
     #[test]
     #[should_panic(expected = "did not say \"never\"; it said:\nsomething else")]
     fn waiting_ends_with_the_program() {
-        shell("echo something else").wait_for_log("never", PATIENCE);
+        shell("echo something else").wait_for_log("never", TIMEOUT);
     }
 
     #[test]
     fn a_program_ends_by_itself_or_is_terminated() {
-        assert_eq!(shell("exit 3").wait(PATIENCE).code(), Some(3));
+        assert_eq!(shell("exit 3").wait(TIMEOUT).code(), Some(3));
         let mut sleeper = shell("exec sleep 60");
         assert!(sleeper.is_running());
         assert_eq!(sleeper.terminate().code(), None);

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::{
     binary,
-    process::{PATIENCE, Process},
+    process::{Process, TIMEOUT},
     secrets::Secrets,
     softhsm::SoftHsm,
     tools::command,
@@ -78,7 +78,7 @@ impl Server {
 
     /// Waits until the log contains `text` and returns the first line with it.
     pub fn wait_for_log(&self, text: &str) -> String {
-        self.process.wait_for_log(text, PATIENCE)
+        self.process.wait_for_log(text, TIMEOUT)
     }
 
     /// The list that its log is held against in the end, to add what a test makes up later.
@@ -97,12 +97,12 @@ impl Server {
     }
 
     /// Sends SIGHUP, and waits until the server has taken over what is configured now.
-    pub fn hang_up(&self) {
+    pub fn sighup(&self) {
         self.wait_for_log("Server listening");
         let taken_over = || self.log().matches("Using cryptoki configuration").count();
         let before = taken_over();
         self.signal(Signal::SIGHUP);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while taken_over() == before {
             assert!(Instant::now() < deadline, "{}", self.log());
             thread::sleep(Duration::from_millis(5));
@@ -110,8 +110,8 @@ impl Server {
     }
 
     /// Waits for it to end by itself.
-    pub fn wait(&mut self, patience: Duration) -> ExitStatus {
-        self.process.wait(patience)
+    pub fn wait(&mut self, timeout: Duration) -> ExitStatus {
+        self.process.wait(timeout)
     }
 
     /// Sends SIGTERM and waits for the end.
@@ -202,7 +202,7 @@ impl Builder {
     /// Starts the server and waits until it takes connections.
     pub fn start(self) -> Server {
         let mut server = self.spawn();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while UnixStream::connect(&server.socket).is_err() {
             assert!(
                 server.is_running() && Instant::now() < deadline,

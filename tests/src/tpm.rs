@@ -17,7 +17,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    process::{PATIENCE, Process},
+    process::{Process, TIMEOUT},
     secrets::Secrets,
     tools::{command, pkcs11_module, run},
 };
@@ -175,7 +175,7 @@ fn start_bus(folder: &Path) -> Process {
     bus.args(["--session", "--nofork", "--print-address", "--address"])
         .arg(address(folder));
     let bus = Process::start("dbus-daemon", bus);
-    bus.wait_for_log("unix:path=", PATIENCE);
+    bus.wait_for_log("unix:path=", TIMEOUT);
     bus
 }
 
@@ -219,7 +219,7 @@ fn two_free_ports() -> u16 {
 }
 
 fn is_soon(mut is_so: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !is_so() {
         if Instant::now() > deadline {
             return false;

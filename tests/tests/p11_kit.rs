@@ -10,7 +10,7 @@ use p11_client::{Client, Config, Error, ErrorCode, SigningKey};
 use p11_fault_module::{Faults, Function::*, Rule};
 use p11_tests::{
     keys::{Key, KeyKind, KeySpec},
-    process::{PATIENCE, Process},
+    process::{Process, TIMEOUT},
     server::{Builder, Server},
     softhsm::SoftHsm,
     tools::{command, pkcs11_module},
@@ -55,7 +55,7 @@ impl Setup {
             .arg(folder.path().join("socket"))
             .arg("pkcs11:token=device");
         let process = Process::start("p11-kit server", server);
-        process.wait_for_log("P11_KIT_SERVER_ADDRESS", PATIENCE);
+        process.wait_for_log("P11_KIT_SERVER_ADDRESS", TIMEOUT);
         P11KitServer {
             folder,
             _process: process,

@@ -65,7 +65,7 @@ fn sign_through_kills(protocol: Protocol, live: impl Fn(Builder, &Path, &dyn Fn(
     let hsm = SoftHsm::new();
     let token = hsm.init_token("device", PIN, SO_PIN);
     let key = hsm.generate(&token, &KeySpec::new(KeyKind::P256, "key", &[1]));
-    // The clients' patience is not for the compiler.
+    // The clients' timeout is not for the compiler.
     drop(Server::builder());
     let over = AtomicBool::new(false);
     let signatures = AtomicU32::new(0);

@@ -20,9 +20,9 @@ use p11_client::{ErrorCode, Failure};
 use p11_fault_module::{Function, Function::*, Rule, cryptoki_sys::*, every_token, on, token};
 use p11_proto::{Request, Response, message::ListTokens};
 use p11_tests::{
+    fixture::{ClientKey, Fixture, KEY, PIN, StopOnDrop, TestClient},
     keys::{KeyKind, KeySpec},
     server::Server,
-    stage::{Caller, KEY, Opened, PIN, Stage, WhenOver},
 };
 
 /// How long things go wrong.
@@ -36,19 +36,19 @@ const BACK_OFF: Duration = Duration::from_secs(31);
 
 #[test]
 fn a_minute_of_faults_of_every_kind() {
-    let stage = Stage::new(KeyKind::P256);
-    stage.add_token("other");
+    let fixture = Fixture::new(KeyKind::P256);
+    fixture.add_token("other");
     // A second key that the URI matches, and that is never the one which was opened.
     let second = KeySpec::new(KeyKind::P256, "second", &[2]);
-    stage.hsm.generate(&stage.token, &second);
-    let builder = stage.server().pin(PIN);
+    fixture.hsm.generate(&fixture.token, &second);
+    let builder = fixture.server().pin(PIN);
     let server = builder.args(["--log-level", "warn"]).start();
     let uris = ["pkcs11:token=device", "pkcs11:token=other"];
-    let programs: Vec<(Caller, Opened)> = (0..4)
+    let programs: Vec<(TestClient, ClientKey)> = (0..4)
         .map(|number| {
-            let caller = Caller::of(&server);
-            let key = caller.open(uris[number % 2]).unwrap();
-            (caller, key)
+            let client = TestClient::of(&server);
+            let key = client.open(uris[number % 2]).unwrap();
+            (client, key)
         })
         .collect();
     all_sign(&programs);
@@ -57,13 +57,13 @@ fn a_minute_of_faults_of_every_kind() {
     let over = AtomicBool::new(false);
     let (signed, failed) = (AtomicU64::new(0), AtomicU64::new(0));
     thread::scope(|scope| {
-        let _over = WhenOver(&over);
-        for (caller, key) in &programs {
+        let _over = StopOnDrop(&over);
+        for (client, key) in &programs {
             scope.spawn(|| {
                 let mut turn = 0;
                 while !over.load(Relaxed) {
                     turn += 1;
-                    match work(caller, key, turn) {
+                    match work(client, key, turn) {
                         Ok(()) => signed.fetch_add(1, Relaxed),
                         Err(failure) => {
                             is_well_formed(&failure);
@@ -77,14 +77,14 @@ fn a_minute_of_faults_of_every_kind() {
         let mut dice = Dice(SEED);
         let end = Instant::now() + MINUTE;
         while Instant::now() < end {
-            stage.faults.set(dice.faults());
+            fixture.faults.set(dice.faults());
             thread::sleep(Duration::from_millis(dice.up_to(300)));
             // In between it is well, or nothing would ever come into being that could break.
-            stage.faults.clear();
+            fixture.faults.clear();
             thread::sleep(Duration::from_millis(dice.up_to(300)));
         }
     });
-    let struck = stage.faults.counts().struck();
+    let struck = fixture.faults.counts().struck();
     let (signed, failed) = (signed.into_inner(), failed.into_inner());
     assert!(
         struck > 100 && signed > 1000 && failed > 10,
@@ -97,21 +97,21 @@ fn a_minute_of_faults_of_every_kind() {
     all_sign(&programs);
     Usage::of(&server).is_no_more_than(&before);
     // Nine for each token at most, whatever was lost on the way.
-    let open = stage.faults.counts().open_sessions();
+    let open = fixture.faults.counts().open_sessions();
     assert!(open <= 2 * 9, "{open} sessions are open");
 }
 
 /// Mostly a signature, and now and then what else a program may ask.
-fn work(caller: &Caller, key: &Opened, turn: u64) -> Result<(), Failure> {
+fn work(client: &TestClient, key: &ClientKey, turn: u64) -> Result<(), Failure> {
     match turn % 20 {
-        0 => caller.open(&key.told().uri)?.sign(),
-        7 => caller.open(KEY).map(drop),
-        13 => match caller.ask(&Request::ListTokens(ListTokens {})) {
+        0 => client.open(&key.told().uri)?.sign(),
+        7 => client.open(KEY).map(drop),
+        13 => match client.ask(&Request::ListTokens(ListTokens {})) {
             Response::Error(failure) => Err(failure),
             _ => Ok(()),
         },
         17 => {
-            let status = caller.status();
+            let status = client.status();
             assert_eq!(status.available, status.trouble.is_none());
             Ok(())
         }
@@ -139,7 +139,7 @@ fn is_well_formed(failure: &Failure) {
 }
 
 /// The next request works; where the module is down, the next one after the time that it names.
-fn signs_after_the_back_off(key: &Opened) {
+fn signs_after_the_back_off(key: &ClientKey) {
     let Err(failure) = key.sign() else { return };
     assert_eq!(failure.code, ErrorCode::ModuleUnavailable, "{failure}");
     let words: Vec<_> = failure.message.split_whitespace().collect();
@@ -150,7 +150,7 @@ fn signs_after_the_back_off(key: &Opened) {
     key.sign().unwrap();
 }
 
-fn all_sign(programs: &[(Caller, Opened)]) {
+fn all_sign(programs: &[(TestClient, ClientKey)]) {
     thread::scope(|scope| {
         for (_, key) in programs {
             scope.spawn(|| (0..200).for_each(|_| key.sign().unwrap()));

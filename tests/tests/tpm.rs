@@ -8,8 +8,8 @@
 use p11_client::ErrorCode;
 use p11_fault_module::{Faults, Function::*};
 use p11_tests::{
+    fixture::{ClientKey, TestClient, refused},
     server::{Builder, Server},
-    stage::{Caller, Opened, refused},
     tpm::Tpm,
 };
 
@@ -38,7 +38,7 @@ impl Setup {
     }
 
     /// Signs with every scheme of the key, in two calls each.
-    fn assert_signs(&self, key: &Opened, schemes: &[u16]) {
+    fn assert_signs(&self, key: &ClientKey, schemes: &[u16]) {
         assert_eq!(key.told().schemes, schemes);
         for scheme in schemes {
             let before = self.faults.counts();
@@ -59,13 +59,13 @@ fn its_keys_sign_with_every_scheme_they_can_do_in_two_calls() {
     let ec = setup.tpm.generate("device", PIN, "ecc256", "ec");
     let rsa = setup.tpm.generate("device", PIN, "rsa2048", "rsa");
     let server = setup.server().pin(PIN).start();
-    let caller = Caller::of(&server);
+    let client = TestClient::of(&server);
 
-    let key = caller.open("pkcs11:token=device;object=ec").unwrap();
+    let key = client.open("pkcs11:token=device;object=ec").unwrap();
     assert_eq!(key.told().spki.as_ref(), ec);
     setup.assert_signs(&key, &[0x0403]);
 
-    let key = caller.open("pkcs11:token=device;object=rsa").unwrap();
+    let key = client.open("pkcs11:token=device;object=rsa").unwrap();
     assert_eq!(key.told().spki.as_ref(), rsa);
     setup.assert_signs(&key, &[0x0804, 0x0805, 0x0806, 0x0401, 0x0501, 0x0601]);
 }
@@ -75,14 +75,14 @@ fn its_token_is_found_by_a_model_without_the_nuls_that_it_is_padded_with() {
     let setup = setup();
     setup.tpm.generate("device", PIN, "ecc256", "key");
     let server = setup.server().pin(PIN).start();
-    let caller = Caller::of(&server);
+    let client = TestClient::of(&server);
     let model = "SW%20%20%20TPM";
     let padded = format!("model={model}%00%00%00%00%00%00%00%00;");
-    let key = caller.open(&format!("pkcs11:model={model};object=key"));
+    let key = client.open(&format!("pkcs11:model={model};object=key"));
     let uri = key.unwrap().told().uri.clone();
     // As p11tool prints and wants it.
     assert!(uri.contains(&padded), "{uri}");
-    caller.open(&uri).unwrap();
+    client.open(&uri).unwrap();
 }
 
 #[test]
@@ -95,14 +95,14 @@ fn a_wrong_pin_costs_one_try_and_the_tpm_is_not_locked() {
     for secret in ["999111", PIN] {
         server.secrets().add(secret);
     }
-    let caller = Caller::of(&server);
+    let client = TestClient::of(&server);
     for _ in 0..20 {
-        refused(caller.open(uri), ErrorCode::PinIncorrect);
+        refused(client.open(uri), ErrorCode::PinIncorrect);
     }
     assert_eq!(setup.faults.count(C_Login), 1);
     assert_eq!(setup.tpm.lockout_counter(), 1);
 
     std::fs::write(server.folder().join("tedge.toml"), toml(PIN)).unwrap();
-    server.hang_up();
-    caller.open(uri).unwrap().sign().unwrap();
+    server.sighup();
+    client.open(uri).unwrap().sign().unwrap();
 }

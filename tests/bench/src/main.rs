@@ -29,8 +29,8 @@ use std::env;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use p11_tests::fixture::{Fixture, PIN, SO_PIN};
 use p11_tests::keys::KeyKind;
-use p11_tests::stage::{PIN, SO_PIN, Stage};
 use p11_tests::tools;
 use p11_tests::tpm::Tpm;
 
@@ -59,10 +59,10 @@ fn main() {
 /// Makes the tokens, then starts over in a process that sees them: SoftHSM and p11-kit look for their
 /// configuration in the environment.
 fn set_the_stage() {
-    let small = Stage::new(KeyKind::P256);
-    small.crowd(10);
-    let large = Stage::new(KeyKind::P256);
-    large.crowd(1_000);
+    let small = Fixture::new(KeyKind::P256);
+    small.fill(10);
+    let large = Fixture::new(KeyKind::P256);
+    large.fill(1_000);
     let [(variable, small_configuration)] = small.hsm.envs();
     let [(_, large_configuration)] = large.hsm.envs();
 
@@ -130,16 +130,16 @@ fn measure_all(few: &Path, many: &Path, tpm: &str) {
     let four = measure::latencies(&place.contenders(), 4);
 
     eprintln!("1,000 objects, 200 idle connections …");
-    let (full, crowded) = (Ours::on_softhsm(many, 0), Ours::on_softhsm(few, 200));
+    let (full, busy) = (Ours::on_softhsm(many, 0), Ours::on_softhsm(few, 200));
     let burden = measure::latencies(
         &[
             place.ours.contender("ten objects, no idle connection"),
             full.contender("1,000 objects"),
-            crowded.contender("200 idle connections"),
+            busy.contender("200 idle connections"),
         ],
         1,
     );
-    drop((full, crowded));
+    drop((full, busy));
 
     eprintln!("handshakes …");
     let handshakes = handshake::compare(&place);

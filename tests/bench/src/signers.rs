@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::bare;
 use crate::pkcs11::Module;
 
-pub use p11_tests::stage::PIN;
+pub use p11_tests::fixture::PIN;
 
 /// What leads to the key.
 pub const KEY: &str = "pkcs11:token=device;object=key";
@@ -208,10 +208,10 @@ pub fn binary() -> PathBuf {
 
 /// Waits until somebody listens.
 pub fn wait_for(socket: &Path) {
-    let patience = Instant::now() + Duration::from_secs(20);
+    let timeout = Instant::now() + Duration::from_secs(20);
     while UnixStream::connect(socket).is_err() {
         assert!(
-            Instant::now() < patience,
+            Instant::now() < timeout,
             "{} does not come",
             socket.display()
         );

@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixStream;
 
 use p11_client::{Client, Config};
-use p11_tests::{process::PATIENCE, server::Server, softhsm::SoftHsm};
+use p11_tests::{process::TIMEOUT, server::Server, softhsm::SoftHsm};
 
 use super::{NO_MODULE, with_module};
 
@@ -40,7 +40,7 @@ fn a_start_that_fails_leaves_the_passed_socket() {
     let builder = Server::builder().module(NO_MODULE.as_ref());
     let mut server = builder.activate(&socket);
     drop(UnixStream::connect(&socket).unwrap());
-    assert!(!server.wait(PATIENCE).success());
+    assert!(!server.wait(TIMEOUT).success());
     assert!(server.log().contains(NO_MODULE), "{}", server.log());
     assert!(socket.exists());
 }

@@ -15,7 +15,7 @@ mod socket;
 mod start;
 
 use p11_tests::{
-    process::PATIENCE,
+    process::TIMEOUT,
     server::{Builder, Server},
     softhsm::SoftHsm,
 };
@@ -27,7 +27,7 @@ const NO_MODULE: &str = "/no/such/module.so";
 fn fails_to_start(builder: Builder) -> String {
     let (command, _folder) = builder.into_command();
     let assert = assert_cmd::Command::from_std(command)
-        .timeout(PATIENCE)
+        .timeout(TIMEOUT)
         .assert();
     let output = assert.get_output();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();

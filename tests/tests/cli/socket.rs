@@ -12,7 +12,7 @@ use std::{
 use nix::sys::signal::Signal;
 use p11_client::{Client, Config};
 use p11_tests::{
-    process::PATIENCE,
+    process::TIMEOUT,
     server::{Builder, Server},
     softhsm::SoftHsm,
 };
@@ -49,7 +49,7 @@ fn it_removes_the_socket_on_sigterm_and_sigint_and_exits_well() {
         let mut server = with_module(&hsm).start();
         assert!(answers(server.socket()));
         server.signal(signal);
-        assert_eq!(server.wait(PATIENCE).code(), Some(0), "{}", server.log());
+        assert_eq!(server.wait(TIMEOUT).code(), Some(0), "{}", server.log());
         assert!(!server.socket().exists(), "after {signal}");
     }
 }

@@ -10,22 +10,22 @@ use p11_fault_module::{
     object,
 };
 use p11_tests::{
+    fixture::{Fixture, KEY, TestClient, refused},
     keys::{KeyKind, KeySpec},
-    stage::{Caller, KEY, Stage, refused},
     tools::run,
 };
 
 #[test]
 fn a_key_that_another_program_has_replaced_does_not_sign_for_the_old_one() {
-    let stage = Stage::new(KeyKind::P256);
-    let server = stage.start();
-    let caller = Caller::of(&server);
-    let old = caller.open(KEY).unwrap();
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    let client = TestClient::of(&server);
+    let old = client.open(KEY).unwrap();
     old.sign().unwrap();
 
-    delete_key(&stage);
-    let new_key = stage.hsm.generate(&stage.token, &stage.key.spec);
-    let before = stage.faults.counts();
+    delete_key(&fixture);
+    let new_key = fixture.hsm.generate(&fixture.token, &fixture.key.spec);
+    let before = fixture.faults.counts();
     for _ in 0..3 {
         let failure = refused(old.sign(), ErrorCode::KeyChanged);
         assert!(failure.message.contains("object=key"), "{failure}");
@@ -33,10 +33,10 @@ fn a_key_that_another_program_has_replaced_does_not_sign_for_the_old_one() {
         assert!(failure.message.contains(&opened), "{failure}");
         assert!(failure.message.contains("open the key again"), "{failure}");
     }
-    let calls = stage.faults.counts().since(&before);
+    let calls = fixture.faults.counts().since(&before);
     assert_eq!(calls.of(C_Sign), 0, "{calls}");
 
-    let new = caller.open(KEY).unwrap();
+    let new = client.open(KEY).unwrap();
     assert_eq!(new.told().spki.as_ref(), new_key.spki);
     new.sign().unwrap();
     refused(old.sign(), ErrorCode::KeyChanged);
@@ -44,79 +44,79 @@ fn a_key_that_another_program_has_replaced_does_not_sign_for_the_old_one() {
 
 #[test]
 fn a_key_that_is_gone_is_not_found_and_another_in_its_place_is_a_change() {
-    let stage = Stage::new(KeyKind::P256);
-    let server = stage.start();
-    let key = Caller::of(&server).open(KEY).unwrap();
-    delete_key(&stage);
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    let key = TestClient::of(&server).open(KEY).unwrap();
+    delete_key(&fixture);
     refused(key.sign(), ErrorCode::KeyNotFound);
     // Of another kind even.
     let spec = KeySpec::new(KeyKind::Rsa2048, "key", &[7]);
-    stage.hsm.generate(&stage.token, &spec);
+    fixture.hsm.generate(&fixture.token, &spec);
     refused(key.sign(), ErrorCode::KeyChanged);
 }
 
 #[test]
 fn a_key_that_cannot_be_read_at_this_moment_is_not_taken_for_another() {
-    let stage = Stage::new(KeyKind::P256);
+    let fixture = Fixture::new(KeyKind::P256);
     let spec = KeySpec::new(KeyKind::P256, "other", &[2]);
-    stage.hsm.generate(&stage.token, &spec);
-    let server = stage.start();
-    let key = Caller::of(&server).open("pkcs11:token=device").unwrap();
-    assert_eq!(key.told().spki.as_ref(), stage.key.spki);
-    stage.faults.set([
+    fixture.hsm.generate(&fixture.token, &spec);
+    let server = fixture.start();
+    let key = TestClient::of(&server).open("pkcs11:token=device").unwrap();
+    assert_eq!(key.told().spki.as_ref(), fixture.key.spki);
+    fixture.faults.set([
         Rule::renumber_objects(),
         object(CKO_PRIVATE_KEY, "key").fails(CKA_CLASS, CKR_FUNCTION_FAILED),
     ]);
     let failure = refused(key.sign(), ErrorCode::Module);
     assert_eq!(failure.ckr.as_deref(), Some("CKR_FUNCTION_FAILED"));
-    stage.faults.clear();
+    fixture.faults.clear();
     key.sign().unwrap();
 }
 
 #[test]
 fn a_handle_that_lay_idle_is_checked_before_it_signs() {
-    let stage = Stage::new(KeyKind::P256);
+    let fixture = Fixture::new(KeyKind::P256);
     let spec = KeySpec::new(KeyKind::P256, "other", &[2]);
-    let other_key = stage.hsm.generate(&stage.token, &spec);
-    let server = stage.start();
-    let caller = Caller::of(&server);
-    let key = caller.open(KEY).unwrap();
-    let other = caller.open("pkcs11:object=other").unwrap();
+    let other_key = fixture.hsm.generate(&fixture.token, &spec);
+    let server = fixture.start();
+    let client = TestClient::of(&server);
+    let key = client.open(KEY).unwrap();
+    let other = client.open("pkcs11:object=other").unwrap();
     key.sign().unwrap();
     other.sign().unwrap();
 
     thread::sleep(Duration::from_secs(31));
     // Meanwhile the handle of one of them has come to mean another key.
-    let point = ec_point(&stage.key.spki);
+    let point = ec_point(&fixture.key.spki);
     assert_ne!(point, ec_point(&other_key.spki));
-    stage.faults.set([
+    fixture.faults.set([
         object(CKO_PRIVATE_KEY, "other").answers(CKA_EC_POINT, point.clone()),
         object(CKO_PUBLIC_KEY, "other").answers(CKA_EC_POINT, point),
     ]);
-    let before = stage.faults.counts();
+    let before = fixture.faults.counts();
     refused(other.sign(), ErrorCode::KeyChanged);
-    let calls = stage.faults.counts().since(&before);
+    let calls = fixture.faults.counts().since(&before);
     assert_eq!(calls.of(C_SignInit), 0, "{calls}");
 
-    let before = stage.faults.counts();
+    let before = fixture.faults.counts();
     key.sign().unwrap();
-    let calls = stage.faults.counts().since(&before);
+    let calls = fixture.faults.counts().since(&before);
     assert!(calls.of(C_GetAttributeValue) > 0, "{calls}");
     assert!(
         calls.of(C_FindObjectsInit) <= 1,
         "its handle was good: {calls}"
     );
 
-    let before = stage.faults.counts();
+    let before = fixture.faults.counts();
     key.sign().unwrap();
-    let calls = stage.faults.counts().since(&before);
+    let calls = fixture.faults.counts().since(&before);
     assert_eq!(calls.total(), 2, "checked once: {calls}");
 }
 
 /// As another program does it.
-fn delete_key(stage: &Stage) {
+fn delete_key(fixture: &Fixture) {
     for half in ["privkey", "pubkey"] {
-        run(stage.hsm.pkcs11_tool(&stage.token).args([
+        run(fixture.hsm.pkcs11_tool(&fixture.token).args([
             "--delete-object",
             "--label",
             "key",

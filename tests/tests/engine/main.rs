@@ -10,11 +10,11 @@
 )]
 
 mod fast_path;
-mod healing;
+mod hung_calls;
 mod identity;
-mod login_kinds;
+mod logins;
 mod pin_guard;
 mod public_keys;
+mod recovery;
 mod schemes;
 mod sessions;
-mod stuck;

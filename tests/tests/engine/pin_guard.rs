@@ -10,8 +10,8 @@ use p11_fault_module::{
     on, token,
 };
 use p11_tests::{
+    fixture::{Fixture, KEY, PIN, SO_PIN, TestClient, refused},
     keys::KeyKind,
-    stage::{Caller, KEY, PIN, SO_PIN, Stage, refused},
     tools::run,
 };
 
@@ -22,26 +22,26 @@ fn tries(tries: u32) -> Rule {
     token("device").pin_tries(Pin::User, tries)
 }
 
-/// A stage whose token takes this many wrong PINs in a row, the last of which locks it.
-fn stage(wrong: u32) -> Stage {
-    let stage = Stage::new(KeyKind::P256);
-    stage.faults.set([tries(wrong)]);
-    stage
+/// A fixture whose token takes this many wrong PINs in a row, the last of which locks it.
+fn fixture(wrong: u32) -> Fixture {
+    let fixture = Fixture::new(KeyKind::P256);
+    fixture.faults.set([tries(wrong)]);
+    fixture
 }
 
 /// How often `C_Login` is called while something is done.
-fn logins(stage: &Stage, job: impl FnOnce()) -> u64 {
-    let before = stage.faults.count(C_Login);
+fn logins(fixture: &Fixture, job: impl FnOnce()) -> u64 {
+    let before = fixture.faults.count(C_Login);
     job();
-    stage.faults.count(C_Login) - before
+    fixture.faults.count(C_Login) - before
 }
 
 /// Another program logs in with this PIN, and whether it could.
-fn logs_in(stage: &Stage, pin: &str) -> bool {
-    let mut tool = stage.hsm.command("pkcs11-tool");
+fn logs_in(fixture: &Fixture, pin: &str) -> bool {
+    let mut tool = fixture.hsm.command("pkcs11-tool");
     tool.arg("--module")
         .arg(p11_fault_module::Faults::module_path())
-        .envs(stage.faults.envs())
+        .envs(fixture.faults.envs())
         .args(["--token-label", "device", "--login", "--pin", pin])
         .arg("--list-objects");
     tool.output().unwrap().status.success()
@@ -55,31 +55,31 @@ fn says(failure: &Failure, parts: &[&str]) {
 
 #[test]
 fn a_hundred_requests_with_a_wrong_pin_cost_one_login() {
-    let stage = stage(3);
-    let server = stage.server().pin(WRONG).start();
-    let caller = Caller::of(&server);
-    let used = logins(&stage, || {
-        let first = refused(caller.open(KEY), ErrorCode::PinIncorrect);
-        let serial = &stage.token.serial;
+    let fixture = fixture(3);
+    let server = fixture.server().pin(WRONG).start();
+    let client = TestClient::of(&server);
+    let used = logins(&fixture, || {
+        let first = refused(client.open(KEY), ErrorCode::PinIncorrect);
+        let serial = &fixture.token.serial;
         says(&first, &["token=device", serial, "CKR_PIN_INCORRECT"]);
         says(&first, &["try was used up", "--pin", "SIGHUP"]);
         for _ in 1..100 {
-            let later = refused(caller.open(KEY), ErrorCode::PinIncorrect);
+            let later = refused(client.open(KEY), ErrorCode::PinIncorrect);
             says(&later, &["token=device", "refused it before", "SIGHUP"]);
         }
     });
     assert_eq!(used, 1);
-    assert!(logs_in(&stage, PIN), "the token is not locked");
+    assert!(logs_in(&fixture, PIN), "the token is not locked");
 }
 
 #[test]
 fn wrong_pins_that_come_at_once_cost_one_login() {
-    let stage = stage(10);
-    let server = stage.server().pin(WRONG).start();
-    let used = logins(&stage, || {
+    let fixture = fixture(10);
+    let server = fixture.server().pin(WRONG).start();
+    let used = logins(&fixture, || {
         thread::scope(|scope| {
             for _ in 0..8 {
-                scope.spawn(|| refused(Caller::of(&server).open(KEY), ErrorCode::PinIncorrect));
+                scope.spawn(|| refused(TestClient::of(&server).open(KEY), ErrorCode::PinIncorrect));
             }
         });
     });
@@ -88,44 +88,44 @@ fn wrong_pins_that_come_at_once_cost_one_login() {
 
 #[test]
 fn after_two_refused_pins_none_is_sent_until_the_operator_says_so() {
-    let stage = stage(10);
-    let server = stage.start();
+    let fixture = fixture(10);
+    let server = fixture.start();
     server.secrets().add(WRONG);
-    let caller = Caller::of(&server);
-    let with = |pin| caller.open_with(KEY, Some(pin));
-    let used = logins(&stage, || {
+    let client = TestClient::of(&server);
+    let with = |pin| client.open_with(KEY, Some(pin));
+    let used = logins(&fixture, || {
         refused(with(WRONG), ErrorCode::PinIncorrect);
         refused(with(WRONG_TOO), ErrorCode::PinIncorrect);
     });
     assert_eq!(used, 2);
-    let used = logins(&stage, || {
+    let used = logins(&fixture, || {
         let failure = refused(with("wrong-pin-3"), ErrorCode::PinGuarded);
         says(&failure, &["token=device", "refused 2 PINs", "SIGHUP"]);
         // Not even the right one: nobody knows that it is.
         refused(with(PIN), ErrorCode::PinGuarded);
-        refused(caller.open(KEY), ErrorCode::PinGuarded);
+        refused(client.open(KEY), ErrorCode::PinGuarded);
         // And one that was refused is still told so.
         refused(with(WRONG), ErrorCode::PinIncorrect);
     });
     assert_eq!(used, 0);
-    server.hang_up();
-    caller.open(KEY).unwrap().sign().unwrap();
+    server.sighup();
+    client.open(KEY).unwrap().sign().unwrap();
 }
 
 #[test]
 fn a_login_that_succeeds_gives_back_the_tries_but_forgets_no_refused_pin() {
-    let stage = stage(10);
-    let server = stage.start();
-    let caller = Caller::of(&server);
-    let with = |pin| caller.open_with(KEY, Some(pin));
+    let fixture = fixture(10);
+    let server = fixture.start();
+    let client = TestClient::of(&server);
+    let with = |pin| client.open_with(KEY, Some(pin));
     refused(with(WRONG), ErrorCode::PinIncorrect);
     let key = with(PIN).unwrap();
     key.sign().unwrap();
     // The token is pulled and put back, and with it goes the login.
-    stage.faults.set([tries(10), token("device").hidden()]);
+    fixture.faults.set([tries(10), token("device").hidden()]);
     refused(key.sign(), ErrorCode::TokenNotFound);
-    stage.faults.set([tries(10)]);
-    let used = logins(&stage, || {
+    fixture.faults.set([tries(10)]);
+    let used = logins(&fixture, || {
         refused(with(WRONG), ErrorCode::PinIncorrect);
         refused(with(WRONG_TOO), ErrorCode::PinIncorrect);
         with(PIN).unwrap().sign().unwrap();
@@ -135,42 +135,42 @@ fn a_login_that_succeeds_gives_back_the_tries_but_forgets_no_refused_pin() {
 
 #[test]
 fn sighup_lets_a_refused_pin_be_tried_once_more() {
-    let stage = stage(10);
-    let server = stage.server().pin(WRONG).start();
-    let caller = Caller::of(&server);
-    let ask = || drop(refused(caller.open(KEY), ErrorCode::PinIncorrect));
-    assert_eq!(logins(&stage, ask), 1);
-    assert_eq!(logins(&stage, ask), 0);
-    server.hang_up();
-    assert_eq!(logins(&stage, ask), 1);
-    assert_eq!(logins(&stage, ask), 0);
+    let fixture = fixture(10);
+    let server = fixture.server().pin(WRONG).start();
+    let client = TestClient::of(&server);
+    let ask = || drop(refused(client.open(KEY), ErrorCode::PinIncorrect));
+    assert_eq!(logins(&fixture, ask), 1);
+    assert_eq!(logins(&fixture, ask), 0);
+    server.sighup();
+    assert_eq!(logins(&fixture, ask), 1);
+    assert_eq!(logins(&fixture, ask), 0);
 }
 
 #[test]
 fn at_the_final_try_no_pin_is_sent_until_somebody_has_logged_in_by_hand() {
-    let stage = stage(3);
-    assert!(!logs_in(&stage, WRONG) && !logs_in(&stage, WRONG));
-    let server = stage.start();
-    let caller = Caller::of(&server);
-    let used = logins(&stage, || {
-        let failure = refused(caller.open(KEY), ErrorCode::PinGuarded);
+    let fixture = fixture(3);
+    assert!(!logs_in(&fixture, WRONG) && !logs_in(&fixture, WRONG));
+    let server = fixture.start();
+    let client = TestClient::of(&server);
+    let used = logins(&fixture, || {
+        let failure = refused(client.open(KEY), ErrorCode::PinGuarded);
         says(&failure, &["token=device", "one PIN try left", "by hand"]);
-        server.hang_up();
-        refused(caller.open(KEY), ErrorCode::PinGuarded);
+        server.sighup();
+        refused(client.open(KEY), ErrorCode::PinGuarded);
     });
     assert_eq!(used, 0);
-    assert!(logs_in(&stage, PIN));
-    caller.open(KEY).unwrap().sign().unwrap();
+    assert!(logs_in(&fixture, PIN));
+    client.open(KEY).unwrap().sign().unwrap();
 }
 
 #[test]
 fn a_locked_token_is_shown_no_pin() {
-    let stage = stage(2);
-    assert!(!logs_in(&stage, WRONG) && !logs_in(&stage, WRONG));
-    let server = stage.start();
-    let caller = Caller::of(&server);
-    let used = logins(&stage, || {
-        let failure = refused(caller.open(KEY), ErrorCode::PinLocked);
+    let fixture = fixture(2);
+    assert!(!logs_in(&fixture, WRONG) && !logs_in(&fixture, WRONG));
+    let server = fixture.start();
+    let client = TestClient::of(&server);
+    let used = logins(&fixture, || {
+        let failure = refused(client.open(KEY), ErrorCode::PinLocked);
         says(&failure, &["token=device", "locked", "security officer"]);
     });
     assert_eq!(used, 0);
@@ -178,33 +178,33 @@ fn a_locked_token_is_shown_no_pin() {
 
 #[test]
 fn a_server_that_is_restarted_again_and_again_with_a_wrong_pin_locks_nothing() {
-    let stage = stage(3);
-    let used = logins(&stage, || {
+    let fixture = fixture(3);
+    let used = logins(&fixture, || {
         for _ in 0..5 {
-            let server = stage.server().pin(WRONG).start();
-            let caller = Caller::of(&server);
-            assert!(caller.open(KEY).is_err() && caller.open(KEY).is_err());
+            let server = fixture.server().pin(WRONG).start();
+            let client = TestClient::of(&server);
+            assert!(client.open(KEY).is_err() && client.open(KEY).is_err());
         }
     });
     assert_eq!(used, 2, "the third would be the final try");
-    assert!(logs_in(&stage, PIN));
+    assert!(logs_in(&fixture, PIN));
 }
 
 #[test]
 fn while_the_token_is_logged_in_another_pin_is_refused_without_a_call() {
-    let stage = stage(10);
-    let server = stage.start();
-    let caller = Caller::of(&server);
-    let key = caller.open(KEY).unwrap();
+    let fixture = fixture(10);
+    let server = fixture.start();
+    let client = TestClient::of(&server);
+    let key = client.open(KEY).unwrap();
     key.sign().unwrap();
-    let before = stage.faults.counts();
-    refused(caller.open_with(KEY, Some(WRONG)), ErrorCode::PinIncorrect);
+    let before = fixture.faults.counts();
+    refused(client.open_with(KEY, Some(WRONG)), ErrorCode::PinIncorrect);
     let in_uri = format!("{KEY}?pin-value={WRONG}");
-    let failure = refused(caller.open(&in_uri), ErrorCode::PinIncorrect);
+    let failure = refused(client.open(&in_uri), ErrorCode::PinIncorrect);
     says(&failure, &["token=device", "logged in with another"]);
-    let calls = stage.faults.counts().since(&before);
+    let calls = fixture.faults.counts().since(&before);
     assert_eq!(calls.total(), 0, "{calls}");
-    caller.open_with(KEY, Some(PIN)).unwrap().sign().unwrap();
+    client.open_with(KEY, Some(PIN)).unwrap().sign().unwrap();
     key.sign().unwrap();
 }
 
@@ -218,78 +218,78 @@ fn a_login_that_fails_for_another_reason_is_not_repeated_in_the_request_nor_held
         (CKR_CRYPTOKI_NOT_INITIALIZED, "CKR_CRYPTOKI_NOT_INITIALIZED"),
         (CKR_PIN_EXPIRED, "CKR_PIN_EXPIRED"),
     ] {
-        let stage = Stage::new(KeyKind::P256);
-        stage.faults.set([on(C_Login).next(1).returns(code)]);
-        let server = stage.start();
-        let caller = Caller::of(&server);
-        let used = logins(&stage, || {
-            let failure = refused(caller.open(KEY), ErrorCode::Module);
+        let fixture = Fixture::new(KeyKind::P256);
+        fixture.faults.set([on(C_Login).next(1).returns(code)]);
+        let server = fixture.start();
+        let client = TestClient::of(&server);
+        let used = logins(&fixture, || {
+            let failure = refused(client.open(KEY), ErrorCode::Module);
             assert_eq!(failure.function.as_deref(), Some("C_Login"), "{name}");
             assert_eq!(failure.ckr.as_deref(), Some(name));
         });
         assert_eq!(used, 1, "{name}");
-        caller.open(KEY).unwrap().sign().unwrap();
+        client.open(KEY).unwrap().sign().unwrap();
     }
 }
 
 #[test]
 fn a_reload_of_the_module_lets_no_refused_pin_be_tried_again() {
-    let stage = stage(10);
-    let server = stage.server().pin(WRONG).start();
-    let caller = Caller::of(&server);
-    refused(caller.open(KEY), ErrorCode::PinIncorrect);
-    let reloads = stage.faults.count(C_Initialize);
-    stage.faults.set([
+    let fixture = fixture(10);
+    let server = fixture.server().pin(WRONG).start();
+    let client = TestClient::of(&server);
+    refused(client.open(KEY), ErrorCode::PinIncorrect);
+    let reloads = fixture.faults.count(C_Initialize);
+    fixture.faults.set([
         tries(10),
         on(C_GetSlotList)
             .next(1)
             .returns(CKR_CRYPTOKI_NOT_INITIALIZED),
     ]);
-    let used = logins(&stage, || {
-        refused(caller.open(KEY), ErrorCode::PinIncorrect);
+    let used = logins(&fixture, || {
+        refused(client.open(KEY), ErrorCode::PinIncorrect);
     });
-    assert_eq!(stage.faults.count(C_Initialize), reloads + 1);
+    assert_eq!(fixture.faults.count(C_Initialize), reloads + 1);
     assert_eq!(used, 0);
 }
 
 #[test]
 fn a_token_that_was_replaced_is_tried_anew() {
-    let stage = Stage::new(KeyKind::P256);
-    let server = stage.start();
-    let caller = Caller::of(&server);
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    let client = TestClient::of(&server);
     for pin in [WRONG, WRONG_TOO] {
-        refused(caller.open_with(KEY, Some(pin)), ErrorCode::PinIncorrect);
+        refused(client.open_with(KEY, Some(pin)), ErrorCode::PinIncorrect);
     }
-    refused(caller.open(KEY), ErrorCode::PinGuarded);
-    let serial = &stage.token.serial;
-    run(stage
+    refused(client.open(KEY), ErrorCode::PinGuarded);
+    let serial = &fixture.token.serial;
+    run(fixture
         .hsm
         .command("softhsm2-util")
         .args(["--delete-token", "--serial", serial]));
-    let token = stage.hsm.init_token("device", PIN, SO_PIN);
-    stage.hsm.generate(&token, &stage.key.spec);
+    let token = fixture.hsm.init_token("device", PIN, SO_PIN);
+    fixture.hsm.generate(&token, &fixture.key.spec);
     // SoftHSM shows it after a reload.
-    stage.faults.set([on(C_GetSlotList)
+    fixture.faults.set([on(C_GetSlotList)
         .next(1)
         .returns(CKR_CRYPTOKI_NOT_INITIALIZED)]);
-    caller.open(KEY).unwrap().sign().unwrap();
+    client.open(KEY).unwrap().sign().unwrap();
 }
 
 #[test]
 fn the_logins_of_signatures_are_guarded_too() {
-    let stage = Stage::new(KeyKind::P256);
+    let fixture = Fixture::new(KeyKind::P256);
     let always = Rule::always_authenticate("key");
-    stage.faults.set([always.clone()]);
-    let server = stage.start();
-    let key = Caller::of(&server).open(KEY).unwrap();
+    fixture.faults.set([always.clone()]);
+    let server = fixture.start();
+    let key = TestClient::of(&server).open(KEY).unwrap();
     key.sign().unwrap();
     // The PIN was changed elsewhere.
-    stage.faults.set([
+    fixture.faults.set([
         always,
         on(C_Login).delays(100),
         on(C_Login).returns(CKR_PIN_INCORRECT),
     ]);
-    let used = logins(&stage, || {
+    let used = logins(&fixture, || {
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| refused(key.sign(), ErrorCode::PinIncorrect));
@@ -302,21 +302,21 @@ fn the_logins_of_signatures_are_guarded_too() {
 
 #[test]
 fn what_is_typed_wrongly_at_a_pin_pad_counts_as_well() {
-    let stage = Stage::new(KeyKind::P256);
-    stage.faults.set([token("device").pinpad(WRONG)]);
-    let server = stage.server().start();
-    let caller = Caller::of(&server);
-    let used = logins(&stage, || {
+    let fixture = Fixture::new(KeyKind::P256);
+    fixture.faults.set([token("device").pinpad(WRONG)]);
+    let server = fixture.server().start();
+    let client = TestClient::of(&server);
+    let used = logins(&fixture, || {
         for _ in 0..2 {
-            let failure = refused(caller.open(KEY), ErrorCode::PinIncorrect);
+            let failure = refused(client.open(KEY), ErrorCode::PinIncorrect);
             says(&failure, &["token=device", "PIN pad"]);
         }
         for _ in 0..10 {
-            refused(caller.open(KEY), ErrorCode::PinGuarded);
+            refused(client.open(KEY), ErrorCode::PinGuarded);
         }
     });
     assert_eq!(used, 2);
-    stage.faults.set([token("device").pinpad(PIN)]);
-    server.hang_up();
-    caller.open(KEY).unwrap().sign().unwrap();
+    fixture.faults.set([token("device").pinpad(PIN)]);
+    server.sighup();
+    client.open(KEY).unwrap().sign().unwrap();
 }

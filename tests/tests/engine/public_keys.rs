@@ -5,9 +5,9 @@ use p11_client::ErrorCode;
 use p11_fault_module::{Function::C_Login, Rule, cryptoki_sys::*, object};
 use p11_proto::{Request, Response, message::GetPublicKey};
 use p11_tests::{
+    fixture::{Fixture, KEY, TestClient, refused},
     keys::{KeyKind, KeySpec},
     pki::{Pki, Version, to_der},
-    stage::{Caller, KEY, Stage, refused},
     tools::run,
 };
 
@@ -15,19 +15,19 @@ const BOTH: [CK_OBJECT_CLASS; 2] = [CKO_PRIVATE_KEY, CKO_PUBLIC_KEY];
 
 /// With these faults the key is the same and signs.
 #[track_caller]
-fn is_the_same(stage: &Stage, rules: impl IntoIterator<Item = Rule>) {
-    stage.faults.set(rules);
-    let server = stage.start();
-    let key = Caller::of(&server).open(KEY).unwrap();
-    assert_eq!(key.told().spki.as_ref(), stage.key.spki);
+fn is_the_same(fixture: &Fixture, rules: impl IntoIterator<Item = Rule>) {
+    fixture.faults.set(rules);
+    let server = fixture.start();
+    let key = TestClient::of(&server).open(KEY).unwrap();
+    assert_eq!(key.told().spki.as_ref(), fixture.key.spki);
     key.sign().unwrap();
 }
 
 /// With these faults there is no key, and the client is told which one cannot be used, and why.
-fn is_none(stage: &Stage, rules: impl IntoIterator<Item = Rule>, why: &str) {
-    stage.faults.set(rules);
-    let server = stage.start();
-    let failure = refused(Caller::of(&server).open(KEY), ErrorCode::KeyNotFound);
+fn is_none(fixture: &Fixture, rules: impl IntoIterator<Item = Rule>, why: &str) {
+    fixture.faults.set(rules);
+    let server = fixture.start();
+    let failure = refused(TestClient::of(&server).open(KEY), ErrorCode::KeyNotFound);
     assert!(failure.message.contains(why), "{failure}");
     assert!(failure.message.contains("object=key"), "{failure}");
 }
@@ -37,13 +37,13 @@ fn printable(name: &str) -> Vec<u8> {
 }
 
 /// The point at the end of a public key, without a wrapping.
-fn point(stage: &Stage) -> Vec<u8> {
-    let length = match stage.key.spec.kind {
+fn point(fixture: &Fixture) -> Vec<u8> {
+    let length = match fixture.key.spec.kind {
         KeyKind::P256 => 65,
         KeyKind::Ed25519 => 32,
         _ => panic!("only for the keys of these tests"),
     };
-    stage.key.spki[stage.key.spki.len() - length..].into()
+    fixture.key.spki[fixture.key.spki.len() - length..].into()
 }
 
 #[test]
@@ -54,9 +54,9 @@ fn curves_by_their_name() {
         (KeyKind::P521, "secp521r1"),
         (KeyKind::Ed25519, "edwards25519"),
     ] {
-        let stage = Stage::new(kind);
+        let fixture = Fixture::new(kind);
         let rule = |class| object(class, "key").answers(CKA_EC_PARAMS, printable(name));
-        is_the_same(&stage, BOTH.map(rule));
+        is_the_same(&fixture, BOTH.map(rule));
     }
 }
 
@@ -66,24 +66,24 @@ fn curves_by_their_object_identifier() {
     const EDWARDS25519: [u8; 11] = [
         0x06, 0x09, 0x2b, 0x06, 0x01, 0x04, 0x01, 0xda, 0x47, 0x0f, 0x01,
     ];
-    let stage = Stage::new(KeyKind::Ed25519);
+    let fixture = Fixture::new(KeyKind::Ed25519);
     for oid in [&ED25519[..], &EDWARDS25519] {
         let rule = |class| object(class, "key").answers(CKA_EC_PARAMS, oid);
-        is_the_same(&stage, BOTH.map(rule));
+        is_the_same(&fixture, BOTH.map(rule));
     }
 }
 
 #[test]
 fn points_raw_or_wrapped_in_an_octet_or_bit_string() {
     for kind in [KeyKind::P256, KeyKind::Ed25519] {
-        let stage = Stage::new(kind);
-        let raw = point(&stage);
+        let fixture = Fixture::new(kind);
+        let raw = point(&fixture);
         let length = raw.len() as u8;
         let octets = [&[0x04, length], raw.as_slice()].concat();
         let bits = [&[0x03, length + 1, 0], raw.as_slice()].concat();
         for form in [raw, octets, bits] {
             let rule = |class| object(class, "key").answers(CKA_EC_POINT, form.clone());
-            is_the_same(&stage, BOTH.map(rule));
+            is_the_same(&fixture, BOTH.map(rule));
         }
     }
 }
@@ -91,16 +91,16 @@ fn points_raw_or_wrapped_in_an_octet_or_bit_string() {
 #[test]
 fn a_private_key_that_tells_nothing_of_its_public_half() {
     let hides = |attribute| object(CKO_PRIVATE_KEY, "key").hides(attribute);
-    let ec = Stage::new(KeyKind::P256);
+    let ec = Fixture::new(KeyKind::P256);
     is_the_same(&ec, [CKA_EC_POINT, CKA_EC_PARAMS].map(hides));
-    let rsa = Stage::new(KeyKind::Rsa2048);
+    let rsa = Fixture::new(KeyKind::Rsa2048);
     is_the_same(&rsa, [CKA_MODULUS, CKA_PUBLIC_EXPONENT].map(hides));
 }
 
 #[test]
 fn a_certificate_of_the_same_id_where_there_is_no_public_key() {
-    let stage = Stage::new(KeyKind::P256);
-    run(stage.hsm.pkcs11_tool(&stage.token).args([
+    let fixture = Fixture::new(KeyKind::P256);
+    run(fixture.hsm.pkcs11_tool(&fixture.token).args([
         "--delete-object",
         "--type",
         "pubkey",
@@ -110,20 +110,20 @@ fn a_certificate_of_the_same_id_where_there_is_no_public_key() {
     let hidden = || [object(CKO_PRIVATE_KEY, "key").hides(CKA_EC_POINT)];
     // Of another id.
     let other = KeySpec::new(KeyKind::P256, "other", &[2]);
-    stage.hsm.generate(&stage.token, &other);
-    is_none(&stage, hidden(), "its public key is nowhere on the token");
+    fixture.hsm.generate(&fixture.token, &other);
+    is_none(&fixture, hidden(), "its public key is nowhere on the token");
 
     let pki = Pki::new();
-    let certificate = to_der(&pki.client("a device", &stage.key.spki, Version::V1));
-    stage
+    let certificate = to_der(&pki.client("a device", &fixture.key.spki, Version::V1));
+    fixture
         .hsm
-        .import_certificate(&stage.token, "of another label", &[1], &certificate);
-    is_the_same(&stage, hidden());
+        .import_certificate(&fixture.token, "of another label", &[1], &certificate);
+    is_the_same(&fixture, hidden());
 }
 
 #[test]
 fn an_attribute_that_fails_the_whole_call_hides_no_other() {
-    let stage = Stage::new(KeyKind::Rsa2048);
+    let fixture = Fixture::new(KeyKind::Rsa2048);
     for attribute in [
         CKA_ALLOWED_MECHANISMS,
         CKA_ALWAYS_AUTHENTICATE,
@@ -133,55 +133,55 @@ fn an_attribute_that_fails_the_whole_call_hides_no_other() {
     ] {
         let with = |code| object(CKO_PRIVATE_KEY, "key").fails(attribute, code);
 
-        is_the_same(&stage, [with(CKR_ATTRIBUTE_TYPE_INVALID)]);
-        is_the_same(&stage, [with(CKR_FUNCTION_FAILED)]);
+        is_the_same(&fixture, [with(CKR_ATTRIBUTE_TYPE_INVALID)]);
+        is_the_same(&fixture, [with(CKR_FUNCTION_FAILED)]);
     }
     let with = |class| object(class, "key").fails(CKA_PUBLIC_KEY_INFO, CKR_GENERAL_ERROR);
-    is_the_same(&stage, BOTH.map(with));
+    is_the_same(&fixture, BOTH.map(with));
 }
 
 #[test]
 fn a_curve_that_tls_does_not_know_is_no_key_rather_than_a_guess() {
-    let stage = Stage::new(KeyKind::P256);
+    let fixture = Fixture::new(KeyKind::P256);
     let why = "none of P-256, P-384 and P-521";
     let named = |class| object(class, "key").answers(CKA_EC_PARAMS, printable("secp256k1"));
-    is_none(&stage, BOTH.map(named), why);
+    is_none(&fixture, BOTH.map(named), why);
     let broken = |class| object(class, "key").answers(CKA_EC_PARAMS, [0x30, 0x80]);
-    is_none(&stage, BOTH.map(broken), why);
+    is_none(&fixture, BOTH.map(broken), why);
 
-    run(stage
+    run(fixture
         .hsm
-        .pkcs11_tool(&stage.token)
+        .pkcs11_tool(&fixture.token)
         .args(["--keypairgen", "--key-type", "EC:secp256k1"])
         .args(["--label", "bitcoin", "--id", "03"]));
-    let server = stage.start();
-    let caller = Caller::of(&server);
-    stage.faults.clear();
-    let failure = refused(caller.open("pkcs11:object=bitcoin"), ErrorCode::KeyNotFound);
+    let server = fixture.start();
+    let client = TestClient::of(&server);
+    fixture.faults.clear();
+    let failure = refused(client.open("pkcs11:object=bitcoin"), ErrorCode::KeyNotFound);
     assert!(failure.message.contains(why), "{failure}");
-    caller.open(KEY).unwrap().sign().unwrap();
+    client.open(KEY).unwrap().sign().unwrap();
 }
 
 #[test]
 fn a_point_that_is_on_no_curve_is_no_key() {
-    let stage = Stage::new(KeyKind::P256);
+    let fixture = Fixture::new(KeyKind::P256);
     for wrong in [&[0x04, 3, 1, 2, 3][..], &[0x02; 65]] {
         let rule = |class| object(class, "key").answers(CKA_EC_POINT, wrong);
-        is_none(&stage, BOTH.map(rule), "cannot be used");
+        is_none(&fixture, BOTH.map(rule), "cannot be used");
     }
 }
 
 #[test]
 fn a_public_key_costs_no_login() {
-    let stage = Stage::new(KeyKind::P256);
-    let server = stage.server().start();
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.server().start();
     let request = Request::GetPublicKey(GetPublicKey {
         uri: KEY.into(),
         pin: None,
     });
-    match Caller::of(&server).ask(&request) {
-        Response::PublicKey(key) => assert_eq!(key.spki.as_ref(), stage.key.spki),
+    match TestClient::of(&server).ask(&request) {
+        Response::PublicKey(key) => assert_eq!(key.spki.as_ref(), fixture.key.spki),
         other => panic!("no public key but {other:?}"),
     }
-    assert_eq!(stage.faults.count(C_Login), 0);
+    assert_eq!(fixture.faults.count(C_Login), 0);
 }

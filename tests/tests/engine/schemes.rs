@@ -8,8 +8,8 @@ use p11_fault_module::{
     on, token,
 };
 use p11_tests::{
+    fixture::{Fixture, KEY, TestClient, refused},
     keys::KeyKind,
-    stage::{Caller, KEY, Stage, refused},
     tools::{command, run},
 };
 
@@ -37,13 +37,13 @@ fn all_but(kept: &[CK_MECHANISM_TYPE]) -> Vec<CK_MECHANISM_TYPE> {
 /// On a token without these mechanisms, which take no part in any signature then, the key offers
 /// exactly these schemes, and signs with each.
 fn signs(kind: KeyKind, without: Vec<CK_MECHANISM_TYPE>, schemes: &[u16]) {
-    let stage = Stage::new(kind);
-    stage
+    let fixture = Fixture::new(kind);
+    fixture
         .faults
         .set([token("device").without_mechanisms(without)]);
-    let server = stage.start();
-    let key = Caller::of(&server).open(KEY).unwrap();
-    assert_eq!(key.told().spki.as_ref(), stage.key.spki);
+    let server = fixture.start();
+    let key = TestClient::of(&server).open(KEY).unwrap();
+    assert_eq!(key.told().spki.as_ref(), fixture.key.spki);
     assert_eq!(key.told().schemes, schemes);
     for scheme in schemes {
         key.sign_with(*scheme).unwrap();
@@ -81,12 +81,12 @@ fn nothing_at_all() {
         (KeyKind::P256, 0x0403, vec![CKM_ECDSA]),
         (KeyKind::Ed25519, 0x0807, vec![CKM_EDDSA]),
     ] {
-        let stage = Stage::new(kind);
-        stage
+        let fixture = Fixture::new(kind);
+        fixture
             .faults
             .set([token("device").without_mechanisms(mechanisms)]);
-        let server = stage.start();
-        let key = Caller::of(&server).open(KEY).unwrap();
+        let server = fixture.start();
+        let key = TestClient::of(&server).open(KEY).unwrap();
         assert_eq!(key.told().schemes, []);
         let failure = refused(key.sign_with(scheme), ErrorCode::UnsupportedScheme);
         assert!(failure.message.contains("no mechanism"), "{failure}");
@@ -95,10 +95,10 @@ fn nothing_at_all() {
 
 #[test]
 fn a_scheme_of_another_kind_of_key_is_refused_with_the_names_of_its_own() {
-    let stage = Stage::new(KeyKind::P256);
-    let server = stage.start();
-    let key = Caller::of(&server).open(KEY).unwrap();
-    let before = stage.faults.count(C_SignInit);
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    let key = TestClient::of(&server).open(KEY).unwrap();
+    let before = fixture.faults.count(C_SignInit);
     // ECDSA on another curve, RSA, Ed25519, and a number that is no scheme.
     for scheme in [0x0503, 0x0804, 0x0807, 0x0000] {
         let failure = refused(key.sign_with(scheme), ErrorCode::UnsupportedScheme);
@@ -106,20 +106,22 @@ fn a_scheme_of_another_kind_of_key_is_refused_with_the_names_of_its_own() {
         assert!(says.contains("ecdsa_secp256r1_sha256"), "{failure}");
         assert!(says.contains(&format!("{scheme:#06x}")), "{failure}");
     }
-    assert_eq!(stage.faults.count(C_SignInit), before);
+    assert_eq!(fixture.faults.count(C_SignInit), before);
 }
 
 #[test]
 fn a_key_that_allows_some_mechanisms_signs_with_no_other() {
-    let stage = Stage::new(KeyKind::P256);
-    run(stage
+    let fixture = Fixture::new(KeyKind::P256);
+    run(fixture
         .hsm
-        .pkcs11_tool(&stage.token)
+        .pkcs11_tool(&fixture.token)
         .args(["--keypairgen", "--key-type", "rsa:2048"])
         .args(["--label", "strict", "--id", "02"])
         .args(["--allowed-mechanisms", "SHA256-RSA-PKCS,RSA-PKCS-PSS"]));
-    let server = stage.start();
-    let key = Caller::of(&server).open("pkcs11:object=strict").unwrap();
+    let server = fixture.start();
+    let key = TestClient::of(&server)
+        .open("pkcs11:object=strict")
+        .unwrap();
     assert_eq!(key.told().schemes, [&PSS[..], &[0x0401]].concat());
     // SoftHSM itself refuses what its key does not allow.
     for scheme in &key.told().schemes {
@@ -130,10 +132,12 @@ fn a_key_that_allows_some_mechanisms_signs_with_no_other() {
 /// The highest bit of the padded message may lie in a byte of its own (RFC 8017, section 9.1.1).
 #[test]
 fn raw_rsa_with_a_modulus_of_no_whole_number_of_bytes() {
-    let stage = Stage::new(KeyKind::P256);
+    let fixture = Fixture::new(KeyKind::P256);
     let raw = all_but(&[CKM_RSA_X_509]);
-    stage.faults.set([token("device").without_mechanisms(raw)]);
-    let server = stage.start();
+    fixture
+        .faults
+        .set([token("device").without_mechanisms(raw)]);
+    let server = fixture.start();
     let folder = tempfile::tempdir().unwrap();
     for bits in [2049, 2050, 2055] {
         let (made, pem) = (
@@ -158,15 +162,15 @@ fn raw_rsa_with_a_modulus_of_no_whole_number_of_bytes() {
             .arg("-out")
             .arg(&pem));
         let label = format!("rsa-{bits}");
-        run(stage
+        run(fixture
             .hsm
             .command("softhsm2-util")
-            .args(["--slot", &stage.token.slot.to_string()])
-            .args(["--pin", &stage.token.pin, "--id", &format!("{bits:04x}")])
+            .args(["--slot", &fixture.token.slot.to_string()])
+            .args(["--pin", &fixture.token.pin, "--id", &format!("{bits:04x}")])
             .args(["--label", &label, "--import"])
             .arg(&pem));
         let uri = format!("pkcs11:object={label}");
-        let key = Caller::of(&server).open(&uri).unwrap();
+        let key = TestClient::of(&server).open(&uri).unwrap();
         assert_eq!(key.told().bits, bits);
         for scheme in [PSS, PKCS1].concat() {
             key.sign_with(scheme).unwrap();
@@ -176,11 +180,11 @@ fn raw_rsa_with_a_modulus_of_no_whole_number_of_bytes() {
 
 #[test]
 fn a_token_that_fails_while_it_is_asked_for_its_mechanisms_is_asked_again() {
-    let stage = Stage::new(KeyKind::P256);
+    let fixture = Fixture::new(KeyKind::P256);
     let fails = |call| on(call).next(1).returns(CKR_DEVICE_ERROR);
-    stage.faults.set([fails(C_GetMechanismInfo)]);
-    let server = stage.start();
-    let key = Caller::of(&server).open(KEY).unwrap();
+    fixture.faults.set([fails(C_GetMechanismInfo)]);
+    let server = fixture.start();
+    let key = TestClient::of(&server).open(KEY).unwrap();
     assert_eq!(key.told().schemes, [0x0403]);
     key.sign().unwrap();
 }

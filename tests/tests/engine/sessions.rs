@@ -9,9 +9,9 @@ use p11_fault_module::{
     on, token,
 };
 use p11_tests::{
+    fixture::{ClientKey, Fixture, KEY, TestClient},
     keys::KeyKind,
     server::Server,
-    stage::{Caller, KEY, Opened, Stage},
 };
 
 /// Programs at work at the same time.
@@ -21,12 +21,12 @@ const PROGRAMS: usize = 8;
 fn all_sign(server: &Server) {
     thread::scope(|scope| {
         for _ in 0..PROGRAMS {
-            scope.spawn(|| signs(&Caller::of(server).open(KEY).unwrap()));
+            scope.spawn(|| signs(&TestClient::of(server).open(KEY).unwrap()));
         }
     });
 }
 
-fn signs(key: &Opened) {
+fn signs(key: &ClientKey) {
     for _ in 0..20 {
         key.sign().unwrap();
     }
@@ -35,12 +35,12 @@ fn signs(key: &Opened) {
 #[test]
 fn a_token_with_few_sessions_is_asked_for_no_more() {
     for limit in [1, 2, 3] {
-        let stage = Stage::new(KeyKind::P256);
+        let fixture = Fixture::new(KeyKind::P256);
         let limited = token("device").session_limit(limit);
-        stage.faults.set([limited, on(C_Sign).delays(2)]);
-        let server = stage.start();
+        fixture.faults.set([limited, on(C_Sign).delays(2)]);
+        let server = fixture.start();
         all_sign(&server);
-        let calls = stage.faults.counts();
+        let calls = fixture.faults.counts();
         let open = calls.of(C_OpenSession) - calls.of(C_CloseSession);
         assert_eq!(open, limit.into(), "{calls}");
         // One that was refused was not to be closed.
@@ -50,54 +50,54 @@ fn a_token_with_few_sessions_is_asked_for_no_more() {
 
 #[test]
 fn a_token_without_a_limit_is_asked_for_a_handful() {
-    let stage = Stage::new(KeyKind::P256);
-    stage.faults.set([on(C_Sign).delays(5)]);
-    let server = stage.start();
+    let fixture = Fixture::new(KeyKind::P256);
+    fixture.faults.set([on(C_Sign).delays(5)]);
+    let server = fixture.start();
     thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| all_sign(&server));
         }
     });
-    let calls = stage.faults.counts();
+    let calls = fixture.faults.counts();
     assert!((5..=9).contains(&calls.of(C_OpenSession)), "{calls}");
     assert!(calls.max_concurrent() > 3, "they sign at the same time");
 }
 
 #[test]
 fn a_token_that_has_fewer_sessions_than_it_says_makes_programs_wait() {
-    let stage = Stage::new(KeyKind::P256);
-    let server = stage.start();
-    let key = Caller::of(&server).open(KEY).unwrap();
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    let key = TestClient::of(&server).open(KEY).unwrap();
     key.sign().unwrap();
     let full = on(C_OpenSession).returns(CKR_SESSION_COUNT);
-    stage.faults.set([full, on(C_Sign).delays(2)]);
-    let before = stage.faults.counts();
+    fixture.faults.set([full, on(C_Sign).delays(2)]);
+    let before = fixture.faults.counts();
     all_sign(&server);
-    let calls = stage.faults.counts().since(&before);
+    let calls = fixture.faults.counts().since(&before);
     assert_eq!(calls.of(C_Sign), 20 * PROGRAMS as u64, "{calls}");
     assert!(calls.of(C_OpenSession) < 10, "once is enough: {calls}");
 }
 
 #[test]
 fn sessions_that_other_programs_have_are_waited_for() {
-    let stage = Stage::new(KeyKind::P256);
+    let fixture = Fixture::new(KeyKind::P256);
     let taken = on(C_OpenSession).next(3).returns(CKR_SESSION_COUNT);
-    stage.faults.set([taken]);
-    let server = stage.start();
-    Caller::of(&server).open(KEY).unwrap().sign().unwrap();
-    assert_eq!(stage.faults.counts().struck(), 3);
+    fixture.faults.set([taken]);
+    let server = fixture.start();
+    TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+    assert_eq!(fixture.faults.counts().struck(), 3);
 }
 
 #[test]
 fn a_module_that_cannot_lock_is_called_by_one_thread_at_a_time() {
     for (rules, at_once) in [(vec![Rule::cant_lock()], 1..=1), (vec![], 2..=9)] {
-        let stage = Stage::new(KeyKind::P256);
-        stage
+        let fixture = Fixture::new(KeyKind::P256);
+        fixture
             .faults
             .set(rules.into_iter().chain([on(C_Sign).delays(5)]));
-        let server = stage.start();
+        let server = fixture.start();
         all_sign(&server);
-        let most = stage.faults.counts().max_concurrent();
+        let most = fixture.faults.counts().max_concurrent();
         assert!(at_once.contains(&most), "{most} threads in the module");
     }
 }

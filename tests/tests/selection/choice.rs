@@ -5,12 +5,12 @@ use p11_client::{
     message::{DeleteKey, Key as Told, OpenKey, Request, Response},
 };
 use p11_tests::{
+    fixture::{TestClient, refused},
     keys::Key,
     objects::Class,
     pki::{Pki, Version, to_der},
     server::Server,
     softhsm::Token,
-    stage::{Caller, refused},
 };
 
 use super::{Store, assert_opens, assert_refused, full_uri, log_lines, open};
@@ -33,7 +33,7 @@ fn delete(server: &Server, uri: &str) -> Response {
         uri: uri.into(),
         pin: None,
     };
-    Caller::of(server).ask(&Request::DeleteKey(request))
+    TestClient::of(server).ask(&Request::DeleteKey(request))
 }
 
 /// Puts a certificate for the key into the token.

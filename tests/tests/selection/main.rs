@@ -13,7 +13,7 @@ mod configuration;
 mod halves;
 mod identity;
 mod logins;
-mod misses;
+mod not_found;
 mod requests;
 mod scope;
 mod tokens;
@@ -21,10 +21,10 @@ mod tokens;
 use p11_client::{ErrorCode, Failure};
 use p11_fault_module::{Faults, Function::C_Login};
 use p11_tests::{
+    fixture::{ClientKey, PIN, SO_PIN, TestClient, refused},
     keys::{Key, KeyKind, KeySpec},
     server::{Builder, Server},
     softhsm::{SoftHsm, Token},
-    stage::{Caller, Opened, PIN, SO_PIN, refused},
 };
 
 /// A PIN that the server does not have.
@@ -74,8 +74,8 @@ impl Store {
     }
 }
 
-fn open(server: &Server, uri: &str) -> Result<Opened, Failure> {
-    Caller::of(server).open(uri)
+fn open(server: &Server, uri: &str) -> Result<ClientKey, Failure> {
+    TestClient::of(server).open(uri)
 }
 
 /// The URI means this key of this token: the reply names it in full, and it is the one that signs.

@@ -62,7 +62,7 @@ fn sighup_puts_another_in_its_place() {
     let server = store.server().tedge_toml(&toml("one")).start();
     assert_opens(&server, "pkcs11:object=key", &one, &first);
     std::fs::write(server.folder().join("tedge.toml"), toml("two")).unwrap();
-    server.hang_up();
+    server.sighup();
     // What the URI meant before is no longer in scope.
     assert_opens(&server, "pkcs11:object=key", &two, &second);
 }

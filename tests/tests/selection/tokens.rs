@@ -7,7 +7,7 @@ use p11_fault_module::{
     cryptoki_sys::{CKR_DEVICE_ERROR, CKR_GENERAL_ERROR},
     on,
 };
-use p11_tests::stage::refused;
+use p11_tests::fixture::refused;
 
 use super::{Store, assert_in_order, assert_opens, full_uri, log_lines, open};
 

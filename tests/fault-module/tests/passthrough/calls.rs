@@ -10,12 +10,12 @@ use cryptoki::error::RvError;
 use p11_fault_module::cryptoki_sys::*;
 use p11_fault_module::{Faults, Function::*, on, token};
 
-use crate::stage::*;
+use crate::fixture::*;
 
 #[test]
 fn every_call_is_counted_and_none_of_the_modules_own() {
-    let stage = Stage::new();
-    stage.act(|faults| {
+    let fixture = Fixture::new();
+    fixture.act(|faults| {
         let module = start();
         let session = open_and_login(&module, ONE);
         let key = make_key(&session);
@@ -32,13 +32,13 @@ fn every_call_is_counted_and_none_of_the_modules_own() {
         assert_eq!((calls.total(), calls.struck()), (3, 0));
     });
     // The counts outlive the process.
-    assert_eq!(stage.faults.count(C_Initialize), 1);
-    assert_eq!(stage.faults.count(C_GetFunctionList), 1);
+    assert_eq!(fixture.faults.count(C_Initialize), 1);
+    assert_eq!(fixture.faults.count(C_GetFunctionList), 1);
 }
 
 #[test]
 fn a_process_that_loads_the_module_twice_has_one_state() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         faults.set([token(ONE).session_limit(1)]);
         let module = start();
         let session = module.open_ro_session_no_drop(slot(&module, ONE)).unwrap();
@@ -58,8 +58,8 @@ fn a_process_that_loads_the_module_twice_has_one_state() {
 
 #[test]
 fn without_its_environment_the_module_refuses_to_load_and_says_why() {
-    let stage = Stage::new();
-    let ending = stage.act_without("P11_FAULT_MODULE", |_| {
+    let fixture = Fixture::new();
+    let ending = fixture.act_without("P11_FAULT_MODULE", |_| {
         assert_eq!(
             code(Pkcs11::new(Faults::module_path())),
             RvError::GeneralError
@@ -75,8 +75,8 @@ fn without_its_environment_the_module_refuses_to_load_and_says_why() {
 
 #[test]
 fn a_rule_that_cannot_be_read_is_told_on_stderr() {
-    let stage = Stage::new();
-    let ending = stage.act_to_the_end(|faults| {
+    let fixture = Fixture::new();
+    let ending = fixture.act_to_the_end(|faults| {
         let [_, (_, folder)] = faults.envs();
         std::fs::write(
             std::path::Path::new(&folder).join("rules"),
@@ -95,7 +95,7 @@ fn a_rule_that_cannot_be_read_is_told_on_stderr() {
 
 #[test]
 fn each_change_of_the_rules_is_seen_at_the_next_call() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         let module = start();
         let slot = slot(&module, ONE);
         for round in 0..200 {
@@ -121,7 +121,7 @@ fn each_change_of_the_rules_is_seen_at_the_next_call() {
 
 #[test]
 fn a_return_strikes_always_next_every_or_by_chance() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         let module = start();
         let slot = slot(&module, ONE);
         let failures = |calls: usize| -> Vec<usize> {
@@ -160,7 +160,7 @@ fn a_return_strikes_always_next_every_or_by_chance() {
 
 #[test]
 fn c_initialize_fails_for_a_while() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         faults.set([on(C_Initialize).next(2).returns(CKR_GENERAL_ERROR)]);
         let module = load();
         assert_eq!(code(initialize(&module)), RvError::GeneralError);
@@ -171,7 +171,7 @@ fn c_initialize_fails_for_a_while() {
 
 #[test]
 fn a_return_comes_instead_of_the_call_or_after_it() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         let module = start();
         let session = open_and_login(&module, ONE);
         let key = make_key(&session);
@@ -188,7 +188,7 @@ fn a_return_comes_instead_of_the_call_or_after_it() {
 
 #[test]
 fn a_rule_may_be_about_one_token() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         let module = start();
         let (one, two) = (slot(&module, ONE), slot(&module, TWO));
         // A sick slot: it is there, and its token cannot be asked.
@@ -218,7 +218,7 @@ fn a_rule_may_be_about_one_token() {
 
 #[test]
 fn a_delayed_call_is_late_and_blocks_no_other() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         let module = start();
         let slot = slot(&module, ONE);
         faults.set([on(C_GetSlotInfo).delays(500)]);
@@ -247,7 +247,7 @@ fn a_delayed_call_is_late_and_blocks_no_other() {
 
 #[test]
 fn a_hung_call_goes_on_when_its_rule_is_gone() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         let module = start();
         let slot = slot(&module, ONE);
         faults.set([on(C_GetSlotInfo).next(1).hangs()]);
@@ -271,7 +271,7 @@ fn a_hung_call_goes_on_when_its_rule_is_gone() {
 
 #[test]
 fn a_call_may_hang_for_ever() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         let module = start();
         let slot = slot(&module, ONE);
         faults.set([on(C_GetSlotInfo).next(1).hangs_forever()]);
@@ -295,8 +295,8 @@ fn a_call_may_hang_for_ever() {
 
 #[test]
 fn a_call_may_abort_the_process() {
-    let stage = Stage::new();
-    let ending = stage.act_to_the_end(|faults| {
+    let fixture = Fixture::new();
+    let ending = fixture.act_to_the_end(|faults| {
         faults.set([on(C_GetSlotList).aborts()]);
         let _ = start().get_all_slots();
     });
@@ -310,7 +310,7 @@ fn a_call_may_abort_the_process() {
 
 #[test]
 fn a_module_that_cannot_lock_says_so_and_the_threads_in_it_are_counted() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         faults.set([
             p11_fault_module::Rule::cant_lock(),
             on(C_GetSlotInfo).delays(50),

@@ -7,7 +7,7 @@ use cryptoki::slot::TokenInfo;
 use p11_fault_module::cryptoki_sys::{CKR_OK, CKR_USER_NOT_LOGGED_IN};
 use p11_fault_module::{Function::*, Pin, Rule, token};
 
-use crate::stage::*;
+use crate::fixture::*;
 
 /// The user's flags: count low, final try, locked.
 fn user_flags(token: &TokenInfo) -> (bool, bool, bool) {
@@ -20,9 +20,9 @@ fn user_flags(token: &TokenInfo) -> (bool, bool, bool) {
 
 #[test]
 fn wrong_pins_lock_the_token_and_a_restart_does_not_unlock_it() {
-    let stage = Stage::new();
-    stage.faults.set([token(ONE).pin_tries(Pin::User, 3)]);
-    stage.act(|_| {
+    let fixture = Fixture::new();
+    fixture.faults.set([token(ONE).pin_tries(Pin::User, 3)]);
+    fixture.act(|_| {
         let module = start();
         let session = open(&module, ONE);
         let flags = || user_flags(&module.get_token_info(slot(&module, ONE)).unwrap());
@@ -46,7 +46,7 @@ fn wrong_pins_lock_the_token_and_a_restart_does_not_unlock_it() {
         // The other token has no such counter.
         login(&open(&module, TWO), PIN).unwrap();
     });
-    stage.act(|faults| {
+    fixture.act(|faults| {
         let module = start();
         let session = open(&module, ONE);
         assert_eq!(code(login(&session, PIN)), RvError::PinLocked);
@@ -57,7 +57,7 @@ fn wrong_pins_lock_the_token_and_a_restart_does_not_unlock_it() {
 
 #[test]
 fn the_so_has_a_counter_of_its_own_and_unlocks_the_user() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         faults.set([
             token(ONE).pin_tries(Pin::So, 2),
             token(ONE).pin_tries(Pin::User, 1),
@@ -97,7 +97,7 @@ fn the_so_has_a_counter_of_its_own_and_unlocks_the_user() {
 
 #[test]
 fn changing_the_pin_with_a_wrong_old_one_is_a_try_too() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         faults.set([token(ONE).pin_tries(Pin::User, 2)]);
         let module = start();
         let session = open_and_login(&module, ONE);
@@ -116,7 +116,7 @@ fn changing_the_pin_with_a_wrong_old_one_is_a_try_too() {
 
 #[test]
 fn a_pinpad_takes_no_pin_from_the_application() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         let module = start();
         assert!(
             !module
@@ -146,7 +146,7 @@ fn a_pinpad_takes_no_pin_from_the_application() {
 
 #[test]
 fn an_always_authenticate_key_wants_a_login_for_each_signature() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         let module = start();
         let session = open_and_login(&module, ONE);
         let key = make_key(&session);

@@ -8,9 +8,9 @@
 )]
 
 mod calls;
+mod fixture;
 mod login;
 mod objects;
 mod sessions;
 mod slots;
-mod stage;
 mod token;

@@ -6,11 +6,11 @@ use cryptoki::object::{Attribute, AttributeType, ObjectClass};
 use p11_fault_module::cryptoki_sys::*;
 use p11_fault_module::{Rule, object, token};
 
-use crate::stage::*;
+use crate::fixture::*;
 
 #[test]
 fn renumbered_objects_are_found_under_new_handles_only() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         let module = start();
         let session = open_and_login(&module, ONE);
         let old = make_key(&session);
@@ -52,7 +52,7 @@ fn renumbered_objects_are_found_under_new_handles_only() {
 
 #[test]
 fn a_hidden_attribute_is_not_there_and_the_others_are() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         let module = start();
         let session = open_and_login(&module, ONE);
         make_key(&session);
@@ -83,7 +83,7 @@ fn a_hidden_attribute_is_not_there_and_the_others_are() {
 
 #[test]
 fn a_replaced_attribute_has_its_new_value() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         let module = start();
         let session = open_and_login(&module, ONE);
         make_key(&session);
@@ -120,7 +120,7 @@ fn a_replaced_attribute_has_its_new_value() {
 
 #[test]
 fn an_attribute_may_fail_the_whole_call() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         let module = start();
         let session = open_and_login(&module, ONE);
         make_key(&session);
@@ -143,7 +143,7 @@ fn an_attribute_may_fail_the_whole_call() {
 
 #[test]
 fn a_private_template_may_have_to_name_what_the_real_module_refuses() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         let module = start();
         let session = open_and_login(&module, ONE);
         let public = [Attribute::EcParams(P256.to_vec())];

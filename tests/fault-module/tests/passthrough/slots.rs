@@ -6,11 +6,11 @@ use cryptoki::error::RvError;
 use cryptoki::slot::Slot;
 use p11_fault_module::{Rule, token};
 
-use crate::stage::*;
+use crate::fixture::*;
 
 #[test]
 fn renumbered_slots_have_new_ids_everywhere() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         let module = start();
         let old = slot(&module, ONE);
         let old_ids: BTreeSet<u64> = module
@@ -53,7 +53,7 @@ fn renumbered_slots_have_new_ids_everywhere() {
 
 #[test]
 fn swapped_slots_exchange_their_tokens() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         let module = start();
         let (one, two) = (slot(&module, ONE), slot(&module, TWO));
         let session = module.open_ro_session(one).unwrap();
@@ -77,7 +77,7 @@ fn swapped_slots_exchange_their_tokens() {
 
 #[test]
 fn a_hidden_token_is_gone_with_its_sessions_and_comes_back_without_them() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         let module = start();
         let (one, two) = (slot(&module, ONE), slot(&module, TWO));
         let session = open_and_login(&module, ONE);

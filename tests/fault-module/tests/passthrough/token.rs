@@ -5,11 +5,11 @@ use cryptoki::mechanism::MechanismType;
 use p11_fault_module::cryptoki_sys::*;
 use p11_fault_module::{every_token, token};
 
-use crate::stage::*;
+use crate::fixture::*;
 
 #[test]
 fn a_stripped_mechanism_is_neither_listed_nor_usable() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         let module = start();
         let (one, two) = (slot(&module, ONE), slot(&module, TWO));
         let all = module.get_mechanism_list(one).unwrap();
@@ -40,7 +40,7 @@ fn a_stripped_mechanism_is_neither_listed_nor_usable() {
 
 #[test]
 fn a_token_may_ask_for_no_login() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         let module = start();
         let one = slot(&module, ONE);
         assert!(module.get_token_info(one).unwrap().login_required());
@@ -51,7 +51,7 @@ fn a_token_may_ask_for_no_login() {
 
 #[test]
 fn a_token_may_seem_not_to_be_initialised() {
-    Stage::new().act(|faults| {
+    Fixture::new().act(|faults| {
         let module = start();
         let is_initialized = |label| {
             let info = module.get_token_info(slot(&module, label)).unwrap();

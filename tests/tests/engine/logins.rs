@@ -1,0 +1,148 @@
+//! A login only where a token or key wants one, and in the way it wants it.
+
+use nix::sys::signal::Signal;
+use p11_client::{ErrorCode, message::ListTokens};
+use p11_fault_module::{
+    Faults,
+    Function::{C_Finalize, C_Initialize, C_Login, C_Logout, C_OpenSession},
+    Rule,
+    cryptoki_sys::*,
+    on, token,
+};
+use p11_proto::{Request, Response};
+use p11_tests::{
+    fixture::{Fixture, KEY, PIN, TestClient, refused},
+    keys::{KeyKind, KeySpec},
+    process::TIMEOUT,
+    server::Server,
+    tools::{pkcs11_module, run},
+};
+
+#[test]
+fn no_login_on_tokens_that_ask_for_none() {
+    let faults = Faults::new(pkcs11_module("p11-kit-trust.so"));
+    let server = Server::builder()
+        .module(&Faults::module_path())
+        .envs(faults.envs())
+        .pin(PIN)
+        .start();
+    let client = TestClient::of(&server);
+    let listed = match client.ask(&Request::ListTokens(ListTokens {})) {
+        Response::Tokens(tokens) => tokens,
+        other => panic!("no tokens but {other:?}"),
+    };
+    assert!(!listed.tokens.is_empty());
+    refused(client.open("pkcs11:"), ErrorCode::KeyNotFound);
+    let calls = faults.counts();
+    assert!(calls.of(C_OpenSession) > 0, "it was searched: {calls}");
+    assert_eq!(calls.of(C_Login), 0, "{calls}");
+}
+
+#[test]
+fn a_key_on_a_token_that_asks_for_no_login_signs_without() {
+    let fixture = Fixture::new(KeyKind::P256);
+    run(fixture
+        .hsm
+        .p11tool(&fixture.token)
+        .args(["--generate-privkey=ecdsa", "--curve=secp256r1"])
+        .args(["--no-mark-private", "--label=open", "--id=02"])
+        .arg(fixture.token.uri()));
+    fixture.faults.set([token("device").asks_no_login()]);
+    let server = fixture.start();
+    let key = TestClient::of(&server).open("pkcs11:object=open").unwrap();
+    key.sign().unwrap();
+    let calls = fixture.faults.counts();
+    assert_eq!(calls.of(C_Login), 0, "{calls}");
+}
+
+#[test]
+fn no_login_on_a_token_that_the_request_is_not_about() {
+    let fixture = Fixture::new(KeyKind::P256);
+    fixture.add_token("other");
+    let server = fixture.start();
+    let client = TestClient::of(&server);
+    // The PIN would be right there too.
+    fixture.faults.set([on(C_Login).at("other").delays(0)]);
+    client.open(KEY).unwrap().sign().unwrap();
+    let calls = fixture.faults.counts();
+    assert_eq!((calls.of(C_Login), calls.struck()), (1, 0), "{calls}");
+    // Nor where another token shows the public half.
+    let spec = KeySpec::new(KeyKind::P256, "alone", &[9]);
+    fixture.hsm.generate(&fixture.token, &spec);
+    client.open("pkcs11:object=alone").unwrap().sign().unwrap();
+    let calls = fixture.faults.counts();
+    assert_eq!((calls.of(C_Login), calls.struck()), (1, 0), "{calls}");
+}
+
+#[test]
+fn a_pin_pad_is_asked_with_no_pin() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let always = Rule::always_authenticate("key");
+    fixture.faults.set([token("device").pinpad(PIN), always]);
+    // The fault module takes no other than a null PIN.
+    let server = fixture.server().pin("wrong-pin-1").start();
+    let client = TestClient::of(&server);
+    client.open(KEY).unwrap().sign().unwrap();
+    assert_eq!(fixture.faults.count(C_Login), 2, "the second for the key");
+    let with_pin = client.open_with(KEY, Some("wrong-pin-2")).unwrap();
+    with_pin.sign().unwrap();
+    assert_eq!(fixture.faults.count(C_Login), 3);
+}
+
+#[test]
+fn a_login_for_each_signature_only_where_the_key_wants_it() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let spec = KeySpec::new(KeyKind::P256, "careful", &[2]);
+    fixture.hsm.generate(&fixture.token, &spec);
+    fixture.faults.set([Rule::always_authenticate("careful")]);
+    let server = fixture.start();
+    let client = TestClient::of(&server);
+    let plain = client.open(KEY).unwrap();
+    let careful = client.open("pkcs11:object=careful").unwrap();
+    let logins = || fixture.faults.count(C_Login);
+    let before = logins();
+    plain.sign().unwrap();
+    assert_eq!(logins(), before);
+    careful.sign().unwrap();
+    assert_eq!(logins(), before + 1);
+    plain.sign().unwrap();
+    assert_eq!(logins(), before + 1);
+}
+
+#[test]
+fn a_login_by_somebody_else_in_the_process_is_replaced_by_one_that_checks_the_pin() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let already = on(C_Login).next(1);
+    fixture
+        .faults
+        .set([already.returns_after(CKR_USER_ALREADY_LOGGED_IN)]);
+    let server = fixture.start();
+    TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+    let calls = fixture.faults.counts();
+    assert_eq!((calls.of(C_Logout), calls.of(C_Login)), (1, 2), "{calls}");
+}
+
+#[test]
+fn a_module_that_somebody_else_has_initialised_is_used_and_not_finalised() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let already = on(C_Initialize).next(1);
+    fixture
+        .faults
+        .set([already.returns_after(CKR_CRYPTOKI_ALREADY_INITIALIZED)]);
+    let mut server = fixture.start();
+    let client = TestClient::of(&server);
+    client.open(KEY).unwrap().sign().unwrap();
+    assert!(client.status().available);
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait(TIMEOUT).success());
+    assert_eq!(fixture.faults.count(C_Finalize), 0);
+}
+
+#[test]
+fn a_module_of_our_own_is_finalised_in_the_end() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let mut server = fixture.start();
+    TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+    assert!(server.terminate().success());
+    assert_eq!(fixture.faults.count(C_Finalize), 1);
+}

@@ -1,0 +1,503 @@
+//! Whatever happens to module, token or session: the next request works, or says why not.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
+
+use p11_client::{ErrorCode, Failure};
+use p11_fault_module::{
+    Function::{self, *},
+    Rule,
+    cryptoki_sys::*,
+    every_token, on, token,
+};
+use p11_proto::{Request, Response, message::ListKeys};
+use p11_tests::{
+    fixture::{ClientKey, Fixture, KEY, PIN, SO_PIN, StopOnDrop, TestClient, refused},
+    keys::{KeyKind, KeySpec},
+    server::Server,
+    tools::run,
+};
+
+/// A server that has signed once with the key, so that sessions, login and handles are there.
+fn steady() -> (Fixture, Server, ClientKey) {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    let key = TestClient::of(&server).open(KEY).unwrap();
+    key.sign().unwrap();
+    (fixture, server, key)
+}
+
+/// After this the very next request works.
+fn goes_unnoticed(rules: impl IntoIterator<Item = Rule>) {
+    let (fixture, server, key) = steady();
+    fixture.faults.set(rules);
+    key.sign().unwrap();
+    key.sign().unwrap();
+    TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+}
+
+#[test]
+fn sessions_that_were_closed() {
+    goes_unnoticed([every_token().sessions_closed()]);
+}
+
+#[test]
+fn a_login_that_was_lost() {
+    goes_unnoticed([every_token().logged_out()]);
+}
+
+#[test]
+fn handles_that_became_stale() {
+    goes_unnoticed([Rule::renumber_objects()]);
+}
+
+#[test]
+fn slots_that_were_renumbered() {
+    goes_unnoticed([Rule::slot_offset(0x1000)]);
+    let closed = every_token().sessions_closed();
+    goes_unnoticed([Rule::slot_offset(0x1000), closed]);
+}
+
+#[test]
+fn a_token_that_was_pulled_and_put_back_between_two_requests() {
+    goes_unnoticed([every_token().sessions_closed(), Rule::renumber_objects()]);
+}
+
+#[test]
+fn a_module_that_wants_to_be_initialised_again() {
+    for function in [C_SignInit, C_Sign] {
+        goes_unnoticed([on(function).next(1).returns(CKR_CRYPTOKI_NOT_INITIALIZED)]);
+    }
+}
+
+/// Every code that stands for trouble which may pass.
+const TROUBLE: [CK_RV; 10] = [
+    CKR_DEVICE_ERROR,
+    CKR_GENERAL_ERROR,
+    CKR_FUNCTION_FAILED,
+    CKR_DEVICE_REMOVED,
+    CKR_DEVICE_MEMORY,
+    CKR_HOST_MEMORY,
+    CKR_SESSION_HANDLE_INVALID,
+    CKR_SESSION_CLOSED,
+    CKR_OPERATION_ACTIVE,
+    CKR_USER_NOT_LOGGED_IN,
+];
+
+#[test]
+fn a_call_that_fails_once() {
+    let (fixture, _server, key) = steady();
+    for code in TROUBLE {
+        for function in [C_SignInit, C_Sign] {
+            fixture.faults.set([on(function).next(1).returns(code)]);
+            key.sign().unwrap();
+            fixture
+                .faults
+                .set([on(function).next(1).returns_after(code)]);
+            key.sign().unwrap();
+        }
+    }
+    // A session in which something failed is closed.
+    let open = fixture.faults.counts().open_sessions();
+    assert!(open <= 3, "{open} sessions are open for one program");
+    // Nor on the way back.
+    for function in [
+        C_GetSlotList,
+        C_GetTokenInfo,
+        C_OpenSession,
+        C_FindObjectsInit,
+    ] {
+        fixture.faults.set([
+            every_token().sessions_closed(),
+            on(function).next(1).returns(CKR_DEVICE_ERROR),
+        ]);
+        let _ = key.sign();
+        key.sign().unwrap();
+    }
+}
+
+#[test]
+fn eight_programs_do_not_notice_either() {
+    let (fixture, server, _) = steady();
+    let opened: Vec<_> = (0..8)
+        .map(|_| TestClient::of(&server).open(KEY).unwrap())
+        .collect();
+    for rule in [
+        every_token().sessions_closed(),
+        every_token().logged_out(),
+        Rule::renumber_objects(),
+        on(C_Sign).next(1).returns(CKR_DEVICE_ERROR),
+        on(C_SignInit).next(1).returns(CKR_CRYPTOKI_NOT_INITIALIZED),
+    ] {
+        fixture.faults.set([rule]);
+        thread::scope(|scope| {
+            for key in &opened {
+                scope.spawn(|| {
+                    for _ in 0..10 {
+                        key.sign().unwrap();
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn a_search_is_not_misled_by_a_login_that_is_made_meanwhile() {
+    let (fixture, _server, key) = steady();
+    // One after the other they look for private keys before the first has logged in, and miss them
+    // after it has.
+    fixture.faults.set([
+        every_token().sessions_closed(),
+        on(C_FindObjectsFinal).delays(50),
+    ]);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| key.sign().unwrap());
+            thread::sleep(Duration::from_millis(12));
+        }
+    });
+}
+
+/// While this lasts requests fail and say so; afterwards the next one works.
+fn lasts(function: Function, code: CK_RV, name: &str) {
+    let (fixture, _server, key) = steady();
+    fixture.faults.set([on(function).returns(code)]);
+    for _ in 0..5 {
+        let failure = refused(key.sign(), ErrorCode::Module);
+        assert_eq!(failure.function.as_deref(), Some(function.name()));
+        assert_eq!(failure.ckr.as_deref(), Some(name));
+    }
+    fixture.faults.clear();
+    key.sign().unwrap();
+}
+
+#[test]
+fn calls_that_fail_for_a_while() {
+    lasts(C_Sign, CKR_DEVICE_ERROR, "CKR_DEVICE_ERROR");
+    lasts(C_Sign, CKR_GENERAL_ERROR, "CKR_GENERAL_ERROR");
+    lasts(C_SignInit, CKR_FUNCTION_FAILED, "CKR_FUNCTION_FAILED");
+    lasts(C_SignInit, CKR_DEVICE_MEMORY, "CKR_DEVICE_MEMORY");
+}
+
+#[test]
+fn a_token_that_is_pulled_and_put_back_while_programs_sign() {
+    let (fixture, server, _) = steady();
+    let over = AtomicBool::new(false);
+    let logins = fixture.faults.count(C_Login);
+    thread::scope(|scope| {
+        let _over = StopOnDrop(&over);
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let key = TestClient::of(&server).open(KEY).unwrap();
+                while !over.load(Relaxed) {
+                    if let Err(failure) = key.sign() {
+                        is_passing(&failure);
+                    }
+                }
+            });
+        }
+        let key = TestClient::of(&server).open(KEY).unwrap();
+        for _ in 0..5 {
+            thread::sleep(Duration::from_millis(100));
+            fixture.faults.set([token("device").hidden()]);
+            thread::sleep(Duration::from_millis(100));
+            refused(key.sign(), ErrorCode::TokenNotFound);
+            fixture.faults.clear();
+            key.sign().unwrap();
+        }
+    });
+    let logins = fixture.faults.count(C_Login) - logins;
+    assert!((5..=6).contains(&logins), "{logins} logins for 5 returns");
+}
+
+/// What may be said of a token that comes and goes: of its key nothing is known then.
+#[track_caller]
+fn is_passing(failure: &Failure) {
+    let code = failure.code;
+    let is_passing = matches!(code, ErrorCode::TokenNotFound | ErrorCode::Module);
+    assert!(is_passing, "{code}: {failure}");
+}
+
+#[test]
+fn two_tokens_that_exchanged_their_slots() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let (_, other_key) = fixture.add_token("other");
+    let server = fixture.start();
+    let client = TestClient::of(&server);
+    let key = client.open(KEY).unwrap();
+    let other = client.open("pkcs11:token=other;object=key").unwrap();
+    assert_eq!(key.told().spki.as_ref(), fixture.key.spki);
+    assert_eq!(other.told().spki.as_ref(), other_key.spki);
+    let swapped = || Rule::swap_slots("device", "other");
+    // Every signature is verified with the key that was opened.
+    for rules in [
+        vec![swapped()],
+        vec![swapped(), every_token().sessions_closed()],
+        vec![every_token().sessions_closed()],
+    ] {
+        fixture.faults.set(rules);
+        key.sign().unwrap();
+        other.sign().unwrap();
+    }
+    // Not even sessions that come anew lead to the other token.
+    let there = on(C_SignInit).at("other").returns(CKR_FUNCTION_REJECTED);
+    fixture.faults.set([swapped(), there, on(C_Sign).delays(5)]);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| key.sign().unwrap());
+        }
+    });
+    // And again and again while programs sign, who may be told so, but never that their key is another.
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _over = StopOnDrop(&over);
+        for key in [&key, &other].into_iter().cycle().take(8) {
+            let over = &over;
+            scope.spawn(move || {
+                while !over.load(Relaxed) {
+                    if let Err(failure) = key.sign() {
+                        is_passing(&failure);
+                    }
+                }
+            });
+        }
+        for turn in 0..10 {
+            thread::sleep(Duration::from_millis(50));
+            match turn % 2 {
+                0 => fixture
+                    .faults
+                    .set([swapped(), every_token().sessions_closed()]),
+                _ => fixture.faults.set([every_token().sessions_closed()]),
+            }
+        }
+    });
+    fixture.faults.clear();
+    key.sign().unwrap();
+    other.sign().unwrap();
+}
+
+#[test]
+fn a_reload_waits_for_running_calls_and_no_call_begins_under_it() {
+    let (fixture, server, _) = steady();
+    let over = AtomicBool::new(false);
+    let closed = fixture.faults.count(C_CloseSession);
+    fixture.faults.set([
+        on(C_Sign).delays(20),
+        on(C_Finalize).hangs(),
+        on(C_SignInit).next(1).returns(CKR_CRYPTOKI_NOT_INITIALIZED),
+    ]);
+    thread::scope(|scope| {
+        let _over = StopOnDrop(&over);
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let key = TestClient::of(&server).open(KEY).unwrap();
+                while !over.load(Relaxed) {
+                    key.sign().unwrap();
+                }
+            });
+        }
+        until("a reload", || fixture.faults.count(C_Finalize) == 1);
+        let under_it = fixture.faults.counts();
+        thread::sleep(Duration::from_millis(250));
+        let calls = fixture.faults.counts().since(&under_it);
+        assert_eq!(calls.total(), 0, "{calls}");
+        fixture.faults.set([on(C_Sign).delays(20)]);
+        until("the end of it", || fixture.faults.count(C_Initialize) == 2);
+        thread::sleep(Duration::from_millis(100));
+    });
+    let closed = fixture.faults.count(C_CloseSession) - closed;
+    assert!(
+        closed <= 1,
+        "sessions of the old epoch belong to nobody: {closed}"
+    );
+}
+
+fn until(what: &str, happens: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !happens() {
+        assert!(Instant::now() < end, "{what} did not come");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The seconds that a failure names.
+fn seconds(failure: &Failure) -> u64 {
+    let words: Vec<_> = failure.message.split_whitespace().collect();
+    let named = words
+        .windows(2)
+        .find(|pair| pair[1] == "s" || pair[1].starts_with("s;"));
+    let named = named.unwrap_or_else(|| panic!("no seconds in: {failure}"));
+    named[0].parse().unwrap()
+}
+
+#[test]
+fn a_module_that_cannot_be_initialised_at_start() {
+    let fixture = Fixture::new(KeyKind::P256);
+    fixture
+        .faults
+        .set([on(C_Initialize).next(3).returns(CKR_DEVICE_ERROR)]);
+    let server = fixture.start();
+    server.wait_for_log("listening all the same");
+    let client = TestClient::of(&server);
+    let status = client.status();
+    assert!(!status.available);
+    let trouble = status.trouble.unwrap();
+    assert!(
+        trouble.contains("C_Initialize returned CKR_DEVICE_ERROR"),
+        "{trouble}"
+    );
+    assert!(trouble.contains("tried again in 1 s"), "{trouble}");
+
+    // Asked all the time, it is tried when it is due and not before: after 1, 2 and 4 s.
+    let start = Instant::now();
+    let mut due = start + Duration::from_secs(1);
+    let key = loop {
+        match client.open(KEY) {
+            Ok(key) => break key,
+            Err(failure) => {
+                assert_eq!(failure.code, ErrorCode::ModuleUnavailable, "{failure}");
+                let named = Instant::now() + Duration::from_secs(seconds(&failure));
+                assert!(
+                    named + Duration::from_millis(50) >= due,
+                    "too early: {failure}"
+                );
+                due = due.max(named - Duration::from_secs(1));
+            }
+        }
+        thread::sleep(Duration::from_millis(20));
+    };
+    let took = start.elapsed().as_secs_f32();
+    assert!((6.5..9.0).contains(&took), "{took} s");
+    assert_eq!(fixture.faults.count(C_Initialize), 4);
+    key.sign().unwrap();
+    assert_eq!(client.status().trouble, None);
+}
+
+#[test]
+fn a_module_that_cannot_be_initialised_later() {
+    let (fixture, server, key) = steady();
+    fixture.faults.set([
+        on(C_SignInit).next(1).returns(CKR_CRYPTOKI_NOT_INITIALIZED),
+        on(C_Initialize).next(1).returns(CKR_GENERAL_ERROR),
+    ]);
+    let failure = refused(key.sign(), ErrorCode::ModuleUnavailable);
+    assert!(failure.message.contains("CKR_GENERAL_ERROR"), "{failure}");
+    let client = TestClient::of(&server);
+    assert!(!client.status().available);
+    thread::sleep(Duration::from_secs(seconds(&failure)));
+    key.sign().unwrap();
+    assert!(client.status().available);
+}
+
+#[test]
+fn a_module_that_is_down_comes_up_without_a_request() {
+    let (fixture, server, key) = steady();
+    fixture.faults.set([
+        on(C_SignInit).next(1).returns(CKR_CRYPTOKI_NOT_INITIALIZED),
+        on(C_Initialize).next(2).returns(CKR_GENERAL_ERROR),
+    ]);
+    refused(key.sign(), ErrorCode::ModuleUnavailable);
+    let client = TestClient::of(&server);
+    assert!(!client.status().available);
+    until("its return", || client.status().available);
+    let before = fixture.faults.count(C_Initialize);
+    key.sign().unwrap();
+    assert_eq!(fixture.faults.count(C_Initialize), before);
+}
+
+#[test]
+fn a_module_that_is_never_well_for_long_is_reloaded_with_pauses() {
+    let (fixture, _server, key) = steady();
+    fixture
+        .faults
+        .set([on(C_Sign).returns(CKR_CRYPTOKI_NOT_INITIALIZED)]);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(5) {
+        let failure = key.sign().unwrap_err();
+        let is_module = failure.code == ErrorCode::Module;
+        assert!(
+            is_module || failure.code == ErrorCode::ModuleUnavailable,
+            "{failure}"
+        );
+        thread::sleep(Duration::from_millis(10));
+    }
+    // At 0, 1 and 3 s.
+    assert_eq!(fixture.faults.count(C_Initialize), 1 + 3);
+    fixture.faults.clear();
+    thread::sleep(Duration::from_secs(1));
+    key.sign().unwrap();
+}
+
+#[test]
+fn a_token_that_another_program_makes_is_found_when_the_error_says() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    let client = TestClient::of(&server);
+    let started = Instant::now();
+    let key = client.open(KEY).unwrap();
+    let token = fixture.hsm.init_token("late", PIN, SO_PIN);
+    fixture.hsm.generate(&token, &fixture.key.spec);
+    let uri = "pkcs11:token=late;object=key";
+    let failure = refused(client.open(uri), ErrorCode::TokenNotFound);
+    assert!((20..=30).contains(&seconds(&failure)), "{failure}");
+    assert!(failure.message.contains("another program"), "{failure}");
+    thread::sleep(Duration::from_secs(seconds(&failure)));
+    client.open(uri).unwrap().sign().unwrap();
+    key.sign().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(32));
+    assert_eq!(fixture.faults.count(C_Initialize), 2);
+    // The next miss does not cause a reload at once.
+    refused(client.open("pkcs11:token=none"), ErrorCode::TokenNotFound);
+    assert_eq!(fixture.faults.count(C_Initialize), 2);
+}
+
+#[test]
+fn a_request_about_one_token_that_means_several_causes_no_reload() {
+    let fixture = Fixture::new(KeyKind::P256);
+    fixture.add_token("second");
+    let server = fixture.start();
+    let client = TestClient::of(&server);
+    client.open(KEY).unwrap();
+    // From now on a miss would cause one.
+    thread::sleep(Duration::from_secs(31));
+    let all = ListKeys {
+        uri: "pkcs11:".into(),
+        pin: None,
+    };
+    let Response::Error(failure) = client.ask(&Request::ListKeys(all)) else {
+        panic!("a listing of two tokens");
+    };
+    assert_eq!(failure.code, ErrorCode::AmbiguousToken);
+    assert_eq!(fixture.faults.count(C_Initialize), 1);
+    refused(client.open("pkcs11:object=none"), ErrorCode::AmbiguousToken);
+    assert_eq!(fixture.faults.count(C_Initialize), 2, "a key was not found");
+}
+
+#[test]
+fn keys_and_labels_that_another_program_makes_are_found_at_once() {
+    let (fixture, server, _) = steady();
+    let client = TestClient::of(&server);
+    let uri = "pkcs11:token=device;object=late";
+    refused(client.open(uri), ErrorCode::KeyNotFound);
+    let late = fixture
+        .hsm
+        .generate(&fixture.token, &KeySpec::new(KeyKind::P256, "late", &[2]));
+    let key = client.open(uri).unwrap();
+    assert_eq!(key.told().spki.as_ref(), late.spki);
+    key.sign().unwrap();
+
+    for class in ["private", "public"] {
+        run(fixture
+            .hsm
+            .p11tool(&fixture.token)
+            .arg("--set-label=renamed")
+            .arg(format!("pkcs11:token=device;object=late;type={class}")));
+    }
+    let renamed = client.open("pkcs11:token=device;object=renamed").unwrap();
+    assert_eq!(renamed.told().spki.as_ref(), late.spki);
+    renamed.sign().unwrap();
+}

@@ -1,0 +1,219 @@
+//! The socket of a server goes in; hostile clients of one kind come out, at it until they are dropped.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Write},
+    net::Shutdown,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use p11_proto::{Response, frame};
+
+use super::raw::{RawClient, every_request};
+
+/// Clients that do one thing over and over.
+pub struct Attack {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Between two steps: an attack shall take the server's time, not all of a small machine's.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// How many connections an attack holds at a time.
+const HELD: usize = 40;
+
+/// Requests that arrive byte by byte, on many connections.
+pub fn byte_by_byte(socket: &Path) -> Attack {
+    let bytes: Vec<u8> = frames().concat();
+    let mut bytes = bytes.into_iter().cycle();
+    let mut held = Held::new(socket);
+    Attack::repeat(move || {
+        let byte = bytes.next().expect("an endless list");
+        held.each(|raw| raw.0.write_all(&[byte]));
+    })
+}
+
+/// Clients that ask as much as the socket takes and read no answer.
+pub fn deaf(socket: &Path) -> Attack {
+    let [ping, ..] = &frames()[..] else {
+        unreachable!();
+    };
+    // A socket takes so little as a whole or not at all.
+    let pings = ping.repeat(100);
+    let mut held = Held::new(socket);
+    Attack::repeat(move || {
+        held.each(|raw| {
+            raw.0.set_nonblocking(true)?;
+            raw.0.write_all(&pings)
+        });
+    })
+}
+
+/// Clients that say half of a request and that this was all.
+pub fn half_closed(socket: &Path) -> Attack {
+    let halves = frames().into_iter().map(|frame| {
+        let half = &frame[..frame.len() / 2];
+        [&frame::PREAMBLE, half].concat()
+    });
+    say(socket, halves.collect(), true)
+}
+
+/// Clients that announce 4 GiB.
+pub fn liars(socket: &Path) -> Attack {
+    let claim = [&frame::PREAMBLE[..], &[0xff; 4], &[0; 1000]].concat();
+    say(socket, vec![claim], false)
+}
+
+/// Every request, cut after every byte.
+pub fn truncated(socket: &Path) -> Attack {
+    let whole = frames().into_iter();
+    let texts = whole.map(|frame| [&frame::PREAMBLE, &frame[..]].concat());
+    let cut = texts.flat_map(|text| (1..text.len()).map(move |end| text[..end].to_vec()));
+    say(socket, cut.collect(), true)
+}
+
+/// Some thousand texts of random bytes, half of them frames.
+pub fn random(socket: &Path) -> Attack {
+    let mut dice = Dice(1);
+    let texts = (0..3000).map(|number: u32| {
+        let text = dice.bytes();
+        match number % 2 {
+            0 => text,
+            _ => [&frame::PREAMBLE[..], &as_frame(&text)].concat(),
+        }
+    });
+    say(socket, texts.collect(), false)
+}
+
+/// Frames of random messages, one after the other; each that was answered is counted.
+pub fn random_frames(socket: &Path, answered: Arc<AtomicUsize>) -> Attack {
+    let socket = socket.to_owned();
+    let mut dice = Dice(2);
+    Attack::repeat(move || {
+        let mut raw = RawClient::greeted(&socket);
+        let frames: Vec<_> = (0..200).flat_map(|_| as_frame(&dice.message())).collect();
+        // Those after one that is no message are never read.
+        let _ = raw.0.write_all(&frames);
+        let _ = raw.0.shutdown(Shutdown::Write);
+        while let Some(answer) = raw.answer() {
+            assert!(matches!(answer, Response::Error(_)), "{answer:?}");
+            answered.fetch_add(1, Ordering::Relaxed);
+        }
+    })
+}
+
+fn as_frame(body: &[u8]) -> Vec<u8> {
+    [&(body.len() as u32).to_be_bytes(), body].concat()
+}
+
+/// Knuth's linear congruential generator.
+struct Dice(u64);
+
+impl Dice {
+    fn byte(&mut self) -> u8 {
+        let next = self.0.wrapping_mul(6364136223846793005);
+        self.0 = next.wrapping_add(1442695040888963407);
+        (self.0 >> 56) as u8
+    }
+
+    fn bytes(&mut self) -> Vec<u8> {
+        (0..self.byte()).map(|_| self.byte()).collect()
+    }
+
+    /// A message of a random name with random bytes in it; now and then nothing but random bytes.
+    fn message(&mut self) -> Vec<u8> {
+        let bytes = self.bytes();
+        if self.byte() == 0 {
+            return bytes;
+        }
+        let name: Vec<_> = (0..31).map(|_| b'a' + self.byte() % 26).collect();
+        [&[0x81, 0xbf][..], &name, &[0xc4, bytes.len() as u8], &bytes].concat()
+    }
+}
+
+/// A frame of each request.
+pub fn frames() -> Vec<Vec<u8>> {
+    let requests = every_request();
+    let frames = requests.iter().map(frame::encode);
+    frames.map(|frame| frame.unwrap().to_vec()).collect()
+}
+
+/// Says each text on a connection of its own, with the end of all that will be said or without it.
+fn say(socket: &Path, texts: Vec<Vec<u8>>, end: bool) -> Attack {
+    let socket = socket.to_owned();
+    let mut open = VecDeque::new();
+    let mut texts = texts.into_iter().cycle();
+    Attack::repeat(move || {
+        let mut raw = RawClient::silent(&socket);
+        // Whom the server refuses may not even get to speak.
+        let _ = raw.0.write_all(&texts.next().expect("an endless list"));
+        if end {
+            let _ = raw.0.shutdown(Shutdown::Write);
+        }
+        open.push_back(raw);
+        if open.len() > HELD {
+            open.pop_front();
+        }
+    })
+}
+
+/// Connections that are made again when the server has closed them.
+struct Held {
+    socket: std::path::PathBuf,
+    open: Vec<RawClient>,
+}
+
+impl Held {
+    fn new(socket: &Path) -> Self {
+        Self {
+            socket: socket.to_owned(),
+            open: Vec::new(),
+        }
+    }
+
+    /// Takes a step on each connection; one that fails is closed, one that cannot go on is kept.
+    fn each(&mut self, mut step: impl FnMut(&mut RawClient) -> io::Result<()>) {
+        self.open.retain_mut(|raw| match step(raw) {
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+            Ok(()) => true,
+        });
+        if self.open.len() < HELD {
+            self.open.push(RawClient::greeted(&self.socket));
+        }
+    }
+}
+
+impl Attack {
+    fn repeat(mut step: impl FnMut() + Send + 'static) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                step();
+                thread::sleep(PAUSE);
+            }
+        });
+        Self {
+            stop,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Attack {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(
+            thread::panicking() || matches!(ended, Some(Ok(()))),
+            "the attack failed"
+        );
+    }
+}

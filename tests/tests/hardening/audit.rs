@@ -1,0 +1,303 @@
+//! One line for each request, with all that an operator wants to know and nothing that is secret.
+
+use std::time::Duration;
+
+use p11_client::ErrorCode;
+use p11_fault_module::{
+    Function::{C_Sign, C_SignInit},
+    cryptoki_sys::CKR_DATA_LEN_RANGE,
+    on,
+};
+use p11_proto::{
+    Request, Response,
+    message::{Message, OpenKey, Sign},
+    tedge1,
+};
+use p11_tests::{
+    fixture::{ClientKey, Fixture, KEY, PIN, TestClient},
+    keys::KeyKind,
+    server::Server,
+};
+
+use super::{
+    raw::{RawClient, ask_tedge1, every_request, wait_until},
+    users::AsUser,
+};
+
+const ALICE: u32 = 4711;
+
+/// The lines of the audit so far, each after its target.
+fn lines(server: &Server) -> Vec<String> {
+    let log = server.log();
+    let lines = log
+        .lines()
+        .filter_map(|line| line.split_once(" INFO audit: "));
+    lines.map(|(_, line)| line.to_owned()).collect()
+}
+
+/// The next lines, as soon as there are this many.
+fn wait_for_lines(server: &Server, count: usize) -> Vec<String> {
+    wait_until(|| lines(server).len() >= count);
+    lines(server)
+}
+
+/// A field of a line; none where it has none.
+fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let fields = line.split(' ').filter_map(|field| field.split_once('='));
+    fields
+        .filter(|(its, _)| *its == name)
+        .map(|(_, value)| value)
+        .next()
+}
+
+fn sign(key: &ClientKey, message: &[u8]) -> Request {
+    Request::Sign(Sign {
+        uri: KEY.into(),
+        pin: None,
+        scheme: key.told().schemes[0],
+        message: message.to_vec().into(),
+        identity: key.told().identity,
+    })
+}
+
+/// A server, its key, and the number of lines so far.
+fn with_key(fixture: &Fixture) -> (Server, ClientKey, usize) {
+    let server = fixture.start();
+    let key = TestClient::of(&server).open(KEY).unwrap();
+    key.sign().unwrap();
+    wait_until(|| {
+        lines(&server)
+            .iter()
+            .any(|line| line.starts_with("operation=Sign "))
+    });
+    let before = lines(&server).len();
+    (server, key, before)
+}
+
+#[test]
+fn a_signature_is_told_with_user_key_scheme_duration_and_outcome() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let (server, key, before) = with_key(&fixture);
+    let alice = AsUser::new(&server, ALICE, 5000);
+    fixture.faults.set([on(C_Sign).delays(100)]);
+    RawClient::greeted(alice.socket())
+        .ask(&sign(&key, b"a message"))
+        .unwrap();
+    let line = &wait_for_lines(&server, before + 1)[before];
+    assert_eq!(field(line, "operation"), Some("Sign"));
+    assert_eq!(field(line, "uid"), Some("4711"));
+    assert_eq!(field(line, "gid"), Some("5000"));
+    assert_eq!(field(line, "pid"), Some(alice.pid().to_string().as_str()));
+    assert!(
+        line.contains(&format!(" uri={} ", key.told().uri)),
+        "{line}"
+    );
+    assert_eq!(
+        field(line, "identity"),
+        Some(key.told().identity.to_string().as_str())
+    );
+    assert_eq!(field(line, "scheme"), Some("ecdsa_secp256r1_sha256"));
+    assert_eq!(field(line, "outcome"), Some("ok"));
+    let duration: u64 = field(line, "duration_us").unwrap().parse().unwrap();
+    assert!((100_000..5_000_000).contains(&duration), "{line}");
+    assert_eq!(field(line, "ckr"), None);
+}
+
+#[test]
+fn a_failure_of_the_module_is_told_with_its_ckr_name() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let (server, key, before) = with_key(&fixture);
+    fixture
+        .faults
+        .set([on(C_SignInit).returns(CKR_DATA_LEN_RANGE)]);
+    let answer = RawClient::greeted(server.socket()).ask(&sign(&key, b"a message"));
+    assert!(matches!(answer, Some(Response::Error(failure)) if failure.code == ErrorCode::Module));
+    let line = &wait_for_lines(&server, before + 1)[before];
+    assert_eq!(field(line, "outcome"), Some("Module"));
+    assert_eq!(field(line, "ckr"), Some("CKR_DATA_LEN_RANGE"));
+    assert_eq!(field(line, "uri"), Some(KEY));
+    assert_eq!(field(line, "scheme"), Some("ecdsa_secp256r1_sha256"));
+}
+
+#[test]
+fn each_request_has_one_line_whatever_becomes_of_it() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let (server, _, before) = with_key(&fixture);
+    let requests = every_request();
+    let mut expected = Vec::new();
+    let mut raw = RawClient::greeted(server.socket());
+    for request in &requests {
+        let outcome = match raw.ask(request).unwrap() {
+            Response::Error(failure) => failure.code.to_string(),
+            _ => "ok".into(),
+        };
+        expected.push((request.name(), outcome));
+    }
+    // One that this server does not know.
+    std::io::Write::write_all(&mut raw.0, b"\0\0\0\x06\x81\xa3Fly\x80").unwrap();
+    raw.answer().unwrap();
+    expected.push(("unknown", "Unsupported".into()));
+
+    let lines = wait_for_lines(&server, before + expected.len()).split_off(before);
+    assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+    for (line, (operation, outcome)) in lines.iter().zip(&expected) {
+        assert_eq!(field(line, "operation"), Some(*operation), "{line}");
+        assert_eq!(field(line, "outcome"), Some(outcome.as_str()), "{line}");
+        assert!(
+            field(line, "uid").is_some() && field(line, "duration_us").is_some(),
+            "{line}"
+        );
+    }
+    // A refused request is told with the URI that it came with.
+    for line in lines.iter().filter(|line| !line.contains("outcome=ok")) {
+        let has_uri = line.contains(" uri=pkcs11:token=nowhere;object=nothing ");
+        assert!(has_uri || line.contains("unknown"), "{line}");
+    }
+}
+
+#[test]
+fn an_old_client_has_its_line_too() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let (server, key, before) = with_key(&fixture);
+    for request in [
+        tedge1::Request::Ping,
+        tedge1::Request::ListTokens,
+        tedge1::Request::SignWithSigScheme(tedge1::SignWithSigScheme {
+            to_sign: tedge1::ToSign(b"a message".to_vec().into()),
+            uri: Some(KEY.into()),
+            sigscheme: Some(tedge1::SigScheme::EcdsaP256Sha256),
+            pin: Some(PIN.into()),
+        }),
+    ] {
+        ask_tedge1(server.socket(), &request);
+    }
+    let lines = wait_for_lines(&server, before + 3).split_off(before);
+    let operations: Vec<_> = lines
+        .iter()
+        .map(|line| field(line, "operation").unwrap())
+        .collect();
+    assert_eq!(operations, ["Ping", "ListTokens", "SignWithSigScheme"]);
+    let signature = &lines[2];
+    assert!(signature.contains(&key.told().uri), "{signature}");
+    assert_eq!(field(signature, "scheme"), Some("ecdsa_secp256r1_sha256"));
+    assert_eq!(field(signature, "outcome"), Some("ok"));
+}
+
+#[test]
+fn no_pin_and_no_message_is_told_at_any_level() {
+    const MESSAGE: &str = "what-nobody-else-may-read";
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture
+        .server()
+        .pin(PIN)
+        .args(["--log-level", "trace"])
+        .start();
+    for secret in [MESSAGE, "13579135", "24682468"] {
+        server.secrets().add(secret);
+    }
+    let key = TestClient::of(&server).open(KEY).unwrap();
+    let before = wait_for_lines(&server, 2).len();
+    let mut raw = RawClient::greeted(server.socket());
+    let right = format!("{KEY}?pin-value={PIN}");
+    let wrong = format!("{KEY}?pin-value=13579135");
+    let broken = "pkcs11:token=device;token=device;pin-value=13579135";
+    for uri in [right.as_str(), &wrong, broken] {
+        let Request::Sign(mut request) = sign(&key, MESSAGE.as_bytes()) else {
+            unreachable!();
+        };
+        request.uri = uri.into();
+        request.pin = Some("24682468".into());
+        raw.ask(&Request::Sign(request)).unwrap();
+        let open = OpenKey {
+            uri: uri.into(),
+            pin: Some("24682468".into()),
+            spki: None,
+        };
+        raw.ask(&Request::OpenKey(open)).unwrap();
+        ask_tedge1(
+            server.socket(),
+            &tedge1::Request::GetPublicKeyPem(Some(uri.into())),
+        );
+    }
+    // With its last words the server is held against the secrets.
+    let lines = wait_for_lines(&server, before + 9);
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.contains("pin-value=<REDACTED>")),
+        "{lines:#?}"
+    );
+}
+
+#[test]
+fn nobody_can_make_up_a_line() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let (server, _, before) = with_key(&fixture);
+    let uri = "pkcs11:\n2025-01-01T00:00:00.000000Z  INFO audit: operation=Sign\x1b[2J\u{202e}";
+    let open = OpenKey {
+        uri: uri.into(),
+        pin: None,
+        spki: None,
+    };
+    RawClient::greeted(server.socket())
+        .ask(&Request::OpenKey(open))
+        .unwrap();
+    let lines = wait_for_lines(&server, before + 1).split_off(before);
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    let log = server.log();
+    assert!(
+        !log.contains('\x1b') && !log.contains('\u{202e}'),
+        "{log:?}"
+    );
+}
+
+#[test]
+fn a_long_uri_is_cut() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let (server, _, before) = with_key(&fixture);
+    let open = OpenKey {
+        uri: format!("pkcs11:object={}", "long".repeat(100_000)).into(),
+        pin: None,
+        spki: None,
+    };
+    RawClient::greeted(server.socket())
+        .ask(&Request::OpenKey(open))
+        .unwrap();
+    let line = &wait_for_lines(&server, before + 1)[before];
+    assert!(line.contains(" uri=pkcs11:object=longlong"), "{line}");
+    assert!(line.len() < 2000, "{} bytes", line.len());
+}
+
+#[test]
+fn what_ends_after_its_client_has_left_is_told_with_its_uri() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let (server, key, before) = with_key(&fixture);
+    fixture.faults.set([on(C_Sign).delays(1000)]);
+    let mut raw = RawClient::greeted(server.socket());
+    raw.send(&sign(&key, b"a message")).unwrap();
+    let calls = fixture.faults.count(C_Sign);
+    wait_until(|| fixture.faults.count(C_Sign) > calls - 1);
+    drop(raw);
+    let line = &wait_for_lines(&server, before + 1)[before];
+    assert!(line.contains(&key.told().uri), "{line}");
+    assert_eq!(field(line, "outcome"), Some("ok"));
+}
+
+#[test]
+fn what_ends_after_its_client_was_told_of_the_timeout_is_told_with_its_uri() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let (server, key, before) = with_key(&fixture);
+    fixture.faults.set([on(C_Sign).hangs()]);
+    let mut raw = RawClient::greeted(server.socket());
+    raw.0
+        .set_read_timeout(Some(Duration::from_secs(40)))
+        .unwrap();
+    let answer = raw.ask(&sign(&key, b"a message"));
+    assert!(matches!(answer, Some(Response::Error(failure)) if failure.code == ErrorCode::Timeout));
+    assert_eq!(raw.answer(), None);
+    fixture.faults.clear();
+    let line = &wait_for_lines(&server, before + 1)[before];
+    assert!(line.contains(&key.told().uri), "{line}");
+    let duration: u64 = field(line, "duration_us").unwrap().parse().unwrap();
+    assert!(duration >= 30_000_000, "{line}");
+}

@@ -1,0 +1,152 @@
+//! Places, and users who compete for them.
+
+use std::time::{Duration, Instant};
+
+use p11_client::ErrorCode;
+use p11_fault_module::{Function::C_Sign, on};
+use p11_proto::{Request, Response, message::Sign};
+use p11_tests::{
+    fixture::{ClientKey, Fixture, KEY, PIN, TestClient},
+    keys::KeyKind,
+    server::Server,
+};
+
+use super::{raw::RawClient, users::AsUser};
+
+/// A server with few places, and its key.
+fn with_places(fixture: &Fixture, all: usize, per_user: usize) -> (Server, ClientKey) {
+    let server = fixture
+        .server()
+        .pin(PIN)
+        .args(["--max-connections", &all.to_string()])
+        .args(["--max-connections-per-user", &per_user.to_string()])
+        .start();
+    let key = TestClient::of(&server).open(KEY).unwrap();
+    // The client that opened it has left.
+    (server, key)
+}
+
+fn two_users(server: &Server) -> [AsUser; 2] {
+    [
+        AsUser::new(server, 4711, 4711),
+        AsUser::new(server, 4712, 4712),
+    ]
+}
+
+fn sign_with(key: &ClientKey) -> Request {
+    Request::Sign(Sign {
+        uri: KEY.into(),
+        pin: None,
+        scheme: key.told().schemes[0],
+        message: b"a message".to_vec().into(),
+        identity: key.told().identity,
+    })
+}
+
+/// A connection with a signature under way, which the module delays.
+fn at_work(fixture: &Fixture, socket: &std::path::Path, key: &ClientKey) -> RawClient {
+    let before = fixture.faults.count(C_Sign);
+    let mut raw = RawClient::greeted(socket);
+    raw.send(&sign_with(key)).unwrap();
+    super::raw::wait_until(|| fixture.faults.count(C_Sign) > before);
+    raw
+}
+
+fn signed(raw: &mut RawClient) {
+    let answer = raw.answer();
+    assert!(matches!(answer, Some(Response::Signature(_))), "{answer:?}");
+}
+
+#[test]
+fn when_all_places_are_taken_the_user_that_holds_most_gives_up_his_oldest() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let (server, key) = with_places(&fixture, 5, 4);
+    drop(key);
+    let [many, one] = two_users(&server);
+    let mut of_one = RawClient::served(one.socket());
+    let mut of_many = [(); 4].map(|()| RawClient::served(many.socket()));
+    RawClient::served(server.socket());
+    let closed = of_many.each_mut().map(RawClient::is_closed);
+    assert_eq!(closed, [true, false, false, false]);
+    assert!(of_one.ping());
+}
+
+#[test]
+fn where_he_is_at_work_with_all_another_gives_one_up() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let (server, key) = with_places(&fixture, 3, 2);
+    let [many, one] = two_users(&server);
+    fixture.faults.set([on(C_Sign).delays(2000)]);
+    let mut working = [(); 2].map(|()| at_work(&fixture, many.socket(), &key));
+    let mut silent = RawClient::served(one.socket());
+    RawClient::served(server.socket());
+    assert!(silent.is_closed());
+    working.iter_mut().for_each(signed);
+}
+
+#[test]
+fn who_is_at_work_with_all_his_places_keeps_nobody_else_out() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let (server, key) = with_places(&fixture, 8, 2);
+    let [greedy, other] = two_users(&server);
+    fixture.faults.set([on(C_Sign).delays(2000)]);
+    let mut working = [(); 2].map(|()| at_work(&fixture, greedy.socket(), &key));
+    // More than may wait, and one who was refused at once shows that they do.
+    let mut more = [(); 20].map(|()| RawClient::greeted(greedy.socket()));
+    super::raw::wait_until(|| server.log().contains("all places are at work"));
+    let began = Instant::now();
+    assert!(RawClient::served(other.socket()).ping());
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
+    );
+    working.iter_mut().for_each(signed);
+    assert!(
+        more.iter_mut().any(RawClient::ping),
+        "none of those who waited is served"
+    );
+}
+
+#[test]
+fn who_waits_with_all_he_has_keeps_nobody_else_out_of_the_queue() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let (server, key) = with_places(&fixture, 3, 2);
+    let [greedy, other] = two_users(&server);
+    fixture.faults.set([on(C_Sign).delays(2000)]);
+    let mut working = vec![at_work(&fixture, other.socket(), &key)];
+    working.extend([(); 2].map(|()| at_work(&fixture, greedy.socket(), &key)));
+    let _waiting = [(); 20].map(|()| RawClient::greeted(greedy.socket()));
+    super::raw::wait_until(|| server.log().contains("all places are at work"));
+    // All places are at work, and he has one more coming to him.
+    assert!(RawClient::served(other.socket()).ping());
+    working.iter_mut().for_each(signed);
+}
+
+#[test]
+fn where_all_are_at_work_the_newest_waits_5_seconds_then_is_told_so() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let (server, key) = with_places(&fixture, 2, 2);
+    fixture.faults.set([on(C_Sign).delays(7000)]);
+    let mut working = [(); 2].map(|()| at_work(&fixture, server.socket(), &key));
+    let began = Instant::now();
+    let mut newest = RawClient::greeted(server.socket());
+    match newest.answer() {
+        Some(Response::Error(failure)) => assert_eq!(failure.code, ErrorCode::Busy),
+        other => panic!("not refused but {other:?}"),
+    }
+    let waited = began.elapsed();
+    assert!(waited > Duration::from_millis(4900), "{waited:?}");
+    assert!(newest.is_closed());
+    working.iter_mut().for_each(signed);
+}
+
+#[test]
+fn the_newest_that_waits_is_served_when_a_place_becomes_free() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let (server, key) = with_places(&fixture, 2, 2);
+    fixture.faults.set([on(C_Sign).delays(1000)]);
+    let mut working = [(); 2].map(|()| at_work(&fixture, server.socket(), &key));
+    assert!(RawClient::served(server.socket()).ping());
+    working.iter_mut().for_each(signed);
+}

@@ -1,0 +1,238 @@
+//! Where the server's PIN comes from, and that nobody can take it from the server's memory.
+
+use std::{
+    fs,
+    os::unix::{
+        fs::{MetadataExt, chown},
+        process::{CommandExt, ExitStatusExt},
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use nix::sys::signal::Signal;
+use p11_client::ErrorCode;
+use p11_tests::{
+    fixture::{Fixture, KEY, PIN, TestClient, refused},
+    keys::KeyKind,
+    process::{Process, TIMEOUT},
+    server::Server,
+};
+
+use super::raw::wait_until;
+
+/// A PIN that no token has.
+const WRONG: &str = "not-the-pin";
+
+/// All places that a PIN can be in, the one that goes before the others first.
+const PLACES: [&str; 6] = [
+    "pin-value",
+    "pin-source",
+    "flag",
+    "environment",
+    "credential",
+    "file",
+];
+
+/// A server whose PIN is in these places, and only there.
+fn with_pins(fixture: &Fixture, pins: &[(&str, &str)]) -> Server {
+    let mut builder = fixture.server();
+    let folder = builder.folder().to_owned();
+    let mut query = Vec::new();
+    for (place, pin) in pins {
+        builder = match *place {
+            "pin-value" => {
+                query.push(format!("pin-value={pin}"));
+                builder
+            }
+            "pin-source" => {
+                let file = file(&folder, "source", pin);
+                query.push(format!("pin-source=file:{}", file.display()));
+                builder
+            }
+            "flag" => builder.args(["--pin", pin]),
+            "environment" => builder.envs([("TEDGE_DEVICE_CRYPTOKI_PIN", pin)]),
+            "credential" => {
+                file(&folder, "pin", &format!("{pin}\n"));
+                builder.envs([("CREDENTIALS_DIRECTORY", &folder)])
+            }
+            "file" => builder.tedge_toml(&format!("[device.cryptoki]\npin = \"{pin}\"\n")),
+            other => panic!("no such place: {other}"),
+        };
+    }
+    if !query.is_empty() {
+        builder = builder.uri(&format!("pkcs11:?{}", query.join("&")));
+    }
+    let server = builder.start();
+    server.secrets().add(WRONG);
+    server
+}
+
+fn file(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let path = folder.join(name);
+    fs::write(&path, text).unwrap();
+    path
+}
+
+#[test]
+fn a_pin_can_be_in_each_place() {
+    for place in PLACES {
+        let fixture = Fixture::new(KeyKind::P256);
+        let server = with_pins(&fixture, &[(place, PIN)]);
+        TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+    }
+}
+
+#[test]
+fn each_place_goes_before_the_next() {
+    // A URI has one of the first two.
+    let pairs = PLACES.windows(2).skip(1).map(|pair| (pair[0], pair[1]));
+    for (first, next) in pairs.chain([("pin-value", "flag")]) {
+        let fixture = Fixture::new(KeyKind::P256);
+        let server = with_pins(&fixture, &[(first, PIN), (next, WRONG)]);
+        TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+        let fixture = Fixture::new(KeyKind::P256);
+        let server = with_pins(&fixture, &[(first, WRONG), (next, PIN)]);
+        refused(TestClient::of(&server).open(KEY), ErrorCode::PinIncorrect);
+    }
+}
+
+#[test]
+fn a_pin_on_the_command_line_works_with_a_warning_that_others_can_read_it() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = with_pins(&fixture, &[("flag", PIN)]);
+    let line = server.wait_for_log("command line");
+    assert!(
+        line.contains(" WARN ") && line.contains("process list"),
+        "{line}"
+    );
+    for place in PLACES.into_iter().filter(|place| *place != "flag") {
+        let fixture = Fixture::new(KeyKind::P256);
+        let server = with_pins(&fixture, &[(place, PIN)]);
+        server.wait_for_log("Server listening");
+        assert!(!server.log().contains("process list"), "{place}");
+    }
+}
+
+#[test]
+fn a_newline_at_the_end_of_a_file_is_not_part_of_the_pin() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let text = format!("{PIN}\n");
+    let builder = fixture.server();
+    let source = file(builder.folder(), "source", &text);
+    let server = builder
+        .uri(&format!("pkcs11:?pin-source={}", source.display()))
+        .start();
+    TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+}
+
+#[test]
+fn a_credential_of_another_name_is_none() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let builder = fixture.server();
+    let folder = builder.folder().to_owned();
+    file(&folder, "tls-key", WRONG);
+    let builder = builder.envs([("CREDENTIALS_DIRECTORY", &folder)]);
+    let server = builder
+        .tedge_toml(&format!("[device.cryptoki]\npin = \"{PIN}\"\n"))
+        .start();
+    TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+}
+
+#[test]
+fn a_credential_that_cannot_be_read_is_told() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let builder = fixture.server();
+    let folder = builder.folder().to_owned();
+    fs::create_dir(folder.join("pin")).unwrap();
+    let server = builder.envs([("CREDENTIALS_DIRECTORY", &folder)]).start();
+    let line = server.wait_for_log("Failed to read");
+    assert!(line.contains(" WARN ") && line.contains("/pin: "), "{line}");
+}
+
+#[test]
+fn a_pin_source_that_cannot_be_read_stops_the_start() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let uri = "pkcs11:?pin-source=file:/no/such/file";
+    let mut server = fixture.server().uri(uri).spawn();
+    assert_eq!(server.wait(TIMEOUT).code(), Some(1));
+    let log = server.log();
+    let last = log.lines().last().unwrap();
+    assert!(
+        last.contains("cannot read the PIN from /no/such/file"),
+        "{log}"
+    );
+    assert!(last.contains("No such file"), "{log}");
+}
+
+/// A user without rights, who runs the server here.
+const SOMEBODY: u32 = 4711;
+
+/// A server of that user, who has no token.
+fn of_somebody(shell: &str) -> (Process, tempfile::TempDir) {
+    let (server, folder) = Server::builder()
+        .pin(PIN)
+        .module(&p11_tests::tools::pkcs11_module("libsofthsm2.so"))
+        .into_command();
+    chown(folder.path(), Some(SOMEBODY), Some(SOMEBODY)).unwrap();
+    // What runs there has to be readable for that user, which cargo's folder may not be.
+    let program = folder.path().join("tedge-p11-server");
+    fs::copy(server.get_program(), &program).unwrap();
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", shell, "sh"])
+        .arg(&program)
+        .args(server.get_args())
+        .envs(
+            server
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .current_dir(folder.path())
+        .uid(SOMEBODY)
+        .gid(SOMEBODY);
+    let process = Process::start("tedge-p11-server", command);
+    process.wait_for_log("Server listening", TIMEOUT);
+    (process, folder)
+}
+
+/// Whether that user can read the environment of a process, for which the kernel asks the same as for
+/// tracing it (proc(5), ptrace(2)).
+fn can_be_traced(pid: u32) -> bool {
+    let mut cat = Command::new("cat");
+    cat.arg(format!("/proc/{pid}/environ"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .uid(SOMEBODY)
+        .gid(SOMEBODY);
+    cat.status().unwrap().success()
+}
+
+#[test]
+fn other_processes_of_its_user_cannot_trace_it() {
+    let mut other = Command::new("sleep")
+        .arg("60")
+        .uid(SOMEBODY)
+        .gid(SOMEBODY)
+        .spawn()
+        .unwrap();
+    wait_until(|| can_be_traced(other.id()));
+    other.kill().unwrap();
+    other.wait().unwrap();
+
+    let (server, _folder) = of_somebody("exec \"$@\"");
+    assert!(!can_be_traced(server.pid()));
+    let owner = fs::metadata(format!("/proc/{}/mem", server.pid()))
+        .unwrap()
+        .uid();
+    assert_eq!(owner, 0);
+}
+
+#[test]
+fn it_leaves_no_core_dump() {
+    let (mut server, _folder) = of_somebody("ulimit -c unlimited; exec \"$@\"");
+    server.signal(Signal::SIGABRT);
+    let status = server.wait(TIMEOUT);
+    assert_eq!(status.signal(), Some(Signal::SIGABRT as i32));
+    assert!(!status.core_dumped());
+}

@@ -1,0 +1,417 @@
+//! ChangePin: the token takes another PIN, and the running server with it.
+
+use p11_client::{ErrorCode, Pin, message::ChangePin};
+use p11_fault_module::{
+    self as fault,
+    Function::{C_InitPIN, C_Login, C_SetPIN},
+    cryptoki_sys::*,
+    every_token, on,
+};
+use p11_tests::{
+    fixture::{Fixture, KEY, PIN, SO_PIN, TestClient, refused},
+    keys::KeyKind,
+    server::Server,
+};
+
+use crate::{
+    manager::{Manager, pin},
+    takes_pin, tries_a_wrong_pin,
+};
+
+const NEW: &str = "305419";
+const WRONG: &str = "000001";
+
+fn some(pin: &str) -> Option<Pin> {
+    Some(pin.into())
+}
+
+fn reset(so_pin: &str, new: &str) -> ChangePin {
+    ChangePin {
+        reset: true,
+        so_pin: some(so_pin),
+        ..pin(new)
+    }
+}
+
+/// Whether another program can log in with this PIN.
+fn opens(fixture: &Fixture, pin: &str) -> bool {
+    takes_pin(
+        fixture,
+        "device",
+        &["--list-objects", &format!("--pin={pin}")],
+    )
+}
+
+/// A server whose log may show none of the PINs.
+fn start(fixture: &Fixture) -> Server {
+    let server = fixture.start();
+    server.secrets().add(NEW);
+    server.secrets().add(WRONG);
+    server
+}
+
+/// The token takes the new PIN alone, everybody goes on, and no login fails for it.
+fn goes_on_with_the_new_pin(change: ChangePin) {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = start(&fixture);
+    let (manager, client) = (Manager::of(&server), TestClient::of(&server));
+    // Read-only sessions are open and logged in.
+    let key = client.open(KEY).unwrap();
+    let brings_the_old_one = client.open_with(KEY, Some(PIN)).unwrap();
+    key.sign().unwrap();
+
+    let changed = manager.change_pin(change).unwrap();
+    assert_eq!(changed.uri, manager.token("device").uri);
+    assert!(opens(&fixture, NEW) && !opens(&fixture, PIN));
+
+    let before = fixture.faults.count(C_Login);
+    key.sign().unwrap();
+    // Where the login is lost, one with the new PIN takes its place.
+    fixture.faults.set([fault::token("device").logged_out()]);
+    key.sign().unwrap();
+    fixture
+        .faults
+        .set([fault::token("device").sessions_closed()]);
+    key.sign().unwrap();
+    refused(brings_the_old_one.sign(), ErrorCode::PinIncorrect);
+    client.open_with(KEY, Some(NEW)).unwrap().sign().unwrap();
+    assert_eq!(fixture.faults.count(C_Login), before + 2);
+    let log = server.log();
+    assert!(!log.contains("CKR_PIN_INCORRECT"), "{log}");
+}
+
+#[test]
+fn by_the_configured_pin() {
+    goes_on_with_the_new_pin(pin(NEW));
+}
+
+#[test]
+fn by_a_pin_of_the_request() {
+    goes_on_with_the_new_pin(ChangePin {
+        old_pin: some(PIN),
+        ..pin(NEW)
+    });
+    goes_on_with_the_new_pin(ChangePin {
+        uri: Some(
+            format!("pkcs11:token=device?pin-value={PIN}")
+                .as_str()
+                .into(),
+        ),
+        ..pin(NEW)
+    });
+}
+
+#[test]
+fn by_the_security_officer() {
+    goes_on_with_the_new_pin(reset(SO_PIN, NEW));
+}
+
+#[test]
+fn the_old_pin_is_not_tried_any_more() {
+    for change in [
+        pin(NEW),
+        ChangePin {
+            old_pin: some(PIN),
+            ..pin(NEW)
+        },
+    ] {
+        let fixture = Fixture::new(KeyKind::P256);
+        let server = start(&fixture);
+        // Nobody has logged in before.
+        Manager::of(&server).change_pin(change).unwrap();
+        let client = TestClient::of(&server);
+        refused(client.open_with(KEY, Some(PIN)), ErrorCode::PinIncorrect);
+        assert_eq!(fixture.faults.count(C_Login), 0);
+        client.open(KEY).unwrap().sign().unwrap();
+    }
+}
+
+#[test]
+fn a_pin_may_be_changed_back() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = start(&fixture);
+    let manager = Manager::of(&server);
+    for (so_pin, new) in [
+        (None, NEW),
+        (None, PIN),
+        (some(SO_PIN), NEW),
+        (some(SO_PIN), PIN),
+    ] {
+        let reset = so_pin.is_some();
+        manager
+            .change_pin(ChangePin {
+                so_pin,
+                reset,
+                ..pin(new)
+            })
+            .unwrap();
+        TestClient::of(&server)
+            .open_with(KEY, Some(new))
+            .unwrap()
+            .sign()
+            .unwrap();
+    }
+}
+
+#[test]
+fn reply_and_log_name_the_source_that_still_holds_the_old_pin() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let by_uri = format!("pkcs11:token=device?pin-value={PIN}");
+    for (server, source) in [
+        (fixture.server().pin(PIN), "TEDGE_DEVICE_CRYPTOKI_PIN"),
+        (
+            fixture.server().uri(&by_uri),
+            "pin-value of the server's URI",
+        ),
+    ] {
+        // One after the other: SoftHSM does not see what other processes make of a PIN.
+        let server = server.start();
+        server.secrets().add(NEW);
+        let manager = Manager::of(&server);
+        let stale = manager.change_pin(pin(NEW)).unwrap().stale.unwrap();
+        assert!(stale.starts_with(source), "{stale}");
+        let logged = server.wait_for_log("changed the PIN of the token");
+        assert!(
+            logged.contains("WARN") && logged.contains(&stale),
+            "{logged}"
+        );
+        // Back to what is configured, nothing is stale.
+        let old_pin = some(NEW);
+        let back = manager
+            .change_pin(ChangePin {
+                old_pin,
+                ..pin(PIN)
+            })
+            .unwrap();
+        assert_eq!(back.stale, None);
+    }
+}
+
+#[test]
+fn a_source_that_never_held_the_pin_is_not_stale() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.server().pin(WRONG).start();
+    let old_pin = some(PIN);
+    let changed = Manager::of(&server).change_pin(ChangePin {
+        old_pin,
+        ..pin(NEW)
+    });
+    assert_eq!(changed.unwrap().stale, None);
+}
+
+#[test]
+fn the_new_pin_holds_until_another_is_configured() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = start(&fixture);
+    Manager::of(&server).change_pin(pin(NEW)).unwrap();
+    server.sighup();
+    TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+    assert!(!server.log().contains("CKR_PIN_INCORRECT"));
+}
+
+#[test]
+fn a_wrong_old_pin_is_tried_once() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = start(&fixture);
+    let manager = Manager::of(&server);
+    for _ in 0..5 {
+        let old_pin = some(WRONG);
+        let told = refused(
+            manager.change_pin(ChangePin {
+                old_pin,
+                ..pin(NEW)
+            }),
+            ErrorCode::PinIncorrect,
+        );
+        assert!(
+            told.message.starts_with("The specified PIN is incorrect"),
+            "{told}"
+        );
+    }
+    assert_eq!(fixture.faults.count(C_SetPIN), 1);
+    // The right one still works, and makes up for it.
+    TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+    manager.change_pin(pin(NEW)).unwrap();
+}
+
+#[test]
+fn while_the_token_is_logged_in_a_wrong_old_pin_is_not_tried_at_all() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = start(&fixture);
+    let key = TestClient::of(&server).open(KEY).unwrap();
+    let old_pin = some(WRONG);
+    let told = refused(
+        Manager::of(&server).change_pin(ChangePin {
+            old_pin,
+            ..pin(NEW)
+        }),
+        ErrorCode::PinIncorrect,
+    );
+    assert!(
+        told.message.contains("logged in with another one"),
+        "{told}"
+    );
+    assert_eq!(fixture.faults.count(C_SetPIN), 0);
+    key.sign().unwrap();
+}
+
+#[test]
+fn no_pin_is_sent_at_the_final_try_nor_to_a_locked_token() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = start(&fixture);
+    let manager = Manager::of(&server);
+    let tries = |pin, tries| fault::token("device").pin_tries(pin, tries);
+    for (user_tries, code) in [(1, ErrorCode::PinGuarded), (0, ErrorCode::PinLocked)] {
+        fixture.faults.set([tries(fault::Pin::User, user_tries)]);
+        refused(manager.change_pin(pin(NEW)), code);
+    }
+    for (so_tries, code) in [(1, ErrorCode::PinGuarded), (0, ErrorCode::PinLocked)] {
+        fixture.faults.set([tries(fault::Pin::So, so_tries)]);
+        refused(manager.change_pin(reset(SO_PIN, NEW)), code);
+    }
+    assert_eq!(fixture.faults.count(C_SetPIN), 0);
+    assert_eq!(fixture.faults.count(C_Login), 0);
+}
+
+#[test]
+fn the_security_officer_unlocks_a_pin() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = start(&fixture);
+    let three = fault::token("device").pin_tries(fault::Pin::User, 3);
+    fixture.faults.set([three]);
+    for _ in 0..3 {
+        tries_a_wrong_pin(&fixture, fault::Pin::User);
+    }
+    let client = TestClient::of(&server);
+    refused(client.open(KEY), ErrorCode::PinLocked);
+    Manager::of(&server).change_pin(reset(SO_PIN, NEW)).unwrap();
+    client.open(KEY).unwrap().sign().unwrap();
+}
+
+#[test]
+fn a_pin_is_changed_even_if_the_login_after_it_fails() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = start(&fixture);
+    // The first login is the security officer's.
+    let second = on(C_Login).every(2).returns(CKR_FUNCTION_FAILED);
+    fixture.faults.set([second]);
+    Manager::of(&server).change_pin(reset(SO_PIN, NEW)).unwrap();
+    assert!(opens(&fixture, NEW));
+    TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+}
+
+#[test]
+fn a_refused_security_officer_leaves_everything_as_it_was() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = start(&fixture);
+    let manager = Manager::of(&server);
+    let key = TestClient::of(&server).open(KEY).unwrap();
+    key.sign().unwrap();
+    for _ in 0..5 {
+        let told = refused(
+            manager.change_pin(reset(WRONG, NEW)),
+            ErrorCode::PinIncorrect,
+        );
+        assert!(
+            told.message.contains("The specified PIN is incorrect"),
+            "{told}"
+        );
+        key.sign().unwrap();
+    }
+    assert_eq!(fixture.faults.count(C_InitPIN), 0);
+    assert!(
+        server.log().contains("as the security officer's"),
+        "{}",
+        server.log()
+    );
+    // The user's, the officer's, and the user's again since the officer wanted no session to be open.
+    assert_eq!(fixture.faults.count(C_Login), 3);
+    manager.change_pin(reset(SO_PIN, NEW)).unwrap();
+    key.sign().unwrap();
+}
+
+#[test]
+fn a_module_that_fails_the_security_officer_is_recovered_from() {
+    for fault in [
+        on(C_Login).next(1).returns(CKR_FUNCTION_FAILED),
+        on(C_Login).next(1).returns(CKR_SESSION_READ_ONLY_EXISTS),
+        on(C_InitPIN).next(1).returns(CKR_DEVICE_ERROR),
+    ] {
+        let fixture = Fixture::new(KeyKind::P256);
+        let server = start(&fixture);
+        let manager = Manager::of(&server);
+        let key = TestClient::of(&server).open(KEY).unwrap();
+        fixture.faults.set([fault.clone()]);
+        refused(manager.change_pin(reset(SO_PIN, NEW)), ErrorCode::Module);
+        key.sign().unwrap();
+        assert!(opens(&fixture, PIN), "after {fault:?}");
+        manager.change_pin(reset(SO_PIN, NEW)).unwrap();
+        key.sign().unwrap();
+    }
+}
+
+#[test]
+fn a_new_pin_that_the_token_does_not_take_changes_nothing() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = start(&fixture);
+    let manager = Manager::of(&server);
+    let key = TestClient::of(&server).open(KEY).unwrap();
+    for change in [pin("12"), reset(SO_PIN, "12")] {
+        let told = refused(manager.change_pin(change), ErrorCode::BadRequest);
+        assert!(told.message.contains("4 to 255 characters"), "{told}");
+        key.sign().unwrap();
+    }
+    assert!(opens(&fixture, PIN));
+}
+
+#[test]
+fn the_token_is_the_only_one_or_named() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let (second, _) = fixture.add_token("second");
+    let server = start(&fixture);
+    let manager = Manager::of(&server);
+    let told = refused(manager.change_pin(pin(NEW)), ErrorCode::AmbiguousToken);
+    assert!(
+        told.message.contains("Found multiple initialized tokens"),
+        "{told}"
+    );
+    let uri = Some(second.uri().as_str().into());
+    let changed = manager.change_pin(ChangePin { uri, ..pin(NEW) }).unwrap();
+    assert!(changed.uri.contains("token=second"), "{changed:?}");
+    assert!(takes_pin(
+        &fixture,
+        "second",
+        &["--list-objects", &format!("--pin={NEW}")]
+    ));
+    // The other token keeps its PIN, here and there.
+    assert!(opens(&fixture, PIN));
+    for uri in [KEY, "pkcs11:token=second;object=key"] {
+        TestClient::of(&server).open(uri).unwrap().sign().unwrap();
+    }
+}
+
+#[test]
+fn what_cannot_be_changed_is_told() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = start(&fixture);
+    let manager = Manager::of(&server);
+    let without_so_pin = ChangePin {
+        reset: true,
+        ..pin(NEW)
+    };
+    let told = refused(manager.change_pin(without_so_pin), ErrorCode::BadRequest);
+    assert!(told.message.contains("so_pin"), "{told}");
+
+    fixture.faults.set([every_token().asks_no_login()]);
+    for change in [pin(NEW), reset(SO_PIN, NEW)] {
+        let told = refused(manager.change_pin(change), ErrorCode::NotSupported);
+        assert!(told.message.contains("nothing to change"), "{told}");
+    }
+    fixture.faults.set([every_token().pinpad(PIN)]);
+    for change in [pin(NEW), reset(SO_PIN, NEW)] {
+        let told = refused(manager.change_pin(change), ErrorCode::NotSupported);
+        assert!(told.message.contains("typed at the token itself"), "{told}");
+    }
+    let calls = fixture.faults.counts();
+    assert_eq!(calls.of(C_SetPIN) + calls.of(C_InitPIN), 0, "{calls}");
+}

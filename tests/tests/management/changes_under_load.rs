@@ -1,0 +1,242 @@
+//! Tokens are changed while programs sign with them, and no signature is lost for it.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+};
+
+use p11_client::{ErrorCode, Failure, message::ChangePin};
+use p11_fault_module::{
+    self as fault,
+    Function::{C_Login, C_OpenSession, C_Sign},
+    cryptoki_sys::CKR_SESSION_COUNT,
+    on,
+};
+use p11_tests::{
+    fixture::{Fixture, KEY, PIN, SO_PIN, TestClient, refused},
+    keys::KeyKind,
+};
+
+use crate::{
+    certificates::certificate_for,
+    manager::{Manager, P256, pin, token},
+};
+
+const NEW: &str = "305419";
+
+/// How many programs sign meanwhile.
+const SIGNERS: usize = 4;
+
+/// Four programs sign without a pause while `job` changes things, and none of them fails. Answers how
+/// many signatures were made meanwhile.
+fn while_others_sign(fixture: &Fixture, job: impl FnOnce(&Manager)) -> usize {
+    let server = fixture.start();
+    server.secrets().add(NEW);
+    let (over, made) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let sign = || {
+        let key = TestClient::of(&server).open(KEY).unwrap();
+        while !over.load(Ordering::Relaxed) {
+            key.sign().unwrap();
+            made.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    thread::scope(|scope| {
+        let over = End(&over);
+        let signers = [(); SIGNERS].map(|()| scope.spawn(sign));
+        while made.load(Ordering::Relaxed) < 20 * SIGNERS {
+            assert!(!signers.iter().any(|signer| signer.is_finished()));
+            thread::yield_now();
+        }
+        made.store(0, Ordering::Relaxed);
+        job(&Manager::of(&server));
+        drop(over);
+    });
+    made.into_inner()
+}
+
+/// A request for a new PIN by the security officer.
+fn reset(new: &str) -> ChangePin {
+    ChangePin {
+        so_pin: Some(SO_PIN.into()),
+        reset: true,
+        ..pin(new)
+    }
+}
+
+/// Ends the signing when it is dropped, by a test that fails too.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn keys_and_certificates_come_and_go() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let certificate = certificate_for(&fixture);
+    let made = while_others_sign(&fixture, |manager| {
+        for _ in 0..10 {
+            let key = manager.create("pkcs11:", P256, "passing", None).unwrap();
+            manager.import(KEY, &certificate).unwrap();
+            manager.keys("pkcs11:").unwrap();
+            assert_eq!(manager.delete(&key.uri).unwrap().len(), 2);
+        }
+    });
+    assert!(made > 0, "nobody signed meanwhile");
+}
+
+#[test]
+fn pins_are_changed_and_reset() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let made = while_others_sign(&fixture, |manager| {
+        for new in [NEW, PIN].into_iter().cycle().take(6) {
+            manager.change_pin(pin(new)).unwrap();
+        }
+        for new in [NEW, PIN].into_iter().cycle().take(6) {
+            manager.change_pin(reset(new)).unwrap();
+        }
+    });
+    assert!(made > 0, "nobody signed meanwhile");
+}
+
+#[test]
+fn tokens_are_made() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let made = while_others_sign(&fixture, |manager| {
+        for label in ["one", "two", "three"] {
+            assert!(manager.init(token(label)).unwrap().created);
+        }
+    });
+    assert!(made > 0, "nobody signed meanwhile");
+}
+
+#[test]
+fn a_change_waits_for_a_signature_that_is_being_made() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    server.secrets().add(NEW);
+    let key = TestClient::of(&server).open(KEY).unwrap();
+    fixture.faults.set([on(C_Sign).delays(500)]);
+    thread::scope(|scope| {
+        let before = fixture.faults.count(C_Sign);
+        let signature = scope.spawn(|| key.sign());
+        while fixture.faults.count(C_Sign) == before {
+            thread::yield_now();
+        }
+        // The officer would close its session.
+        Manager::of(&server).change_pin(reset(NEW)).unwrap();
+        signature.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_login_that_is_lost_meanwhile_is_made_again_before_the_change() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    TestClient::of(&server).open(KEY).unwrap();
+    fixture.faults.set([on(C_OpenSession).hangs()]);
+    let deleted = thread::scope(|scope| {
+        let before = fixture.faults.count(C_OpenSession);
+        let deletion = scope.spawn(|| Manager::of(&server).delete(KEY));
+        while fixture.faults.count(C_OpenSession) == before {
+            thread::yield_now();
+        }
+        fixture.faults.set([fault::every_token().logged_out()]);
+        deletion.join().unwrap().unwrap()
+    });
+    // Who is not logged in sees the public half alone.
+    assert_eq!(deleted.len(), 2, "{deleted:?}");
+}
+
+#[test]
+fn a_token_with_few_sessions_in_all_can_be_changed_while_others_sign() {
+    for limit in [2, 1] {
+        let fixture = Fixture::new(KeyKind::P256);
+        let certificate = certificate_for(&fixture);
+        fixture
+            .faults
+            .set([fault::token("device").session_limit(limit)]);
+        while_others_sign(&fixture, |manager| {
+            for new in [NEW, PIN] {
+                let key = manager.create("pkcs11:", P256, "passing", None).unwrap();
+                manager.import(KEY, &certificate).unwrap();
+                assert_eq!(manager.delete(&key.uri).unwrap().len(), 2);
+                manager.change_pin(pin(new)).unwrap();
+            }
+            manager.change_pin(reset(NEW)).unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_token_with_one_session_in_all_is_logged_in_after_a_change() {
+    let fixture = Fixture::new(KeyKind::P256);
+    fixture
+        .faults
+        .set([fault::token("device").session_limit(1)]);
+    let server = fixture.start();
+    server.secrets().add(NEW);
+    let manager = Manager::of(&server);
+    let key = TestClient::of(&server).open(KEY).unwrap();
+    let logins = |job: &dyn Fn()| {
+        let before = fixture.faults.count(C_Login);
+        job();
+        fixture.faults.count(C_Login) - before
+    };
+    let sign = || key.sign().unwrap();
+    let create = |id| manager.create("pkcs11:", P256, "other", Some(id));
+
+    // The login ends with the session that kept it, and is made once more in the one for the change.
+    assert_eq!(logins(&|| drop(create(&[2]).unwrap())), 1);
+    assert_eq!(logins(&sign), 0);
+    assert_eq!(logins(&|| drop(manager.change_pin(pin(NEW)).unwrap())), 1);
+    assert_eq!(logins(&sign), 0);
+
+    // A change that fails closes the only session, and the next request knows.
+    refused(create(&[2]), ErrorCode::AlreadyExists);
+    assert_eq!(manager.delete("pkcs11:object=other").unwrap().len(), 2);
+    sign();
+
+    // A PIN that cannot be the right one disturbs nobody.
+    let wrong = ChangePin {
+        old_pin: Some("000001".into()),
+        ..pin(PIN)
+    };
+    let refuse = || {
+        drop(refused(
+            manager.change_pin(wrong.clone()),
+            ErrorCode::PinIncorrect,
+        ))
+    };
+    assert_eq!(logins(&refuse), 0);
+    assert_eq!(logins(&sign), 0);
+}
+
+#[test]
+fn a_change_for_which_no_session_is_left_says_what_to_do() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    server.secrets().add(NEW);
+    let manager = Manager::of(&server);
+    let key = TestClient::of(&server).open(KEY).unwrap();
+    let full = on(C_OpenSession).returns(CKR_SESSION_COUNT);
+    for change in [
+        &|| manager.create("pkcs11:", P256, "other", None).map(drop),
+        &|| manager.delete(KEY).map(drop),
+        &|| manager.change_pin(pin(NEW)).map(drop),
+        &|| manager.change_pin(reset(NEW)).map(drop),
+    ] as [&dyn Fn() -> Result<(), Failure>; 4]
+    {
+        fixture.faults.set([full.clone()]);
+        let told = refused(change(), ErrorCode::Busy);
+        assert!(
+            told.message.contains("CKR_SESSION_COUNT")
+                && told.message.contains("other programs that use it"),
+            "{told}"
+        );
+        fixture.faults.clear();
+        key.sign().unwrap();
+    }
+}

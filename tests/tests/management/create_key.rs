@@ -1,0 +1,249 @@
+//! CreateKey: a key pair that only signs and never leaves its token.
+
+use std::{process::Command, sync::Barrier, thread};
+
+use p11_client::{
+    ErrorCode,
+    message::{KeySpec, KeyType, PublicKey},
+};
+use p11_fault_module::{
+    Function::{C_GenerateKeyPair, C_Login},
+    cryptoki_sys::*,
+    on, token,
+};
+use p11_proto::Identity;
+use p11_tests::{
+    fixture::{Fixture, PIN, TestClient, refused},
+    keys::{self, KeyKind},
+    softhsm::{SoftHsm, Token},
+    tools::run,
+};
+
+use crate::manager::{Manager, P256};
+
+const DEVICE: &str = "pkcs11:token=device";
+
+fn kind(key_type: KeyType, bits: u32) -> KeySpec {
+    KeySpec { key_type, bits }
+}
+
+/// Other programs see the key of id a1b2 as it should be.
+fn is_seen(hsm: &SoftHsm, token: &Token, made: &PublicKey) {
+    let said = |tool: &mut Command| String::from_utf8(run(tool)).unwrap();
+    for (class, usage, access) in [
+        (
+            "privkey",
+            "Usage:      sign\n",
+            "sensitive, always sensitive, never extractable, local\n",
+        ),
+        ("pubkey", "verify", "local\n"),
+    ] {
+        let mut tool = hsm.pkcs11_tool(token);
+        let all = said(tool.args(["--list-objects", "--type", class]));
+        let mut objects = all.split(" Key Object");
+        let its = objects.find(|object| object.contains("ID:         a1b2\n"));
+        let its = its.unwrap_or_else(|| panic!("no {class} of this id: {all}"));
+        for part in ["label:      made\n", usage, access] {
+            assert!(its.contains(part), "no {part:?} in: {its}");
+        }
+    }
+    let private = said(hsm.p11tool(token).args(["--list-all", &made.uri]));
+    for flag in ["CKA_PRIVATE", "CKA_NEVER_EXTRACTABLE", "CKA_SENSITIVE"] {
+        assert!(private.contains(flag), "no {flag} in: {private}");
+    }
+    let spec = keys::KeySpec::new(KeyKind::P256, "made", &[0xa1, 0xb2]);
+    assert!(made.spki == hsm.public_key(token, &spec));
+}
+
+/// Makes a key of this kind and holds what is answered against what others see of it.
+fn check(fixture: &Fixture, spec: KeySpec) {
+    let server = fixture.start();
+    let manager = Manager::of(&server);
+    let made = manager.create(DEVICE, spec, "made", Some(&[0xa1, 0xb2]));
+    let made = made.unwrap();
+    assert_eq!(made.key_type, spec.key_type);
+    assert!(made.bits == spec.bits || spec.key_type == KeyType::Ed25519);
+    assert_eq!(made.identity, Identity::of(&made.spki).unwrap());
+    assert_eq!(
+        made.uri,
+        format!(
+            "pkcs11:model=SoftHSM%20v2;manufacturer=SoftHSM%20project;serial={};token=device;\
+             id=%A1%B2;object=made;type=private",
+            fixture.token.serial
+        )
+    );
+    is_seen(&fixture.hsm, &fixture.token, &made);
+
+    // And it signs at once, with every scheme that is told.
+    let key = TestClient::of(&server).open(&made.uri).unwrap();
+    assert_eq!(key.told().identity, made.identity);
+    for scheme in &key.told().schemes {
+        key.sign_with(*scheme).unwrap();
+    }
+    manager.delete(&made.uri).unwrap();
+}
+
+#[test]
+fn elliptic_curves() {
+    let fixture = Fixture::new(KeyKind::P256);
+    for bits in [256, 384, 521] {
+        check(&fixture, kind(KeyType::Ec, bits));
+    }
+    check(&fixture, kind(KeyType::Ed25519, 0));
+}
+
+#[test]
+fn rsa() {
+    let fixture = Fixture::new(KeyKind::P256);
+    for bits in [2048, 3072, 4096] {
+        check(&fixture, kind(KeyType::Rsa, bits));
+    }
+}
+
+#[test]
+fn other_kinds_are_refused_with_a_list_of_those_that_can_be_made() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    let manager = Manager::of(&server);
+    for spec in [
+        kind(KeyType::Ec, 255),
+        kind(KeyType::Rsa, 1024),
+        kind(KeyType::Unknown, 256),
+    ] {
+        let told = refused(
+            manager.create(DEVICE, spec, "made", None),
+            ErrorCode::BadRequest,
+        );
+        assert!(
+            told.message.contains("RSA of 2048, 3072 and 4096"),
+            "{told}"
+        );
+    }
+    assert_eq!(fixture.faults.count(C_GenerateKeyPair), 0);
+}
+
+#[test]
+fn without_an_id_each_key_gets_20_random_bytes() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    let manager = Manager::of(&server);
+    // A label in use is no hindrance.
+    for _ in 0..2 {
+        manager.create(DEVICE, P256, "same", None).unwrap();
+    }
+    let mut halves = manager.keys("pkcs11:object=same").unwrap();
+    assert_eq!(halves.len(), 4);
+    assert!(halves.iter().all(|half| half.id.len() == 20));
+    halves.dedup_by(|a, b| a.id == b.id);
+    assert_eq!(halves.len(), 2);
+}
+
+#[test]
+fn an_id_in_use_is_refused() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    let manager = Manager::of(&server);
+    let again = || manager.create(DEVICE, P256, "made", Some(&[1]));
+    let told = refused(again(), ErrorCode::AlreadyExists);
+    assert!(told.message.contains("choose another id"), "{told}");
+    // One half is enough.
+    run(fixture.hsm.pkcs11_tool(&fixture.token).args([
+        "--delete-object",
+        "--type",
+        "pubkey",
+        "--id",
+        "01",
+    ]));
+    refused(again(), ErrorCode::AlreadyExists);
+    let told = refused(
+        manager.create(DEVICE, P256, "made", Some(&[])),
+        ErrorCode::BadRequest,
+    );
+    assert!(told.message.contains("at least one byte"), "{told}");
+    assert_eq!(fixture.faults.count(C_GenerateKeyPair), 0);
+}
+
+#[test]
+fn of_many_who_want_the_same_id_one_gets_it() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    fixture.faults.set([on(C_GenerateKeyPair).delays(50)]);
+    let together = Barrier::new(4);
+    let create = || {
+        let manager = Manager::of(&server);
+        manager.tokens();
+        together.wait();
+        match manager.create(DEVICE, P256, "made", Some(&[7])) {
+            Ok(_) => true,
+            Err(failure) if failure.code == ErrorCode::AlreadyExists => false,
+            Err(other) => panic!("{other}"),
+        }
+    };
+    let made = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(create)).collect();
+        let outcomes = threads.into_iter().map(|thread| thread.join().unwrap());
+        outcomes.filter(|made| *made).count()
+    });
+    assert_eq!(made, 1);
+    assert_eq!(Manager::of(&server).keys("pkcs11:id=%07").unwrap().len(), 2);
+}
+
+#[test]
+fn a_module_that_wants_the_private_template_to_repeat_it_gets_that() {
+    for (key_type, bits) in [(KeyType::Ec, 256), (KeyType::Rsa, 2048)] {
+        let fixture = Fixture::new(KeyKind::P256);
+        let demands = |attribute| token("device").demands_in_private_template(attribute);
+        fixture.faults.set(match key_type {
+            KeyType::Ec => vec![demands(CKA_CLASS), demands(CKA_EC_PARAMS)],
+            _ => vec![demands(CKA_CLASS)],
+        });
+        let server = fixture.start();
+        let made = Manager::of(&server)
+            .create(DEVICE, kind(key_type, bits), "made", Some(&[0xa1, 0xb2]))
+            .unwrap();
+        is_seen(&fixture.hsm, &fixture.token, &made);
+        assert_eq!(fixture.faults.count(C_GenerateKeyPair), 2);
+    }
+}
+
+#[test]
+fn no_other_failure_is_answered_by_another_try() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    let manager = Manager::of(&server);
+    for (ckr, name) in [
+        (CKR_DEVICE_MEMORY, "CKR_DEVICE_MEMORY"),
+        (CKR_SESSION_HANDLE_INVALID, "CKR_SESSION_HANDLE_INVALID"),
+    ] {
+        let before = fixture.faults.count(C_GenerateKeyPair);
+        fixture
+            .faults
+            .set([on(C_GenerateKeyPair).next(1).returns(ckr)]);
+        let told = refused(
+            manager.create(DEVICE, P256, "made", None),
+            ErrorCode::Module,
+        );
+        assert_eq!(told.function.as_deref(), Some("C_GenerateKeyPair"));
+        assert_eq!(told.ckr.as_deref(), Some(name));
+        assert_eq!(fixture.faults.count(C_GenerateKeyPair), before + 1);
+    }
+    fixture.faults.clear();
+    manager.create(DEVICE, P256, "made", None).unwrap();
+}
+
+#[test]
+fn a_wrong_pin_makes_no_key() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.server().start();
+    let wrong = Manager::of(&server).with_pin("000001");
+    for _ in 0..5 {
+        refused(
+            wrong.create(DEVICE, P256, "made", None),
+            ErrorCode::PinIncorrect,
+        );
+    }
+    assert_eq!(fixture.faults.count(C_Login), 1);
+    assert_eq!(fixture.faults.count(C_GenerateKeyPair), 0);
+    let right = Manager::of(&server).with_pin(PIN);
+    right.create(DEVICE, P256, "made", None).unwrap();
+}

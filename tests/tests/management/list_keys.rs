@@ -1,0 +1,202 @@
+//! ListKeys and GetPublicKey: what is public without a PIN, the rest with one.
+
+use p11_client::{
+    ErrorCode,
+    message::{Class, KeyType, Object},
+};
+use p11_fault_module::{Function::C_Login, Rule, cryptoki_sys::*, object};
+use p11_proto::Identity;
+use p11_tests::{
+    fixture::{Fixture, KEY, PIN, refused},
+    keys::{KeyKind, KeySpec},
+    tools::run,
+};
+
+use crate::{certificates::certificate_for, manager::Manager};
+
+/// A fixture whose key has a certificate beside it.
+fn fixture(kind: KeyKind) -> Fixture {
+    let fixture = Fixture::new(kind);
+    fixture
+        .hsm
+        .import_certificate(&fixture.token, "key", &[1], &certificate_for(&fixture));
+    fixture
+}
+
+fn classes(objects: &[Object]) -> Vec<Class> {
+    objects.iter().map(|object| object.class).collect()
+}
+
+const PUBLIC: [Class; 2] = [Class::Public, Class::Certificate];
+const ALL: [Class; 3] = [Class::Private, Class::Public, Class::Certificate];
+
+#[test]
+fn without_a_pin_what_is_public_is_listed() {
+    let fixture = fixture(KeyKind::P256);
+    let server = fixture.server().start();
+    let listed = Manager::of(&server).keys("pkcs11:token=device").unwrap();
+    assert_eq!(classes(&listed), PUBLIC);
+    // Nor is the default PIN tried, which nobody has set.
+    assert_eq!(fixture.faults.count(C_Login), 0);
+}
+
+#[test]
+fn with_a_pin_everything_is_listed() {
+    let fixture = fixture(KeyKind::Rsa2048);
+    let by_server = fixture.start();
+    let by_request = fixture.server().start();
+    let admins = [
+        Manager::of(&by_server),
+        Manager::of(&by_request).with_pin(PIN),
+    ];
+    // SoftHSM may see no token where it starts while another program logs in.
+    for manager in &admins {
+        manager.token("device");
+    }
+    for manager in admins {
+        let listed = manager.keys("pkcs11:token=device").unwrap();
+        assert_eq!(classes(&listed), ALL);
+        for object in &listed {
+            assert_eq!((object.key_type, object.bits), (KeyType::Rsa, 2048));
+            assert_eq!((object.label.as_str(), &object.id[..]), ("key", &[1][..]));
+            let kind = match object.class {
+                Class::Certificate => "cert".into(),
+                class => class.to_string(),
+            };
+            let names_it = format!("serial={}", fixture.token.serial);
+            assert!(object.uri.contains(&names_it), "{}", object.uri);
+            let ends = format!(";id=%01;object=key;type={kind}");
+            assert!(object.uri.ends_with(&ends), "{}", object.uri);
+        }
+        let [private, public, certificate] = listed.as_slice() else {
+            panic!("{listed:?}");
+        };
+        assert_eq!(private.can_sign, Some(true));
+        assert_eq!(private.extractable, Some(false));
+        assert_eq!(private.always_authenticate, Some(false));
+        for other in [public, certificate] {
+            assert_eq!(other.can_sign, None);
+            assert_eq!(other.extractable, None);
+            assert_eq!(other.always_authenticate, None);
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_key_is_told_with_its_size() {
+    let fixture = Fixture::new(KeyKind::P384);
+    for (kind, id) in [(KeyKind::P521, 2), (KeyKind::Ed25519, 3)] {
+        fixture
+            .hsm
+            .generate(&fixture.token, &KeySpec::new(kind, "key", &[id]));
+    }
+    let server = fixture.start();
+    let listed = Manager::of(&server).keys("pkcs11:type=private").unwrap();
+    let private = listed
+        .iter()
+        .filter(|object| object.class == Class::Private);
+    let kinds: Vec<_> = private
+        .map(|object| (object.key_type, object.bits))
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            (KeyType::Ec, 384),
+            (KeyType::Ec, 521),
+            (KeyType::Ed25519, 255)
+        ]
+    );
+}
+
+#[test]
+fn what_a_key_can_and_may_is_told() {
+    let fixture = Fixture::new(KeyKind::P256);
+    fixture.faults.set([
+        object(CKO_PRIVATE_KEY, "key").answers(CKA_SIGN, [0]),
+        object(CKO_PRIVATE_KEY, "key").answers(CKA_EXTRACTABLE, [1]),
+        Rule::always_authenticate("key"),
+    ]);
+    let server = fixture.start();
+    let listed = Manager::of(&server).keys(KEY).unwrap();
+    let private = &listed[0];
+    assert_eq!(private.class, Class::Private);
+    assert_eq!(private.can_sign, Some(false));
+    assert_eq!(private.extractable, Some(true));
+    assert_eq!(private.always_authenticate, Some(true));
+}
+
+#[test]
+fn a_listing_is_narrowed_by_label_id_and_type() {
+    let fixture = fixture(KeyKind::P256);
+    let other = KeySpec::new(KeyKind::P256, "other", &[2]);
+    fixture.hsm.generate(&fixture.token, &other);
+    let server = fixture.start();
+    let listed = |uri: &str| classes(&Manager::of(&server).keys(uri).unwrap());
+    assert_eq!(listed("pkcs11:object=key"), ALL);
+    assert_eq!(listed("pkcs11:id=%02"), ALL[..2]);
+    assert_eq!(listed("pkcs11:object=none"), []);
+    assert_eq!(listed("pkcs11:object=key;type=cert"), [Class::Certificate]);
+    // Either half names the pair.
+    assert_eq!(listed("pkcs11:object=key;type=private"), ALL[..2]);
+    assert_eq!(listed("pkcs11:object=key;type=public"), ALL[..2]);
+}
+
+#[test]
+fn a_wrong_pin_of_the_server_shows_what_is_public_and_one_of_the_request_nothing() {
+    let fixture = fixture(KeyKind::P256);
+    let server = fixture.server().pin("000001").start();
+    let manager = Manager::of(&server);
+    for _ in 0..5 {
+        assert_eq!(
+            classes(&manager.keys("pkcs11:token=device").unwrap()),
+            PUBLIC
+        );
+    }
+    assert_eq!(fixture.faults.count(C_Login), 1);
+    let manager = manager.with_pin("000002");
+    refused(manager.keys("pkcs11:token=device"), ErrorCode::PinIncorrect);
+}
+
+#[test]
+fn a_listing_is_of_one_token() {
+    let fixture = Fixture::new(KeyKind::P256);
+    fixture.add_token("second");
+    let server = fixture.start();
+    let manager = Manager::of(&server);
+    let told = refused(manager.keys("pkcs11:"), ErrorCode::AmbiguousToken);
+    for name in ["token=device", "token=second"] {
+        assert!(told.message.contains(name), "{told}");
+    }
+    refused(manager.keys("pkcs11:token=third"), ErrorCode::TokenNotFound);
+    let second = manager.keys("pkcs11:token=second").unwrap();
+    assert!(second.iter().all(|key| key.uri.contains("token=second")));
+}
+
+#[test]
+fn a_public_key_is_read_without_a_login() {
+    for kind in [KeyKind::P256, KeyKind::Rsa2048, KeyKind::Ed25519] {
+        let fixture = Fixture::new(kind);
+        let server = fixture.start();
+        let public = Manager::of(&server).public_key(KEY).unwrap();
+        assert_eq!(public.spki, fixture.key.spki);
+        assert_eq!(public.identity, Identity::of(&fixture.key.spki).unwrap());
+        assert!(public.uri.contains("id=%01;object=key"), "{}", public.uri);
+        assert_eq!(fixture.faults.count(C_Login), 0);
+    }
+}
+
+#[test]
+fn a_public_key_that_only_the_private_one_tells_costs_a_login() {
+    let fixture = Fixture::new(KeyKind::Rsa2048);
+    run(fixture.hsm.pkcs11_tool(&fixture.token).args([
+        "--delete-object",
+        "--type",
+        "pubkey",
+        "--label",
+        "key",
+    ]));
+    let server = fixture.start();
+    let public = Manager::of(&server).public_key(KEY).unwrap();
+    assert_eq!(public.spki, fixture.key.spki);
+    assert_eq!(fixture.faults.count(C_Login), 1);
+}

@@ -1,0 +1,115 @@
+//! ListTokens: every slot with a token, without a PIN.
+
+use p11_client::message::PinState;
+use p11_fault_module::{
+    Function::{C_GetTokenInfo, C_Login},
+    Pin,
+    cryptoki_sys::CKR_DEVICE_ERROR,
+    on, token,
+};
+use p11_tests::{
+    fixture::{Fixture, PIN},
+    keys::KeyKind,
+};
+
+use crate::{manager::Manager, tries_a_wrong_pin};
+
+#[test]
+fn every_token_is_listed_initialised_or_not_and_no_login_happens() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.server().start();
+    let manager = Manager::of(&server);
+
+    let device = manager.token("device");
+    assert!(device.initialized && device.user_pin_set && device.login_required);
+    assert!(!device.pin_pad && !device.write_protected);
+    assert_eq!(
+        (device.slot, &device.serial),
+        (fixture.token.slot, &fixture.token.serial)
+    );
+    assert_eq!(device.model, "SoftHSM v2");
+    assert_eq!(device.manufacturer, "SoftHSM project");
+    assert_eq!(
+        device.uri,
+        format!(
+            "pkcs11:model=SoftHSM%20v2;manufacturer=SoftHSM%20project;serial={};token=device",
+            fixture.token.serial
+        )
+    );
+    assert_eq!(
+        (device.user_pin, device.so_pin),
+        (PinState::Ok, PinState::Ok)
+    );
+
+    let free = manager.token("");
+    assert!(!free.initialized && !free.user_pin_set);
+    // It has no label or serial number by which it could be named.
+    let uri = format!("pkcs11:slot-id={};model=SoftHSM%20v2", free.slot);
+    assert_eq!(free.uri, uri);
+
+    assert_eq!(fixture.faults.count(C_Login), 0);
+}
+
+#[test]
+fn it_is_told_how_pins_stand() {
+    let fixture = Fixture::new(KeyKind::P256);
+    fixture.faults.set([
+        token("device").pin_tries(Pin::User, 3),
+        token("device").pin_tries(Pin::So, 2),
+    ]);
+    let server = fixture.server().start();
+    let manager = Manager::of(&server);
+    for (tries, user, so) in [
+        (&[][..], PinState::Ok, PinState::Ok),
+        (&[Pin::User], PinState::Low, PinState::Ok),
+        (&[Pin::User], PinState::FinalTry, PinState::Ok),
+        (&[Pin::So], PinState::FinalTry, PinState::FinalTry),
+        (&[Pin::User, Pin::So], PinState::Locked, PinState::Locked),
+    ] {
+        for pin in tries {
+            tries_a_wrong_pin(&fixture, *pin);
+        }
+        let device = manager.token("device");
+        assert_eq!((device.user_pin, device.so_pin), (user, so));
+    }
+}
+
+#[test]
+fn a_pin_pad_is_told_and_so_is_a_token_that_wants_no_login() {
+    let fixture = Fixture::new(KeyKind::P256);
+    fixture.add_token("second");
+    fixture
+        .faults
+        .set([token("device").pinpad(PIN), token("second").asks_no_login()]);
+    let server = fixture.server().start();
+    let manager = Manager::of(&server);
+    let (device, second) = (manager.token("device"), manager.token("second"));
+    assert!(device.pin_pad && device.login_required);
+    assert!(!second.pin_pad && !second.login_required);
+}
+
+#[test]
+fn a_slot_that_fails_is_left_out_with_a_warning() {
+    let fixture = Fixture::new(KeyKind::P256);
+    fixture.add_token("sick");
+    let server = fixture.server().start();
+    let sick = on(C_GetTokenInfo).at("sick").returns(CKR_DEVICE_ERROR);
+    fixture.faults.set([sick]);
+    let tokens = Manager::of(&server).tokens();
+    let labels: Vec<_> = tokens.iter().map(|token| token.label.as_str()).collect();
+    assert_eq!(labels, ["", "device"]);
+    server.wait_for_log("C_GetTokenInfo returned CKR_DEVICE_ERROR");
+}
+
+#[test]
+fn only_what_lies_in_the_servers_scope_is_listed_or_could_be_made_part_of_it() {
+    let fixture = Fixture::new(KeyKind::P256);
+    fixture.add_token("second");
+    let labels = |uri: &str| -> Vec<String> {
+        let server = fixture.server().uri(uri).start();
+        let tokens = Manager::of(&server).tokens().into_iter();
+        tokens.map(|token| token.label).collect()
+    };
+    assert_eq!(labels("pkcs11:token=device"), ["", "device"]);
+    assert_eq!(labels("pkcs11:token=device;model=other"), [""; 0]);
+}

@@ -1,0 +1,106 @@
+//! Our client manages tokens through a server that behaves as released ones do.
+
+use p11_client::{
+    ErrorCode,
+    message::{ChangePin, Class, InitToken, KeyType},
+};
+use p11_proto::Identity;
+use p11_tests::{
+    fixture::{Fixture, KEY, PIN, SO_PIN, refused},
+    keys::{self, KeyKind},
+    old_server::OldServer,
+    server::Server,
+};
+
+use crate::{
+    manager::{Manager, P256, pin, token},
+    takes_pin,
+};
+
+const NEW: &str = "305419";
+
+/// A fixture, the server that does the work, an old one before it, and a client of that.
+fn setup() -> (Fixture, Server, OldServer, Manager) {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    server.secrets().add(NEW);
+    let old = OldServer::before(&server);
+    let manager = Manager::at(old.socket());
+    (fixture, server, old, manager)
+}
+
+#[test]
+fn keys_are_listed_made_and_deleted() {
+    let (fixture, _server, old, manager) = setup();
+    let listed = manager.keys("pkcs11:token=device").unwrap();
+    let classes: Vec<_> = listed.iter().map(|key| key.class).collect();
+    assert_eq!(classes, [Class::Private, Class::Public]);
+    assert_eq!(
+        (listed[0].key_type, &listed[0].id[..]),
+        (KeyType::Ec, &[1][..])
+    );
+    assert_eq!(manager.public_key(KEY).unwrap().spki, fixture.key.spki);
+
+    let made = manager
+        .create("pkcs11:token=device", P256, "made", Some(&[7]))
+        .unwrap();
+    let spec = keys::KeySpec::new(KeyKind::P256, "made", &[7]);
+    let spki = fixture.hsm.public_key(&fixture.token, &spec);
+    assert!(made.spki == spki, "a true SubjectPublicKeyInfo");
+    assert_eq!(made.identity, Identity::of(&spki).unwrap());
+    let deleted = manager.delete(&made.uri).unwrap();
+    assert_eq!(deleted.len(), 1, "the URI of both halves: {deleted:?}");
+    assert_eq!(manager.delete(&made.uri).unwrap().len(), 0);
+    assert_eq!(old.asked()[0], 8, "it was asked what it speaks");
+}
+
+#[test]
+fn tokens_are_listed_and_made_and_their_pins_changed() {
+    let (fixture, _server, _old, manager) = setup();
+    let device = manager.token("device");
+    assert!(device.initialized);
+    assert_eq!(device.serial, fixture.token.serial);
+    assert!(!manager.token("").initialized);
+
+    let changed = manager.change_pin(pin(NEW)).unwrap();
+    assert_eq!(changed.uri, device.uri);
+    assert!(takes_pin(
+        &fixture,
+        "device",
+        &["--list-objects", &format!("--pin={NEW}")]
+    ));
+    let so_pin = Some(SO_PIN.into());
+    let reset = ChangePin {
+        so_pin,
+        reset: true,
+        ..pin(PIN)
+    };
+    manager.change_pin(reset).unwrap();
+    assert!(takes_pin(
+        &fixture,
+        "device",
+        &["--list-objects", &format!("--pin={PIN}")]
+    ));
+
+    let request = || InitToken {
+        pin: Some(PIN.into()),
+        ..token("new")
+    };
+    assert!(manager.init(request()).unwrap().created);
+    assert!(!manager.init(request()).unwrap().created);
+}
+
+#[test]
+fn failures_are_told_from_their_phrases() {
+    let (_stage, _server, _old, manager) = setup();
+    refused(manager.keys("pkcs11:token=none"), ErrorCode::TokenNotFound);
+    refused(
+        manager.public_key("pkcs11:object=none"),
+        ErrorCode::KeyNotFound,
+    );
+    let wrong = manager.with_pin("000001");
+    refused(
+        wrong.create("pkcs11:", P256, "made", None),
+        ErrorCode::PinIncorrect,
+    );
+}

@@ -1,0 +1,85 @@
+//! How the bytes are exchanged.
+
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    time::{Duration, Instant},
+};
+
+use p11_tests::{
+    fixture::{Fixture, KEY, TestClient},
+    keys::KeyKind,
+    process::TIMEOUT,
+};
+
+use super::{Old, choose, sign};
+
+#[test]
+fn pong_advertises_protocol_1() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    assert_eq!(Old::of(&server).ask(&[0, 8]), *b"\0\x09P11\x01");
+}
+
+#[test]
+fn what_follows_a_request_is_for_newer_servers() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    let old = Old::of(&server);
+    assert_eq!(old.ask(&[0, 8, 1, 2, 3]), old.ask(&[0, 8]));
+    let request = choose(&[0x0403], KEY);
+    let longer = [&request[..], b"\x01new field"].concat();
+    assert_eq!(old.ask(&longer), old.ask(&request));
+}
+
+#[test]
+fn a_request_may_come_in_pieces() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    let request = choose(&[0x0403], KEY);
+    let mut stream = UnixStream::connect(server.socket()).unwrap();
+    for byte in &request {
+        stream.write_all(&[*byte]).unwrap();
+    }
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut reply = Vec::new();
+    stream.read_to_end(&mut reply).unwrap();
+    assert_eq!(reply, [0, 3, 1, 0x83, 0x08, 3]);
+}
+
+#[test]
+fn a_client_that_never_ends_its_request_runs_into_the_deadline_and_harms_nobody() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    let key = TestClient::of(&server).open(KEY).unwrap();
+    let began = Instant::now();
+    let clients: Vec<_> = (0..20)
+        .map(|_| {
+            let mut stream = UnixStream::connect(server.socket()).unwrap();
+            stream.write_all(&sign(b"m", KEY)).unwrap();
+            stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+            stream
+        })
+        .collect();
+    key.sign().unwrap();
+    Old::of(&server).ask(&[0, 8]);
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "others had to wait"
+    );
+    for mut stream in clients {
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).unwrap();
+        let told = String::from_utf8_lossy(&reply);
+        assert!(
+            told.contains("Failed to parse the received frame"),
+            "{told}"
+        );
+    }
+    assert!(
+        began.elapsed() > Duration::from_secs(4),
+        "{:?}",
+        began.elapsed()
+    );
+    key.sign().unwrap();
+}
