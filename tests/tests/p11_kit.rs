@@ -124,7 +124,7 @@ fn p11_kit_proxy_signs_with_the_tokens_of_all_modules() {
 #[test]
 fn a_key_that_wants_a_login_for_each_signature_needs_the_tokens_own_module() {
     let setup = setup();
-    setup.faults.set([Rule::always_authenticate("key")]);
+    setup.faults.set([Rule::AlwaysAuthenticate("key".into())]);
     let p11_kit = setup.p11_kit_server();
     let server = p11_kit.client().start();
     let refused = sign(&open(&server), b"a message").unwrap_err();

@@ -84,11 +84,11 @@ fn a_minute_of_faults_of_every_kind() {
             thread::sleep(Duration::from_millis(dice.up_to(300)));
         }
     });
-    let struck = fixture.faults.counts().struck();
+    let injected = fixture.faults.counts().injected();
     let (signed, failed) = (signed.into_inner(), failed.into_inner());
     assert!(
-        struck > 100 && signed > 1000 && failed > 10,
-        "this was no soak: {struck} faults, {signed} signatures, {failed} failures"
+        injected > 100 && signed > 1000 && failed > 10,
+        "this was no soak: {injected} faults, {signed} signatures, {failed} failures"
     );
 
     for (_, key) in &programs {
@@ -201,13 +201,13 @@ impl Dice {
         match self.up_to(18) {
             0 => every_token().sessions_closed(),
             1 => every_token().logged_out(),
-            2 => Rule::renumber_objects(),
+            2 => Rule::RenumberObjects,
             3 => token(self.one_of(&["device", "other"])).hidden(),
             4 => every_token().hidden(),
-            5 => Rule::slot_offset(self.up_to(1000)),
-            6 => Rule::swap_slots("device", "other"),
+            5 => Rule::SlotOffset(self.up_to(1000)),
+            6 => Rule::SwapSlots("device".into(), "other".into()),
             7 => every_token().session_limit(1 + self.up_to(3) as u32),
-            8 => Rule::always_authenticate("key"),
+            8 => Rule::AlwaysAuthenticate("key".into()),
             9 => on(self.any_call()).delays(self.up_to(50) as u32),
             10 => on(self.any_call()).next(2).hangs(),
             11 => on(C_Initialize).next(1).returns(self.trouble()),
@@ -215,7 +215,7 @@ impl Dice {
                 .next(1)
                 .returns(CKR_CRYPTOKI_NOT_INITIALIZED),
             13 => on(C_OpenSession).next(2).returns(CKR_SESSION_COUNT),
-            14 => on(self.any_call()).next(1).returns_after(self.trouble()),
+            14 => on(self.any_call()).next(1).after().returns(self.trouble()),
             15 => on(self.any_call()).every(3).returns(self.trouble()),
             16 => on(self.any_call()).returns(self.trouble()),
             _ => {

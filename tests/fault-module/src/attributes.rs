@@ -1,4 +1,4 @@
-//! `C_GetAttributeValue`: attributes that rules hide, replace or make fail.
+//! `C_GetAttributeValue`: attributes that rules hide, replace, make fail or give another length.
 
 use cryptoki_sys::*;
 
@@ -11,6 +11,7 @@ use crate::rules::{Answer, Rule};
 /// As PKCS#11 demands for `C_GetAttributeValue`.
 pub(crate) unsafe fn get(
     call: &Call,
+    forward: impl FnOnce() -> CK_RV,
     session: CK_SESSION_HANDLE,
     object: CK_OBJECT_HANDLE,
     template: *mut CK_ATTRIBUTE,
@@ -18,8 +19,7 @@ pub(crate) unsafe fn get(
 ) -> CK_RV {
     let answers = answers(call, session, object);
     if answers.is_empty() || template.is_null() {
-        // SAFETY: as the caller promises.
-        return unsafe { forward::C_GetAttributeValue(session, object, template, count) };
+        return forward();
     }
     // SAFETY: not null, so valid as the caller promises.
     let template = unsafe { std::slice::from_raw_parts_mut(template, count as usize) };
@@ -37,15 +37,21 @@ pub(crate) unsafe fn get(
         return rv;
     }
 
-    let (ours, theirs): (Vec<_>, Vec<_>) = template
-        .iter_mut()
-        .partition(|attribute| answer_to(attribute).is_some());
+    let (ours, theirs): (Vec<_>, Vec<_>) = template.iter_mut().partition(|attribute| {
+        matches!(
+            answer_to(attribute),
+            Some(Answer::Hidden | Answer::Value(_))
+        )
+    });
     let mut real: Vec<CK_ATTRIBUTE> = theirs.iter().map(|attribute| **attribute).collect();
     let count = real.len() as CK_ULONG;
     // SAFETY: copies of the application's attributes, with its buffers.
     let mut rv = unsafe { forward::C_GetAttributeValue(session, object, real.as_mut_ptr(), count) };
     for (attribute, real) in theirs.into_iter().zip(real) {
-        attribute.ulValueLen = real.ulValueLen;
+        attribute.ulValueLen = match answer_to(attribute) {
+            Some(Answer::Length(length)) => *length,
+            _ => real.ulValueLen,
+        };
     }
     for attribute in ours {
         let own = match answer_to(attribute) {
@@ -66,12 +72,8 @@ fn answers(
     session: CK_SESSION_HANDLE,
     object: CK_OBJECT_HANDLE,
 ) -> Vec<(CK_ATTRIBUTE_TYPE, Answer)> {
-    let about_objects = |rule| {
-        matches!(
-            rule,
-            &Rule::Attribute { .. } | Rule::AlwaysAuthenticate { .. }
-        )
-    };
+    let about_objects =
+        |rule: &Rule| matches!(rule, Rule::Object { .. } | Rule::AlwaysAuthenticate(_));
     if !call.rules.iter().any(about_objects) {
         return Vec::new();
     }
@@ -79,13 +81,13 @@ fn answers(
         return Vec::new();
     };
     let answers = call.rules.iter().filter_map(|rule| match rule {
-        Rule::Attribute {
-            label: l,
+        Rule::Object {
             class: c,
+            label: l,
             attribute,
             answer,
         } if *l == label && *c == class => Some((*attribute, answer.clone())),
-        Rule::AlwaysAuthenticate { key } if *key == label && class == CKO_PRIVATE_KEY => {
+        Rule::AlwaysAuthenticate(key) if *key == label && class == CKO_PRIVATE_KEY => {
             Some((CKA_ALWAYS_AUTHENTICATE, Answer::Value(vec![CK_TRUE])))
         }
         _ => None,

@@ -1,5 +1,4 @@
-//! One call of one function: it is counted and the rules about calls strike here, then the real module or a
-//! handler goes on; what the application gets back comes out.
+//! One call of one function: it is counted, and the rules about calls act before and after it.
 
 use std::cell::OnceCell;
 use std::sync::{Arc, RwLockReadGuard};
@@ -8,10 +7,10 @@ use std::time::Duration;
 
 use cryptoki_sys::*;
 
+use crate::active_rules::RuleSet;
 use crate::module::Function;
 use crate::real;
-use crate::rule_book::RuleSet;
-use crate::rules::{Action, Rule};
+use crate::rules::{Action, Moment, Rule, TokenFault};
 use crate::state::State;
 
 /// How often a hung call looks whether its rule is gone.
@@ -36,8 +35,8 @@ pub(crate) fn run(
         function,
         rules: state.rules(),
         slot: None,
+        count: None,
         label: OnceCell::new(),
-        afterwards: None,
     };
     let rv = body(&mut call).unwrap_or_else(|rv| rv);
     if let Function::C_OpenSession
@@ -50,15 +49,16 @@ pub(crate) fn run(
     rv
 }
 
-/// A call on its way.
+/// A call that is being made.
 pub(crate) struct Call {
     pub state: &'static State,
     pub rules: Arc<RuleSet>,
     /// The real id of the slot that the call names or that its session is on.
     pub slot: Option<CK_SLOT_ID>,
+    /// What it tells as count or length, by a rule.
+    pub count: Option<CK_ULONG>,
     function: Function,
     label: OnceCell<Option<String>>,
-    afterwards: Option<CK_RV>,
 }
 
 impl Call {
@@ -69,19 +69,25 @@ impl Call {
             .as_deref()
     }
 
-    /// Whether the call is about this token; every call is about `None`.
-    pub fn is_about(&self, token: &Option<String>) -> bool {
-        match token {
-            None => true,
-            Some(token) => self.label() == Some(token),
-        }
+    /// What the rules say of the token that the call is about.
+    pub fn token_faults(&self) -> impl Iterator<Item = &TokenFault> {
+        self.rules.iter().filter_map(|rule| match rule {
+            Rule::Token { token, fault } if self.is_about(token) => Some(fault),
+            _ => None,
+        })
     }
 
     /// Whether the token that the call is about is pulled out.
     pub fn is_hidden(&self) -> bool {
-        self.rules
-            .iter()
-            .any(|rule| matches!(rule, Rule::HideToken { token } if self.is_about(token)))
+        self.token_faults()
+            .any(|fault| *fault == TokenFault::Hidden)
+    }
+
+    /// Whether a rule takes the mechanism from the token that the call is about.
+    pub fn lacks_mechanism(&self, mechanism: CK_MECHANISM_TYPE) -> bool {
+        self.token_faults().any(|fault| {
+            matches!(fault, TokenFault::WithoutMechanisms(lacking) if lacking.contains(&mechanism))
+        })
     }
 
     /// Whether a signature was begun in the session that waits for the context-specific login.
@@ -90,26 +96,29 @@ impl Call {
         session.is_some_and(|session| session.awaits_login)
     }
 
-    /// Lets the rules about calls strike; `Err` is what to return at once.
-    pub fn strike(&mut self) -> Result<(), CK_RV> {
+    /// Lets the rules about calls act; `Err` is what to return at once.
+    pub fn inject(&mut self, now: Moment) -> Result<(), CK_RV> {
         let rules = Arc::clone(&self.rules);
         for active in rules.active() {
             let Rule::Call {
                 function,
-                action,
-                when,
                 token,
+                when,
+                moment,
+                action,
             } = &active.rule
             else {
                 continue;
             };
-            if *function != self.function || !self.is_about(token) || !active.is_due(when) {
+            if (*function, *moment) != (self.function, now)
+                || !self.is_about(token)
+                || !active.is_due(when)
+            {
                 continue;
             }
-            self.state.counters.struck();
+            self.state.counters.injected();
             match action {
                 Action::Return(rv) => return Err(*rv),
-                Action::ReturnAfter(rv) => self.afterwards = Some(*rv),
                 Action::Delay(milliseconds) => {
                     thread::sleep(Duration::from_millis((*milliseconds).into()))
                 }
@@ -118,20 +127,24 @@ impl Call {
                     thread::park();
                 },
                 Action::Abort => std::process::abort(),
+                Action::Count(count) => self.count = Some(*count),
             }
         }
         Ok(())
     }
 
     /// Held while the call is inside the real module.
-    pub fn pass(&self) -> Option<RwLockReadGuard<'static, ()>> {
+    pub fn enter_real(&self) -> Option<RwLockReadGuard<'static, ()>> {
         // It may wait for a slot event for ever, and uses no session.
-        (self.function != Function::C_WaitForSlotEvent).then(|| self.state.pass())
+        (self.function != Function::C_WaitForSlotEvent).then(|| self.state.enter_real())
     }
 
-    /// What the application gets for what the real module returned.
-    pub fn verdict(&self, rv: CK_RV) -> CK_RV {
-        self.afterwards.unwrap_or(rv)
+    /// Whether the call is about this token; every call is about `None`.
+    fn is_about(&self, token: &Option<String>) -> bool {
+        match token {
+            None => true,
+            Some(token) => self.label() == Some(token),
+        }
     }
 
     fn hang_until_gone(&self, rule: &Rule) {

@@ -1,8 +1,8 @@
-//! The counts, shared between processes: calls go in from the module, numbers come out in the test.
+//! The counts of calls, shared between the processes that make them and the test that reads them.
 //!
 //! The file `counts` is an array of native 64-bit words: one for each function in the order of
 //! `CK_FUNCTION_LIST` ([`Function::ALL`]), then the greatest number of threads inside the module at once,
-//! then the number of times that a call rule struck, then the number of sessions that are open.
+//! then the number of times that a call rule acted, then the number of sessions that are open.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -16,7 +16,7 @@ use crate::module::Function;
 
 const FUNCTIONS: usize = Function::ALL.len();
 const MAX_CONCURRENT: usize = FUNCTIONS;
-const STRUCK: usize = FUNCTIONS + 1;
+const INJECTED: usize = FUNCTIONS + 1;
 const OPEN_SESSIONS: usize = FUNCTIONS + 2;
 const WORDS: usize = FUNCTIONS + 3;
 
@@ -41,8 +41,8 @@ impl Counters {
         self.add(function as usize);
     }
 
-    pub fn struck(&self) {
-        self.add(STRUCK);
+    pub fn injected(&self) {
+        self.add(INJECTED);
     }
 
     pub fn set_open_sessions(&self, open: usize) {
@@ -103,9 +103,9 @@ impl Counts {
         self.0.iter().take(FUNCTIONS).sum()
     }
 
-    /// How often a rule made with [`on`](crate::on) struck.
-    pub fn struck(&self) -> u64 {
-        self.word(STRUCK)
+    /// How often a rule made with [`on`](crate::on) acted.
+    pub fn injected(&self) -> u64 {
+        self.word(INJECTED)
     }
 
     /// The greatest number of threads that were inside the module at once, outside `C_Initialize`.

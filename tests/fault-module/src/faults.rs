@@ -1,4 +1,4 @@
-//! The test's side: rules go in, counts come out.
+//! The test's side: sets the rules, and reads the counts.
 
 #![allow(
     clippy::panic,
@@ -80,9 +80,11 @@ impl Faults {
 
     /// Puts these rules in place of those before, from the next call on. What counts or happens once begins anew.
     pub fn set(&self, rules: impl IntoIterator<Item = Rule>) {
-        let text: String = rules.into_iter().map(|rule| format!("{rule}\n")).collect();
+        let rules: Vec<_> = rules.into_iter().collect();
         or_panic(
-            replace(&rules_file(&self.folder), &text),
+            serde_json::to_vec(&rules)
+                .map_err(io::Error::from)
+                .and_then(|text| replace(&rules_file(&self.folder), &text)),
             "cannot set the rules",
         );
     }
@@ -125,10 +127,10 @@ impl Faults {
 
 /// Replaces a file at once. Its time has the full resolution of the clock: the kernel's own stamps are the same for
 /// some milliseconds, and the module must see each change.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = File::create(&new)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(text)?;
     file.set_modified(SystemTime::now())?;
     fs::rename(new, path)
 }

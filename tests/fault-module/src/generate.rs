@@ -4,13 +4,14 @@ use cryptoki_sys::*;
 
 use crate::call::Call;
 use crate::module::forward;
-use crate::rules::Rule;
+use crate::rules::TokenFault;
 
 /// # Safety
 /// As PKCS#11 demands for `C_GenerateKeyPair`.
 #[allow(clippy::too_many_arguments, reason = "the parameters of the standard")]
 pub(crate) unsafe fn key_pair(
     call: &Call,
+    _: impl FnOnce() -> CK_RV,
     session: CK_SESSION_HANDLE,
     mechanism: *mut CK_MECHANISM,
     public: *mut CK_ATTRIBUTE,
@@ -20,10 +21,8 @@ pub(crate) unsafe fn key_pair(
     public_key: *mut CK_OBJECT_HANDLE,
     private_key: *mut CK_OBJECT_HANDLE,
 ) -> CK_RV {
-    let mut demanded = call.rules.iter().filter_map(|rule| match rule {
-        Rule::DemandInPrivateTemplate { attribute, token } if call.is_about(token) => {
-            Some(*attribute)
-        }
+    let mut demanded = call.token_faults().filter_map(|fault| match fault {
+        TokenFault::DemandsInPrivateTemplate(attribute) => Some(*attribute),
         _ => None,
     });
     let mut template = match private.is_null() {

@@ -22,7 +22,7 @@
 //! assert_eq!((calls.of(C_Sign), calls.total()), (1, 2), "{calls}");
 //!
 //! faults.set([on(C_Sign).next(1).returns(CKR_DEVICE_ERROR), token("my-token").session_limit(2)]);
-//! // … the next signature heals …
+//! // … the next signature succeeds all the same …
 //! faults.clear();
 //! ```
 //!
@@ -30,9 +30,10 @@
 //! - Rules are in force from the next call on. The module looks for new ones at each call, so what no call saw did
 //!   not happen: to pull a token and put it back while the process is idle, use [`Token::sessions_closed`].
 //! - [`Faults::set`] replaces all rules. Counted rules (`next`, `every`, `random`) begin anew with each `set`, and in each
-//!   process; what happens once ([`Rule::CloseSessions`], [`Rule::LogOut`], [`Rule::RenumberObjects`]) happens at each `set`.
-//! - Rules made with [`on`] strike in the order in which they stand; the first that returns ends the call. They do not
-//!   meet calls that are refused before: an unknown slot, a hidden token, a session or object that is gone, a stripped mechanism.
+//!   process; what happens once ([`TokenFault::SessionsClosed`], [`TokenFault::LoggedOut`], [`Rule::RenumberObjects`]) happens
+//!   at each `set`.
+//! - Rules made with [`on`] act in the order in which they stand; the first that returns ends the call. They are not about
+//!   calls that are refused before: an unknown slot, a hidden token, a session or object that is gone, a mechanism that is lacking.
 //! - Counts are of what the process called, never of what the module asked the real one for itself. They and the wrong PINs
 //!   live in the folder, and so outlive the process.
 //! - The module writes to stderr when it cannot use its environment or a rule.
@@ -40,17 +41,17 @@
 //! # The map
 //! | file | what |
 //! |---|---|
-//! | `faults`, `rules`, `builders`, `text` | the test's side, the rules, how they are made, how they are written |
+//! | `faults`, `rules` | the test's side; the rules, which travel as JSON in the file `rules` |
 //! | `counters` | the counts, shared by both sides |
 //! | `module` | the table of all functions: from the application to `call`, from there on to `forward` |
 //! | `call`, `args` | what happens in every call; what happens to parameters |
-//! | `state`, `rule_book`, `sessions`, `pins` | what the module remembers |
+//! | `state`, `active_rules`, `sessions`, `pins` | what the module remembers |
 //! | `real` | what the module asks of the wrapped one for itself |
 //! | `lifecycle`, `slots`, `token`, `session`, `login`, `objects`, `attributes`, `signing`, `generate` | the functions with faults of their own |
 
+mod active_rules;
 mod args;
 mod attributes;
-mod builders;
 mod call;
 mod counters;
 mod error;
@@ -62,21 +63,20 @@ mod module;
 mod objects;
 mod pins;
 mod real;
-mod rule_book;
 mod rules;
 mod session;
 mod sessions;
 mod signing;
 mod slots;
 mod state;
-mod text;
 mod token;
 
-pub use builders::{Object, On, Token, every_token, object, on, token};
 pub use counters::Counts;
 /// For the codes of the standard (CKR, CKA, CKM, CKO).
 pub use cryptoki_sys;
-pub use error::Error;
 pub use faults::Faults;
 pub use module::Function;
-pub use rules::{Action, Answer, Pin, Rule, When};
+pub use rules::{
+    Action, Answer, Moment, Object, On, Pin, Rule, Token, TokenFault, When, every_token, object,
+    on, token,
+};

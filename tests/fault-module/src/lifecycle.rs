@@ -10,14 +10,13 @@ use crate::rules::Rule;
 
 /// # Safety
 /// `args` must be null or point to a `CK_C_INITIALIZE_ARGS`.
-pub(crate) unsafe fn initialize(call: &Call, args: *mut c_void) -> CK_RV {
-    if !call
-        .rules
-        .iter()
-        .any(|rule| matches!(rule, Rule::CantLock {}))
-    {
-        // SAFETY: as the caller promises.
-        return unsafe { forward::C_Initialize(args) };
+pub(crate) unsafe fn initialize(
+    call: &Call,
+    forward: impl FnOnce() -> CK_RV,
+    args: *mut c_void,
+) -> CK_RV {
+    if !call.rules.iter().any(|rule| *rule == Rule::CantLock) {
+        return forward();
     }
     // SAFETY: as the caller promises.
     let given = unsafe { args.cast::<CK_C_INITIALIZE_ARGS>().as_ref() };
@@ -38,11 +37,8 @@ pub(crate) unsafe fn initialize(call: &Call, args: *mut c_void) -> CK_RV {
     unsafe { forward::C_Initialize((&raw mut args).cast()) }
 }
 
-/// # Safety
-/// `reserved` must be as PKCS#11 demands.
-pub(crate) unsafe fn finalize(call: &Call, reserved: *mut c_void) -> CK_RV {
-    // SAFETY: as the caller promises.
-    let rv = unsafe { forward::C_Finalize(reserved) };
+pub(crate) fn finalize(call: &Call, forward: impl FnOnce() -> CK_RV, _: *mut c_void) -> CK_RV {
+    let rv = forward();
     if rv == CKR_OK {
         call.state.sessions.clear();
         call.state.pins.forget_learnt();

@@ -3,21 +3,21 @@
 use cryptoki_sys::*;
 
 use crate::call::Call;
-use crate::module::forward;
 use crate::real;
-use crate::rules::{Pin, Rule};
+use crate::rules::{Pin, TokenFault};
 
 /// # Safety
-/// As PKCS#11 demands for `C_Login`.
+/// `pin` must be null or valid for `pin_len` bytes.
 pub(crate) unsafe fn login(
     call: &Call,
+    _: impl FnOnce() -> CK_RV,
     session: CK_SESSION_HANDLE,
     user: CK_USER_TYPE,
     pin: *mut CK_UTF8CHAR,
     pin_len: CK_ULONG,
 ) -> CK_RV {
-    let typed = call.rules.iter().find_map(|rule| match rule {
-        Rule::Pinpad { pin, token } if call.is_about(token) => Some(pin.as_bytes()),
+    let typed = call.token_faults().find_map(|fault| match fault {
+        TokenFault::PinPad(pin) => Some(pin.as_bytes()),
         _ => None,
     });
     let pin = match typed {
@@ -31,18 +31,9 @@ pub(crate) unsafe fn login(
         let awaited = user == CKU_CONTEXT_SPECIFIC && call.awaits_login(session);
         let rv = match pin {
             Some(pin) if awaited => check_learnt(call, pin),
-            // SAFETY: the real module only reads the PIN.
-            Some(pin) => unsafe {
-                forward::C_Login(
-                    session,
-                    user,
-                    pin.as_ptr().cast_mut(),
-                    pin.len() as CK_ULONG,
-                )
-            },
             None if awaited => CKR_ARGUMENTS_BAD,
-            // SAFETY: a null PIN is the real module's to judge.
-            None => unsafe { forward::C_Login(session, user, std::ptr::null_mut(), pin_len) },
+            // A null PIN is the real module's to judge.
+            pin => real::login(session, user, pin),
         };
         match (rv, call.slot, pin) {
             (CKR_OK, ..) if awaited => call.state.sessions.set_awaits_login(session, false),
@@ -60,53 +51,47 @@ fn check_learnt(call: &Call, pin: &[u8]) -> CK_RV {
     }
 }
 
-/// # Safety
-/// As PKCS#11 demands for `C_InitToken`.
-pub(crate) unsafe fn init_token(
+pub(crate) fn init_token(
     call: &Call,
-    slot: CK_SLOT_ID,
-    pin: *mut CK_UTF8CHAR,
-    pin_len: CK_ULONG,
-    label: *mut CK_UTF8CHAR,
+    forward: impl FnOnce() -> CK_RV,
+    _: CK_SLOT_ID,
+    _: *mut CK_UTF8CHAR,
+    _: CK_ULONG,
+    _: *mut CK_UTF8CHAR,
 ) -> CK_RV {
     // The label as it was: the real one is another after the call.
     let old_label = call.label().unwrap_or_default();
-    // SAFETY: as the caller promises.
-    let rv = checked(call, Pin::So, || unsafe {
-        forward::C_InitToken(slot, pin, pin_len, label)
-    });
+    let rv = checked(call, Pin::So, forward);
     if rv == CKR_OK {
         call.state.pins.unlock(old_label, Pin::User);
     }
     rv
 }
 
-/// # Safety
-/// As PKCS#11 demands for `C_InitPIN`.
-pub(crate) unsafe fn init_pin(
+pub(crate) fn init_pin(
     call: &Call,
-    session: CK_SESSION_HANDLE,
-    pin: *mut CK_UTF8CHAR,
-    pin_len: CK_ULONG,
+    forward: impl FnOnce() -> CK_RV,
+    _: CK_SESSION_HANDLE,
+    _: *mut CK_UTF8CHAR,
+    _: CK_ULONG,
 ) -> CK_RV {
-    // SAFETY: as the caller promises.
-    let rv = unsafe { forward::C_InitPIN(session, pin, pin_len) };
+    let rv = forward();
     if rv == CKR_OK {
         // The security officer's way to unlock the user's PIN.
-        call.state
-            .pins
-            .unlock(call.label().unwrap_or_default(), Pin::User);
+        let label = call.label().unwrap_or_default();
+        call.state.pins.unlock(label, Pin::User);
     }
     rv
 }
 
 /// # Safety
-/// As PKCS#11 demands for `C_SetPIN`.
+/// `new` must be null or valid for `new_len` bytes.
 pub(crate) unsafe fn set_pin(
     call: &Call,
+    forward: impl FnOnce() -> CK_RV,
     session: CK_SESSION_HANDLE,
-    old: *mut CK_UTF8CHAR,
-    old_len: CK_ULONG,
+    _: *mut CK_UTF8CHAR,
+    _: CK_ULONG,
     new: *mut CK_UTF8CHAR,
     new_len: CK_ULONG,
 ) -> CK_RV {
@@ -115,10 +100,7 @@ pub(crate) unsafe fn set_pin(
     } else {
         Pin::User
     };
-    // SAFETY: as the caller promises.
-    let rv = checked(call, whose, || unsafe {
-        forward::C_SetPIN(session, old, old_len, new, new_len)
-    });
+    let rv = checked(call, whose, forward);
     // SAFETY: as the caller promises.
     if let (CKR_OK, Pin::User, Some(slot), Some(new)) =
         (rv, whose, call.slot, unsafe { bytes(new, new_len) })
@@ -130,20 +112,15 @@ pub(crate) unsafe fn set_pin(
 
 /// Lets `check` check a PIN if the retry counter allows it, and counts the result.
 fn checked(call: &Call, whose: Pin, check: impl FnOnce() -> CK_RV) -> CK_RV {
-    let rules = &call.rules;
-    if !rules
-        .iter()
-        .any(|rule| matches!(rule, Rule::PinTries { .. }))
-    {
-        return check();
-    }
-    let label = call.label().unwrap_or_default();
-    match call.state.pins.attempt(rules, label, whose) {
-        Err(locked) => locked,
-        Ok(attempt) => {
-            let rv = check();
-            attempt.settle(rules, rv);
-            rv
+    let tries = call.token_faults().find_map(|fault| match fault {
+        TokenFault::PinTries(pin, tries) if *pin == whose => Some(*tries),
+        _ => None,
+    });
+    match tries {
+        None => check(),
+        Some(tries) => {
+            let label = call.label().unwrap_or_default();
+            call.state.pins.attempt(label, whose, tries, check)
         }
     }
 }

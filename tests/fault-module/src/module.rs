@@ -1,11 +1,16 @@
-//! The module itself: the one table of its functions. From each line come the function that the application
-//! calls, the same function of the wrapped module (`forward`), and its name for rules and counts ([`Function`]).
+//! The table of the module's functions. From each line come the function that the application calls, the same
+//! function of the wrapped module (`forward`), and its name for rules and counts ([`Function`]).
 
 use std::io::{self, Write as _};
 
 use cryptoki_sys::*;
+use serde::{Deserialize, Serialize};
 
-use crate::args::{Arg, Key, Mechanism, NewObject, Object, Session, Slot, Token};
+use crate::args::{
+    Arg, Count, Key, Mechanism, MechanismType, NewObject, NewSlot, Object, Session, SessionInfo,
+    Slot, SlotInfo, Token, TokenInfo,
+};
+use crate::rules::Moment;
 use crate::state::State;
 use crate::{
     attributes, call, generate, lifecycle, login, objects, real, session, signing, slots, token,
@@ -26,7 +31,11 @@ pub unsafe extern "C" fn C_GetFunctionList(list: *mut *mut CK_FUNCTION_LIST) -> 
     unsafe { table::C_GetFunctionList(list) }
 }
 
-unsafe fn function_list(_: &call::Call, list: *mut *mut CK_FUNCTION_LIST) -> CK_RV {
+unsafe fn function_list(
+    _: &call::Call,
+    _: impl FnOnce() -> CK_RV,
+    list: *mut *mut CK_FUNCTION_LIST,
+) -> CK_RV {
     if list.is_null() {
         return CKR_ARGUMENTS_BAD;
     }
@@ -36,12 +45,13 @@ unsafe fn function_list(_: &call::Call, list: *mut *mut CK_FUNCTION_LIST) -> CK_
 }
 
 /// Makes everything that there is once for each function. Parameters have their type in C, or one of `args`
-/// that translates them. A line with `=>` has a handler; the others go straight to the real module.
+/// that translates them. A line with `=>` has a handler, which gets the call of the real module as a closure and
+/// need not make it; the others go straight to the real module.
 macro_rules! functions {
     ($($name:ident($($arg:ident: $type:ty),*) $(=> $handler:path)?;)*) => {
         /// A function of PKCS#11 2.40, numbered in the order of `CK_FUNCTION_LIST`.
         #[allow(missing_docs, non_camel_case_types, reason = "the names of the standard, which explains them")]
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[repr(usize)]
         pub enum Function {
             $($name,)*
@@ -73,16 +83,17 @@ macro_rules! functions {
                 call::run(Function::$name, |call| {
                     // SAFETY: the application keeps PKCS#11, which is all that `Arg` and the handlers ask.
                     unsafe {
-                        $(let $arg = <$type as Arg>::enter($arg, call)?;)*
-                        call.strike()?;
+                        $(let $arg = <$type as Arg>::translate_in($arg, call)?;)*
+                        call.inject(Moment::Before)?;
                         let rv = {
-                            let _passage = call.pass();
+                            let _inside = call.enter_real();
                             go_on!(call, $name($($arg),*) $(=> $handler)?)
                         };
+                        call.inject(Moment::After)?;
                         if rv == CKR_OK {
-                            $(<$type as Arg>::leave($arg, call);)*
+                            $(<$type as Arg>::translate_out($arg, call);)*
                         }
-                        Ok(call.verdict(rv))
+                        Ok(rv)
                     }
                 })
             })*
@@ -107,7 +118,9 @@ macro_rules! functions {
 
 macro_rules! go_on {
     ($call:ident, $name:ident($($arg:ident),*)) => { forward::$name($($arg),*) };
-    ($call:ident, $name:ident($($arg:ident),*) => $handler:path) => { $handler($call, $($arg),*) };
+    ($call:ident, $name:ident($($arg:ident),*) => $handler:path) => {
+        $handler($call, || forward::$name($($arg),*), $($arg),*)
+    };
 }
 
 functions! {
@@ -115,68 +128,68 @@ functions! {
     C_Finalize(reserved: *mut std::ffi::c_void) => lifecycle::finalize;
     C_GetInfo(info: *mut CK_INFO);
     C_GetFunctionList(list: *mut *mut CK_FUNCTION_LIST) => function_list;
-    C_GetSlotList(token_present: CK_BBOOL, list: *mut CK_SLOT_ID, count: *mut CK_ULONG) => slots::list;
-    C_GetSlotInfo(slot: Slot, info: *mut CK_SLOT_INFO) => slots::info;
-    C_GetTokenInfo(slot: Token, info: *mut CK_TOKEN_INFO) => token::info;
-    C_GetMechanismList(slot: Token, list: *mut CK_MECHANISM_TYPE, count: *mut CK_ULONG) => token::mechanism_list;
-    C_GetMechanismInfo(slot: Token, mechanism: CK_MECHANISM_TYPE, info: *mut CK_MECHANISM_INFO) => token::mechanism_info;
+    C_GetSlotList(token_present: CK_BBOOL, list: *mut CK_SLOT_ID, count: Count) => slots::list;
+    C_GetSlotInfo(slot: Slot, info: SlotInfo);
+    C_GetTokenInfo(slot: Token, info: TokenInfo);
+    C_GetMechanismList(slot: Token, list: *mut CK_MECHANISM_TYPE, count: Count) => token::mechanism_list;
+    C_GetMechanismInfo(slot: Token, mechanism: MechanismType, info: *mut CK_MECHANISM_INFO);
     C_InitToken(slot: Token, pin: *mut CK_UTF8CHAR, pin_len: CK_ULONG, label: *mut CK_UTF8CHAR) => login::init_token;
     C_InitPIN(session: Session, pin: *mut CK_UTF8CHAR, pin_len: CK_ULONG) => login::init_pin;
     C_SetPIN(session: Session, old: *mut CK_UTF8CHAR, old_len: CK_ULONG, new: *mut CK_UTF8CHAR, new_len: CK_ULONG) => login::set_pin;
     C_OpenSession(slot: Token, flags: CK_FLAGS, application: *mut std::ffi::c_void, notify: CK_NOTIFY, session: *mut CK_SESSION_HANDLE) => session::open;
     C_CloseSession(session: Session) => session::close;
     C_CloseAllSessions(slot: Slot) => session::close_all;
-    C_GetSessionInfo(session: Session, info: *mut CK_SESSION_INFO) => session::info;
-    C_GetOperationState(session: Session, state: *mut CK_BYTE, state_len: *mut CK_ULONG);
+    C_GetSessionInfo(session: Session, info: SessionInfo);
+    C_GetOperationState(session: Session, state: *mut CK_BYTE, state_len: Count);
     C_SetOperationState(session: Session, state: *mut CK_BYTE, state_len: CK_ULONG, encryption_key: Key, authentication_key: Key);
     C_Login(session: Session, user: CK_USER_TYPE, pin: *mut CK_UTF8CHAR, pin_len: CK_ULONG) => login::login;
     C_Logout(session: Session);
     C_CreateObject(session: Session, template: *mut CK_ATTRIBUTE, count: CK_ULONG, object: NewObject);
     C_CopyObject(session: Session, object: Object, template: *mut CK_ATTRIBUTE, count: CK_ULONG, copy: NewObject);
     C_DestroyObject(session: Session, object: Object);
-    C_GetObjectSize(session: Session, object: Object, size: *mut CK_ULONG);
+    C_GetObjectSize(session: Session, object: Object, size: Count);
     C_GetAttributeValue(session: Session, object: Object, template: *mut CK_ATTRIBUTE, count: CK_ULONG) => attributes::get;
     C_SetAttributeValue(session: Session, object: Object, template: *mut CK_ATTRIBUTE, count: CK_ULONG);
     C_FindObjectsInit(session: Session, template: *mut CK_ATTRIBUTE, count: CK_ULONG);
-    C_FindObjects(session: Session, objects: *mut CK_OBJECT_HANDLE, max: CK_ULONG, count: *mut CK_ULONG) => objects::find;
+    C_FindObjects(session: Session, objects: *mut CK_OBJECT_HANDLE, max: CK_ULONG, count: Count) => objects::find;
     C_FindObjectsFinal(session: Session);
     C_EncryptInit(session: Session, mechanism: Mechanism, key: Key);
-    C_Encrypt(session: Session, data: *mut CK_BYTE, data_len: CK_ULONG, out: *mut CK_BYTE, out_len: *mut CK_ULONG);
-    C_EncryptUpdate(session: Session, part: *mut CK_BYTE, part_len: CK_ULONG, out: *mut CK_BYTE, out_len: *mut CK_ULONG);
-    C_EncryptFinal(session: Session, out: *mut CK_BYTE, out_len: *mut CK_ULONG);
+    C_Encrypt(session: Session, data: *mut CK_BYTE, data_len: CK_ULONG, out: *mut CK_BYTE, out_len: Count);
+    C_EncryptUpdate(session: Session, part: *mut CK_BYTE, part_len: CK_ULONG, out: *mut CK_BYTE, out_len: Count);
+    C_EncryptFinal(session: Session, out: *mut CK_BYTE, out_len: Count);
     C_DecryptInit(session: Session, mechanism: Mechanism, key: Key);
-    C_Decrypt(session: Session, data: *mut CK_BYTE, data_len: CK_ULONG, out: *mut CK_BYTE, out_len: *mut CK_ULONG);
-    C_DecryptUpdate(session: Session, part: *mut CK_BYTE, part_len: CK_ULONG, out: *mut CK_BYTE, out_len: *mut CK_ULONG);
-    C_DecryptFinal(session: Session, out: *mut CK_BYTE, out_len: *mut CK_ULONG);
+    C_Decrypt(session: Session, data: *mut CK_BYTE, data_len: CK_ULONG, out: *mut CK_BYTE, out_len: Count);
+    C_DecryptUpdate(session: Session, part: *mut CK_BYTE, part_len: CK_ULONG, out: *mut CK_BYTE, out_len: Count);
+    C_DecryptFinal(session: Session, out: *mut CK_BYTE, out_len: Count);
     C_DigestInit(session: Session, mechanism: Mechanism);
-    C_Digest(session: Session, data: *mut CK_BYTE, data_len: CK_ULONG, out: *mut CK_BYTE, out_len: *mut CK_ULONG);
+    C_Digest(session: Session, data: *mut CK_BYTE, data_len: CK_ULONG, out: *mut CK_BYTE, out_len: Count);
     C_DigestUpdate(session: Session, part: *mut CK_BYTE, part_len: CK_ULONG);
     C_DigestKey(session: Session, key: Key);
-    C_DigestFinal(session: Session, out: *mut CK_BYTE, out_len: *mut CK_ULONG);
+    C_DigestFinal(session: Session, out: *mut CK_BYTE, out_len: Count);
     C_SignInit(session: Session, mechanism: Mechanism, key: Key) => signing::init;
-    C_Sign(session: Session, data: *mut CK_BYTE, data_len: CK_ULONG, out: *mut CK_BYTE, out_len: *mut CK_ULONG) => signing::sign;
+    C_Sign(session: Session, data: *mut CK_BYTE, data_len: CK_ULONG, out: *mut CK_BYTE, out_len: Count) => signing::sign;
     C_SignUpdate(session: Session, part: *mut CK_BYTE, part_len: CK_ULONG) => signing::update;
-    C_SignFinal(session: Session, out: *mut CK_BYTE, out_len: *mut CK_ULONG);
+    C_SignFinal(session: Session, out: *mut CK_BYTE, out_len: Count);
     C_SignRecoverInit(session: Session, mechanism: Mechanism, key: Key);
-    C_SignRecover(session: Session, data: *mut CK_BYTE, data_len: CK_ULONG, out: *mut CK_BYTE, out_len: *mut CK_ULONG);
+    C_SignRecover(session: Session, data: *mut CK_BYTE, data_len: CK_ULONG, out: *mut CK_BYTE, out_len: Count);
     C_VerifyInit(session: Session, mechanism: Mechanism, key: Key);
     C_Verify(session: Session, data: *mut CK_BYTE, data_len: CK_ULONG, signature: *mut CK_BYTE, signature_len: CK_ULONG);
     C_VerifyUpdate(session: Session, part: *mut CK_BYTE, part_len: CK_ULONG);
     C_VerifyFinal(session: Session, signature: *mut CK_BYTE, signature_len: CK_ULONG);
     C_VerifyRecoverInit(session: Session, mechanism: Mechanism, key: Key);
-    C_VerifyRecover(session: Session, signature: *mut CK_BYTE, signature_len: CK_ULONG, out: *mut CK_BYTE, out_len: *mut CK_ULONG);
-    C_DigestEncryptUpdate(session: Session, part: *mut CK_BYTE, part_len: CK_ULONG, out: *mut CK_BYTE, out_len: *mut CK_ULONG);
-    C_DecryptDigestUpdate(session: Session, part: *mut CK_BYTE, part_len: CK_ULONG, out: *mut CK_BYTE, out_len: *mut CK_ULONG);
-    C_SignEncryptUpdate(session: Session, part: *mut CK_BYTE, part_len: CK_ULONG, out: *mut CK_BYTE, out_len: *mut CK_ULONG);
-    C_DecryptVerifyUpdate(session: Session, part: *mut CK_BYTE, part_len: CK_ULONG, out: *mut CK_BYTE, out_len: *mut CK_ULONG);
+    C_VerifyRecover(session: Session, signature: *mut CK_BYTE, signature_len: CK_ULONG, out: *mut CK_BYTE, out_len: Count);
+    C_DigestEncryptUpdate(session: Session, part: *mut CK_BYTE, part_len: CK_ULONG, out: *mut CK_BYTE, out_len: Count);
+    C_DecryptDigestUpdate(session: Session, part: *mut CK_BYTE, part_len: CK_ULONG, out: *mut CK_BYTE, out_len: Count);
+    C_SignEncryptUpdate(session: Session, part: *mut CK_BYTE, part_len: CK_ULONG, out: *mut CK_BYTE, out_len: Count);
+    C_DecryptVerifyUpdate(session: Session, part: *mut CK_BYTE, part_len: CK_ULONG, out: *mut CK_BYTE, out_len: Count);
     C_GenerateKey(session: Session, mechanism: Mechanism, template: *mut CK_ATTRIBUTE, count: CK_ULONG, key: NewObject);
     C_GenerateKeyPair(session: Session, mechanism: Mechanism, public: *mut CK_ATTRIBUTE, public_count: CK_ULONG, private: *mut CK_ATTRIBUTE, private_count: CK_ULONG, public_key: NewObject, private_key: NewObject) => generate::key_pair;
-    C_WrapKey(session: Session, mechanism: Mechanism, wrapping_key: Key, key: Key, out: *mut CK_BYTE, out_len: *mut CK_ULONG);
+    C_WrapKey(session: Session, mechanism: Mechanism, wrapping_key: Key, key: Key, out: *mut CK_BYTE, out_len: Count);
     C_UnwrapKey(session: Session, mechanism: Mechanism, unwrapping_key: Key, wrapped: *mut CK_BYTE, wrapped_len: CK_ULONG, template: *mut CK_ATTRIBUTE, count: CK_ULONG, key: NewObject);
     C_DeriveKey(session: Session, mechanism: Mechanism, base_key: Key, template: *mut CK_ATTRIBUTE, count: CK_ULONG, key: NewObject);
     C_SeedRandom(session: Session, seed: *mut CK_BYTE, seed_len: CK_ULONG);
     C_GenerateRandom(session: Session, random: *mut CK_BYTE, random_len: CK_ULONG);
     C_GetFunctionStatus(session: Session);
     C_CancelFunction(session: Session);
-    C_WaitForSlotEvent(flags: CK_FLAGS, slot: *mut CK_SLOT_ID, reserved: *mut std::ffi::c_void) => slots::wait_for_event;
+    C_WaitForSlotEvent(flags: CK_FLAGS, slot: NewSlot, reserved: *mut std::ffi::c_void);
 }

@@ -1,25 +1,39 @@
-//! What is known about PINs: login attempts and their results go in; whether a PIN is locked, the flags of
-//! `CK_TOKEN_INFO`, and the user's PIN as the last login showed it come out.
+//! The retry counters of PINs, and each user's PIN as the last login showed it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use cryptoki_sys::*;
+use serde::{Deserialize, Serialize};
 
-use crate::rule_book::RuleSet;
-use crate::rules::{Pin, Rule};
-use crate::text::Value;
+use crate::rules::Pin;
 
-/// The retry counters, kept in the file `pins` of the folder (a locked token stays locked when the process
-/// restarts), and the users' PINs, kept in memory.
+/// The wrong tries are kept in the file `pins` of the folder (a locked token stays locked when the process restarts),
+/// the users' PINs in memory.
 #[derive(Debug)]
 pub(crate) struct Pins {
     path: PathBuf,
     /// Held for each change of the file.
     changing: Mutex<()>,
     learnt: Mutex<HashMap<CK_SLOT_ID, Vec<u8>>>,
+}
+
+/// The wrong tries on one token.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Wrong {
+    user: u32,
+    so: u32,
+}
+
+impl Wrong {
+    fn of(&mut self, pin: Pin) -> &mut u32 {
+        match pin {
+            Pin::User => &mut self.user,
+            Pin::So => &mut self.so,
+        }
+    }
 }
 
 impl Pins {
@@ -36,61 +50,60 @@ impl Pins {
         }
     }
 
-    /// Takes one try before the PIN is checked, as a card does, so that concurrent tries cannot exceed the limit.
-    pub fn attempt(&self, rules: &RuleSet, label: &str, pin: Pin) -> Result<Attempt<'_>, CK_RV> {
+    /// Takes one try before the PIN is checked, as a card does, so that concurrent tries cannot exceed the limit, and
+    /// gives it back unless the PIN was wrong.
+    pub fn attempt(
+        &self,
+        label: &str,
+        pin: Pin,
+        tries: u32,
+        check: impl FnOnce() -> CK_RV,
+    ) -> CK_RV {
         let mut locked = false;
-        if let Some(tries) = tries(rules, label, pin) {
-            self.change(label, pin, |wrong| {
-                locked = wrong >= tries;
-                if locked { wrong } else { wrong + 1 }
-            });
-        }
+        self.change(label, pin, |wrong| {
+            locked = *wrong >= tries;
+            *wrong += u32::from(!locked);
+        });
         if locked {
-            return Err(CKR_PIN_LOCKED);
+            return CKR_PIN_LOCKED;
         }
-        let label = label.to_owned();
-        Ok(Attempt {
-            pins: self,
-            label,
-            pin,
-        })
+        let rv = check();
+        match rv {
+            CKR_OK => self.unlock(label, pin),
+            CKR_PIN_INCORRECT => {}
+            // The PIN was not checked.
+            _ => self.change(label, pin, |wrong| *wrong = wrong.saturating_sub(1)),
+        }
+        rv
     }
 
     /// Forgets the wrong tries.
     pub fn unlock(&self, label: &str, pin: Pin) {
-        self.change(label, pin, |_| 0);
+        self.change(label, pin, |wrong| *wrong = 0);
     }
 
-    /// The retry flags of `CK_TOKEN_INFO` as the rules and the wrong tries make them.
-    pub fn set_flags(&self, rules: &RuleSet, label: &str, flags: &mut CK_FLAGS) {
-        for (pin, low, final_try, locked) in [
-            (
-                Pin::User,
+    /// The flags of `CK_TOKEN_INFO` with those of the retry counter as the wrong tries make them.
+    pub fn flags(&self, label: &str, pin: Pin, tries: u32, flags: CK_FLAGS) -> CK_FLAGS {
+        let (low, final_try, locked) = match pin {
+            Pin::User => (
                 CKF_USER_PIN_COUNT_LOW,
                 CKF_USER_PIN_FINAL_TRY,
                 CKF_USER_PIN_LOCKED,
             ),
-            (
-                Pin::So,
+            Pin::So => (
                 CKF_SO_PIN_COUNT_LOW,
                 CKF_SO_PIN_FINAL_TRY,
                 CKF_SO_PIN_LOCKED,
             ),
-        ] {
-            let Some(tries) = tries(rules, label, pin) else {
-                continue;
-            };
-            let wrong = self.wrong(label, pin);
-            *flags &= !(low | final_try | locked);
-            if wrong > 0 {
-                *flags |= low;
-            }
-            match tries.saturating_sub(wrong) {
-                0 => *flags |= locked,
-                1 => *flags |= final_try,
-                _ => {}
-            }
-        }
+        };
+        let wrong = *self.read().entry(label.to_owned()).or_default().of(pin);
+        let left = match tries.saturating_sub(wrong) {
+            0 => locked,
+            1 => final_try,
+            _ => 0,
+        };
+        let used = if wrong > 0 { low } else { 0 };
+        (flags & !(low | final_try | locked)) | left | used
     }
 
     pub fn learn(&self, slot: CK_SLOT_ID, pin: &[u8]) {
@@ -109,74 +122,19 @@ impl Pins {
         self.learnt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, label: &str, pin: Pin, new: impl FnOnce(u32) -> u32) {
+    fn change(&self, label: &str, pin: Pin, change: impl FnOnce(&mut u32)) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = key(label, pin);
-        let mut lines = self.lines();
-        let wrong = lines.get(&key).copied().unwrap_or_default();
-        lines.insert(key, new(wrong));
-        let text: String = lines
-            .iter()
-            .map(|(key, wrong)| format!("{key} {wrong}\n"))
-            .collect();
+        let mut tokens = self.read();
+        change(tokens.entry(label.to_owned()).or_default().of(pin));
+        let new = self.path.with_extension("new");
+        let text = serde_json::to_vec(&tokens).unwrap_or_default();
         // A test whose folder is gone is over.
-        let _ = fs::write(&self.path, text);
+        let _ = fs::write(&new, text).and_then(|()| fs::rename(new, &self.path));
     }
 
-    fn wrong(&self, label: &str, pin: Pin) -> u32 {
-        self.lines()
-            .get(&key(label, pin))
-            .copied()
-            .unwrap_or_default()
+    /// By label of the token.
+    fn read(&self) -> BTreeMap<String, Wrong> {
+        let text = fs::read(&self.path).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
     }
-
-    fn lines(&self) -> HashMap<String, u32> {
-        let text = fs::read_to_string(&self.path).unwrap_or_default();
-        text.lines()
-            .filter_map(|line| {
-                let (key, wrong) = line.rsplit_once(' ')?;
-                Some((key.to_owned(), wrong.parse().ok()?))
-            })
-            .collect()
-    }
-}
-
-/// A try that was taken; [`Attempt::settle`] gives it back unless the PIN was wrong.
-#[must_use]
-pub(crate) struct Attempt<'a> {
-    pins: &'a Pins,
-    label: String,
-    pin: Pin,
-}
-
-impl Attempt<'_> {
-    pub fn settle(self, rules: &RuleSet, rv: CK_RV) {
-        if tries(rules, &self.label, self.pin).is_none() {
-            return;
-        }
-        match rv {
-            CKR_OK => self.pins.unlock(&self.label, self.pin),
-            CKR_PIN_INCORRECT => {}
-            // The PIN was not checked.
-            _ => self
-                .pins
-                .change(&self.label, self.pin, |wrong| wrong.saturating_sub(1)),
-        }
-    }
-}
-
-fn tries(rules: &RuleSet, label: &str, whose: Pin) -> Option<u32> {
-    rules.iter().find_map(|rule| match rule {
-        Rule::PinTries { pin, tries, token }
-            if *pin == whose && token.as_deref().is_none_or(|token| token == label) =>
-        {
-            Some(*tries)
-        }
-        _ => None,
-    })
-}
-
-fn key(label: &str, pin: Pin) -> String {
-    let label = label.to_owned().to_text().unwrap_or_default();
-    format!("{} {label}", pin.name())
 }

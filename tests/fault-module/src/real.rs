@@ -1,5 +1,5 @@
-//! The wrapped module: its path goes in once; then it answers what the faults themselves need to know or
-//! do. These calls are not counted, and no rule touches them.
+//! The wrapped module: what the faults themselves ask of it, or do to it. These calls are not counted, and no
+//! rule is about them.
 
 use std::mem::MaybeUninit;
 use std::path::Path;
@@ -53,6 +53,13 @@ pub(crate) fn slots(token_present: bool) -> Vec<CK_SLOT_ID> {
         unsafe { forward::C_GetSlotList(token_present.into(), slots.as_mut_ptr(), &mut count) };
     slots.truncate(if rv == CKR_OK { count as usize } else { 0 });
     slots
+}
+
+/// The result of the query for the number of slots.
+pub(crate) fn count_slots(token_present: CK_BBOOL) -> CK_RV {
+    let mut count = 0;
+    // SAFETY: a null list asks for the count alone.
+    unsafe { forward::C_GetSlotList(token_present, std::ptr::null_mut(), &mut count) }
 }
 
 /// The label of the token in a slot, without its padding.
@@ -123,6 +130,36 @@ pub(crate) fn class_and_label(
     let [_, CK_ATTRIBUTE { ulValueLen, .. }] = template;
     let label = label.get(..ulValueLen as usize)?;
     (rv == CKR_OK).then(|| (class, String::from_utf8_lossy(label).into_owned()))
+}
+
+/// Logs in; without a PIN by a null pointer.
+pub(crate) fn login(session: CK_SESSION_HANDLE, user: CK_USER_TYPE, pin: Option<&[u8]>) -> CK_RV {
+    let (pin, length) = pin.map_or((std::ptr::null(), 0), |pin| (pin.as_ptr(), pin.len()));
+    // SAFETY: null, or valid for its length; modules only read it.
+    unsafe { forward::C_Login(session, user, pin.cast_mut(), length as CK_ULONG) }
+}
+
+/// Ends the signature that was begun in a session: a `C_Sign` that succeeds or fails does (PKCS#11 2.40, 5.11).
+pub(crate) fn end_signing(session: CK_SESSION_HANDLE) {
+    // As long as the longest signature (RSA with 16,384 bits).
+    let (mut data, mut signature) = ([0; 32], [0; 2048]);
+    let mut length = signature.len() as CK_ULONG;
+    // SAFETY: each buffer is valid for the length that is passed with it.
+    unsafe {
+        forward::C_Sign(
+            session,
+            data.as_mut_ptr(),
+            data.len() as CK_ULONG,
+            signature.as_mut_ptr(),
+            &mut length,
+        )
+    };
+}
+
+/// Closes a session that the application does not know.
+pub(crate) fn close_session(session: CK_SESSION_HANDLE) {
+    // SAFETY: no pointers are passed.
+    unsafe { forward::C_CloseSession(session) };
 }
 
 /// Closes the sessions of a slot, and with them the login.

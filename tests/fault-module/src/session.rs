@@ -5,22 +5,21 @@ use std::ffi::c_void;
 use cryptoki_sys::*;
 
 use crate::call::Call;
-use crate::module::forward;
-use crate::rules::Rule;
-use crate::slots::visible_id;
+use crate::real;
+use crate::rules::TokenFault;
 
 /// # Safety
-/// As PKCS#11 demands for `C_OpenSession`.
+/// `session` must be null or valid.
 pub(crate) unsafe fn open(
     call: &Call,
+    forward: impl FnOnce() -> CK_RV,
     slot: CK_SLOT_ID,
-    flags: CK_FLAGS,
-    application: *mut c_void,
-    notify: CK_NOTIFY,
+    _: CK_FLAGS,
+    _: *mut c_void,
+    _: CK_NOTIFY,
     session: *mut CK_SESSION_HANDLE,
 ) -> CK_RV {
-    // SAFETY: as the caller promises.
-    let rv = unsafe { forward::C_OpenSession(slot, flags, application, notify, session) };
+    let rv = forward();
     if rv != CKR_OK {
         return rv;
     }
@@ -28,50 +27,32 @@ pub(crate) unsafe fn open(
     let handle = unsafe { *session };
     let open = call.state.sessions.opened(handle, slot);
     // Counted with the new one in it, so that two threads cannot both take the last place.
-    let beyond = |rule: &Rule| matches!(rule, Rule::SessionLimit { max, token } if open > *max as usize && call.is_about(token));
-    if call.rules.iter().any(beyond) {
+    let beyond =
+        |fault: &TokenFault| matches!(fault, TokenFault::SessionLimit(max) if open > *max as usize);
+    if call.token_faults().any(beyond) {
         call.state.sessions.closed(handle);
-        // SAFETY: the session is open, and the application does not know it.
-        unsafe { forward::C_CloseSession(handle) };
+        real::close_session(handle);
         return CKR_SESSION_COUNT;
     }
     CKR_OK
 }
 
-/// # Safety
-/// None beyond PKCS#11; no pointers.
-pub(crate) unsafe fn close(call: &Call, session: CK_SESSION_HANDLE) -> CK_RV {
-    // SAFETY: no pointers.
-    let rv = unsafe { forward::C_CloseSession(session) };
+pub(crate) fn close(
+    call: &Call,
+    forward: impl FnOnce() -> CK_RV,
+    session: CK_SESSION_HANDLE,
+) -> CK_RV {
+    let rv = forward();
     if rv == CKR_OK {
         call.state.sessions.closed(session);
     }
     rv
 }
 
-/// # Safety
-/// None beyond PKCS#11; no pointers.
-pub(crate) unsafe fn close_all(call: &Call, slot: CK_SLOT_ID) -> CK_RV {
-    // SAFETY: no pointers.
-    let rv = unsafe { forward::C_CloseAllSessions(slot) };
+pub(crate) fn close_all(call: &Call, forward: impl FnOnce() -> CK_RV, slot: CK_SLOT_ID) -> CK_RV {
+    let rv = forward();
     if rv == CKR_OK {
         call.state.sessions.closed_all(slot);
-    }
-    rv
-}
-
-/// # Safety
-/// As PKCS#11 demands for `C_GetSessionInfo`.
-pub(crate) unsafe fn info(
-    call: &Call,
-    session: CK_SESSION_HANDLE,
-    info: *mut CK_SESSION_INFO,
-) -> CK_RV {
-    // SAFETY: as the caller promises.
-    let rv = unsafe { forward::C_GetSessionInfo(session, info) };
-    if rv == CKR_OK {
-        // SAFETY: the call succeeded, so the pointer is valid.
-        unsafe { (*info).slotID = visible_id(&call.rules, (*info).slotID) };
     }
     rv
 }

@@ -1,10 +1,9 @@
-//! The sessions that the application has open: handles go in when they open and close, what the faults
-//! must know about a session comes out.
+//! The sessions that the application has open, with what the faults must know about each.
 
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use cryptoki_sys::{CK_SESSION_HANDLE, CK_SLOT_ID};
+use cryptoki_sys::{CK_OBJECT_HANDLE, CK_SESSION_HANDLE, CK_SLOT_ID};
 
 /// What is known of an open session.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +14,8 @@ pub(crate) struct Session {
     pub removed: bool,
     /// Its signature was begun with an always-authenticate key and waits for the context-specific login.
     pub awaits_login: bool,
+    /// The object that a search in it found last, by its visible handle.
+    pub last_found: Option<CK_OBJECT_HANDLE>,
 }
 
 /// All open sessions of the process.
@@ -32,6 +33,7 @@ impl Sessions {
             slot,
             removed: false,
             awaits_login: false,
+            last_found: None,
         };
         let mut sessions = self.write();
         sessions.insert(handle, session);
@@ -73,6 +75,18 @@ impl Sessions {
         if let Some(session) = self.write().get_mut(&handle) {
             session.awaits_login = awaits_login;
         }
+    }
+
+    /// Notes what a search found, if it found something; the object that was found last.
+    pub fn found(
+        &self,
+        handle: CK_SESSION_HANDLE,
+        objects: &[CK_OBJECT_HANDLE],
+    ) -> Option<CK_OBJECT_HANDLE> {
+        let mut sessions = self.write();
+        let session = sessions.get_mut(&handle)?;
+        session.last_found = objects.last().copied().or(session.last_found);
+        session.last_found
     }
 
     pub fn any_on(&self, slot: CK_SLOT_ID) -> Option<CK_SESSION_HANDLE> {

@@ -1,14 +1,11 @@
 //! Slots: which ids the application sees (renumbered, swapped), and which slots seem empty (hidden tokens).
 
-use std::ffi::c_void;
-
 use cryptoki_sys::*;
 
+use crate::active_rules::RuleSet;
 use crate::call::Call;
-use crate::module::forward;
 use crate::real;
-use crate::rule_book::RuleSet;
-use crate::rules::Rule;
+use crate::rules::{Rule, TokenFault};
 
 /// The real id of the slot that the application knows by this one. An id that no slot has stays one.
 pub(crate) fn real_id(rules: &RuleSet, visible: CK_SLOT_ID) -> CK_SLOT_ID {
@@ -23,14 +20,14 @@ pub(crate) fn visible_id(rules: &RuleSet, real: CK_SLOT_ID) -> CK_SLOT_ID {
 
 fn offset(rules: &RuleSet) -> CK_SLOT_ID {
     let offsets = rules.iter().filter_map(|rule| match rule {
-        Rule::SlotOffset { offset } => Some(*offset),
+        Rule::SlotOffset(offset) => Some(*offset),
         _ => None,
     });
     offsets.sum()
 }
 
 fn swap(id: CK_SLOT_ID, rule: &Rule) -> CK_SLOT_ID {
-    let Rule::SwapSlots { first, second } = rule else {
+    let Rule::SwapSlots(first, second) = rule else {
         return id;
     };
     match (slot_of(first), slot_of(second)) {
@@ -48,42 +45,43 @@ fn slot_of(label: &str) -> Option<CK_SLOT_ID> {
 }
 
 /// # Safety
-/// As PKCS#11 demands for `C_GetSlotList`.
+/// `count` must be null or valid, and `list` null or valid for `*count` ids.
 pub(crate) unsafe fn list(
     call: &Call,
+    forward: impl FnOnce() -> CK_RV,
     token_present: CK_BBOOL,
     list: *mut CK_SLOT_ID,
     count: *mut CK_ULONG,
 ) -> CK_RV {
-    let changed = |rule| {
-        matches!(
-            rule,
-            &Rule::SlotOffset { .. } | Rule::SwapSlots { .. } | Rule::HideToken { .. }
-        )
+    let is_other = |rule: &Rule| match rule {
+        Rule::SlotOffset(_) | Rule::SwapSlots(..) => true,
+        Rule::Token { fault, .. } => *fault == TokenFault::Hidden,
+        _ => false,
     };
-    if count.is_null() || !call.rules.iter().any(changed) {
-        // SAFETY: as the caller promises.
-        return unsafe { forward::C_GetSlotList(token_present, list, count) };
+    if count.is_null() || !call.rules.iter().any(is_other) {
+        return forward();
     }
-    let mut real_count = 0;
-    // SAFETY: a null list asks for the count alone. For its errors, and for what SoftHSM does at this query.
-    let rv =
-        unsafe { forward::C_GetSlotList(token_present, std::ptr::null_mut(), &mut real_count) };
+    // For its errors, and for what SoftHSM does at this query.
+    let rv = real::count_slots(token_present);
     if rv != CKR_OK {
         return rv;
     }
     let slots: Vec<_> = real::slots(token_present != CK_FALSE)
         .into_iter()
-        .filter(|slot| token_present == CK_FALSE || !is_hidden(call, *slot))
+        .filter(|slot| token_present == CK_FALSE || !is_hidden(&call.rules, *slot))
         .map(|slot| visible_id(&call.rules, slot))
         .collect();
     // SAFETY: as the caller promises.
     unsafe { write_list(&slots, list, count) }
 }
 
-fn is_hidden(call: &Call, slot: CK_SLOT_ID) -> bool {
-    call.rules.iter().any(|rule| {
-        matches!(rule, Rule::HideToken { token } if token.is_none() || real::label(slot) == *token)
+fn is_hidden(rules: &RuleSet, slot: CK_SLOT_ID) -> bool {
+    rules.iter().any(|rule| match rule {
+        Rule::Token {
+            token,
+            fault: TokenFault::Hidden,
+        } => token.is_none() || real::label(slot) == *token,
+        _ => false,
     })
 }
 
@@ -107,33 +105,4 @@ pub(crate) unsafe fn write_list(
     // SAFETY: the list has room for them, and is not ours.
     unsafe { list.copy_from_nonoverlapping(numbers.as_ptr(), numbers.len()) };
     CKR_OK
-}
-
-/// # Safety
-/// As PKCS#11 demands for `C_GetSlotInfo`.
-pub(crate) unsafe fn info(call: &Call, slot: CK_SLOT_ID, info: *mut CK_SLOT_INFO) -> CK_RV {
-    // SAFETY: as the caller promises.
-    let rv = unsafe { forward::C_GetSlotInfo(slot, info) };
-    if rv == CKR_OK && call.is_hidden() {
-        // SAFETY: the call succeeded, so the pointer is valid.
-        unsafe { (*info).flags &= !CKF_TOKEN_PRESENT };
-    }
-    rv
-}
-
-/// # Safety
-/// As PKCS#11 demands for `C_WaitForSlotEvent`.
-pub(crate) unsafe fn wait_for_event(
-    call: &Call,
-    flags: CK_FLAGS,
-    slot: *mut CK_SLOT_ID,
-    reserved: *mut c_void,
-) -> CK_RV {
-    // SAFETY: as the caller promises.
-    let rv = unsafe { forward::C_WaitForSlotEvent(flags, slot, reserved) };
-    if rv == CKR_OK {
-        // SAFETY: the call succeeded, so the pointer is valid.
-        unsafe { *slot = visible_id(&call.rules, *slot) };
-    }
-    rv
 }

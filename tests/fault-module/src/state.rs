@@ -1,4 +1,4 @@
-//! What one process keeps: the environment goes in at the first `C_GetFunctionList`, the [`State`] comes out.
+//! What one process keeps, made from its environment at the first `C_GetFunctionList`.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -7,12 +7,12 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use cryptoki_sys::{CK_OBJECT_HANDLE, CK_SLOT_ID};
 
+use crate::active_rules::{RuleSet, RulesFile};
 use crate::counters::Counters;
 use crate::error::Error;
 use crate::pins::Pins;
 use crate::real;
-use crate::rule_book::{RuleBook, RuleSet};
-use crate::rules::Rule;
+use crate::rules::{Rule, TokenFault};
 use crate::sessions::Sessions;
 
 /// The variable that names the wrapped module.
@@ -26,12 +26,12 @@ pub(crate) struct State {
     pub counters: Counters,
     pub sessions: Sessions,
     pub pins: Pins,
-    rule_book: RuleBook,
+    rules_file: RulesFile,
     /// Visible object handle = real handle + this.
     object_offset: AtomicU64,
     /// Read while a call is inside the real module, written while its sessions are closed behind the
     /// application's back: SoftHSM frees sessions under calls that still use them.
-    passage: RwLock<()>,
+    inside_real: RwLock<()>,
 }
 
 /// How far renumbered objects move; more than any token in a test has objects.
@@ -59,15 +59,15 @@ impl State {
             counters: Counters::open(folder)?,
             sessions: Sessions::default(),
             pins: Pins::new(folder),
-            rule_book: RuleBook::new(rules_file(folder)),
+            rules_file: RulesFile::new(rules_file(folder)),
             object_offset: AtomicU64::new(0),
-            passage: RwLock::default(),
+            inside_real: RwLock::default(),
         })
     }
 
     /// The rules in force; what new ones do once is done before this returns.
     pub fn rules(&self) -> Arc<RuleSet> {
-        self.rule_book.current(|new| self.take_effect(new))
+        self.rules_file.current(|new| self.apply_once(new))
     }
 
     pub fn object_offset(&self) -> CK_OBJECT_HANDLE {
@@ -75,27 +75,17 @@ impl State {
     }
 
     /// Held while a call is inside the real module; many hold it at once.
-    pub fn pass(&self) -> std::sync::RwLockReadGuard<'_, ()> {
-        self.passage.read().unwrap_or_else(PoisonError::into_inner)
+    pub fn enter_real(&self) -> std::sync::RwLockReadGuard<'_, ()> {
+        self.inside_real
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take_effect(&self, new: &RuleSet) {
+    fn apply_once(&self, new: &RuleSet) {
         for rule in new.iter() {
             match rule {
-                Rule::HideToken { token } => self.on_slots(token, |slot| {
-                    self.sessions.removed_all(slot);
-                    real::close_all_sessions(slot);
-                }),
-                Rule::CloseSessions { token } => self.on_slots(token, |slot| {
-                    self.sessions.closed_all(slot);
-                    real::close_all_sessions(slot);
-                }),
-                Rule::LogOut { token } => self.on_slots(token, |slot| {
-                    if let Some(session) = self.sessions.any_on(slot) {
-                        real::log_out(session);
-                    }
-                }),
-                Rule::RenumberObjects {} => {
+                Rule::Token { token, fault } => self.apply_to_token(token, fault),
+                Rule::RenumberObjects => {
                     self.object_offset.fetch_add(OBJECT_STEP, Relaxed);
                 }
                 _ => {}
@@ -103,8 +93,30 @@ impl State {
         }
     }
 
+    fn apply_to_token(&self, token: &Option<String>, fault: &TokenFault) {
+        match fault {
+            TokenFault::Hidden => self.on_slots(token, |slot| {
+                self.sessions.removed_all(slot);
+                real::close_all_sessions(slot);
+            }),
+            TokenFault::SessionsClosed => self.on_slots(token, |slot| {
+                self.sessions.closed_all(slot);
+                real::close_all_sessions(slot);
+            }),
+            TokenFault::LoggedOut => self.on_slots(token, |slot| {
+                if let Some(session) = self.sessions.any_on(slot) {
+                    real::log_out(session);
+                }
+            }),
+            _ => {}
+        }
+    }
+
     fn on_slots(&self, token: &Option<String>, effect: impl Fn(CK_SLOT_ID)) {
-        let _alone = self.passage.write().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self
+            .inside_real
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         let slots = real::slots(true).into_iter();
         slots
             .filter(|slot| token.is_none() || real::label(*slot) == *token)

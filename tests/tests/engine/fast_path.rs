@@ -73,7 +73,7 @@ fn two_calls_for_programs_that_come_and_go() {
 #[test]
 fn a_key_that_wants_a_login_for_each_signature_costs_that_login_and_no_more() {
     let fixture = Fixture::new(KeyKind::P256);
-    fixture.faults.set([Rule::always_authenticate("key")]);
+    fixture.faults.set([Rule::AlwaysAuthenticate("key".into())]);
     let server = fixture.start();
     let key = TestClient::of(&server).open(KEY).unwrap();
     key.sign().unwrap();

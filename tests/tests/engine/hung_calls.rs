@@ -40,12 +40,12 @@ fn hang<T: Send + 'static>(
     rules: &[Rule],
     job: impl FnOnce() -> T + Send + 'static,
 ) -> thread::JoinHandle<T> {
-    let struck = fixture.faults.counts().struck();
+    let injected = fixture.faults.counts().injected();
     let hangs = on(function).at("device").next(1).hangs_forever();
     fixture.faults.set(rules.iter().cloned().chain([hangs]));
     let thread = thread::spawn(job);
     let end = Instant::now() + TIMEOUT;
-    while fixture.faults.counts().struck() == struck {
+    while fixture.faults.counts().injected() == injected {
         assert!(Instant::now() < end, "nothing hangs");
         thread::sleep(Duration::from_millis(2));
     }

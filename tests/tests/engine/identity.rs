@@ -64,7 +64,7 @@ fn a_key_that_cannot_be_read_at_this_moment_is_not_taken_for_another() {
     let key = TestClient::of(&server).open("pkcs11:token=device").unwrap();
     assert_eq!(key.told().spki.as_ref(), fixture.key.spki);
     fixture.faults.set([
-        Rule::renumber_objects(),
+        Rule::RenumberObjects,
         object(CKO_PRIVATE_KEY, "key").fails(CKA_CLASS, CKR_FUNCTION_FAILED),
     ]);
     let failure = refused(key.sign(), ErrorCode::Module);

@@ -65,20 +65,20 @@ fn no_login_on_a_token_that_the_request_is_not_about() {
     fixture.faults.set([on(C_Login).at("other").delays(0)]);
     client.open(KEY).unwrap().sign().unwrap();
     let calls = fixture.faults.counts();
-    assert_eq!((calls.of(C_Login), calls.struck()), (1, 0), "{calls}");
+    assert_eq!((calls.of(C_Login), calls.injected()), (1, 0), "{calls}");
     // Nor where another token shows the public half.
     let spec = KeySpec::new(KeyKind::P256, "alone", &[9]);
     fixture.hsm.generate(&fixture.token, &spec);
     client.open("pkcs11:object=alone").unwrap().sign().unwrap();
     let calls = fixture.faults.counts();
-    assert_eq!((calls.of(C_Login), calls.struck()), (1, 0), "{calls}");
+    assert_eq!((calls.of(C_Login), calls.injected()), (1, 0), "{calls}");
 }
 
 #[test]
 fn a_pin_pad_is_asked_with_no_pin() {
     let fixture = Fixture::new(KeyKind::P256);
-    let always = Rule::always_authenticate("key");
-    fixture.faults.set([token("device").pinpad(PIN), always]);
+    let always = Rule::AlwaysAuthenticate("key".into());
+    fixture.faults.set([token("device").pin_pad(PIN), always]);
     // The fault module takes no other than a null PIN.
     let server = fixture.server().pin("wrong-pin-1").start();
     let client = TestClient::of(&server);
@@ -94,7 +94,9 @@ fn a_login_for_each_signature_only_where_the_key_wants_it() {
     let fixture = Fixture::new(KeyKind::P256);
     let spec = KeySpec::new(KeyKind::P256, "careful", &[2]);
     fixture.hsm.generate(&fixture.token, &spec);
-    fixture.faults.set([Rule::always_authenticate("careful")]);
+    fixture
+        .faults
+        .set([Rule::AlwaysAuthenticate("careful".into())]);
     let server = fixture.start();
     let client = TestClient::of(&server);
     let plain = client.open(KEY).unwrap();
@@ -115,7 +117,7 @@ fn a_login_by_somebody_else_in_the_process_is_replaced_by_one_that_checks_the_pi
     let already = on(C_Login).next(1);
     fixture
         .faults
-        .set([already.returns_after(CKR_USER_ALREADY_LOGGED_IN)]);
+        .set([already.after().returns(CKR_USER_ALREADY_LOGGED_IN)]);
     let server = fixture.start();
     TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
     let calls = fixture.faults.counts();
@@ -128,7 +130,7 @@ fn a_module_that_somebody_else_has_initialised_is_used_and_not_finalised() {
     let already = on(C_Initialize).next(1);
     fixture
         .faults
-        .set([already.returns_after(CKR_CRYPTOKI_ALREADY_INITIALIZED)]);
+        .set([already.after().returns(CKR_CRYPTOKI_ALREADY_INITIALIZED)]);
     let mut server = fixture.start();
     let client = TestClient::of(&server);
     client.open(KEY).unwrap().sign().unwrap();

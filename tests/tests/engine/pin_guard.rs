@@ -278,7 +278,7 @@ fn a_token_that_was_replaced_is_tried_anew() {
 #[test]
 fn the_logins_of_signatures_are_guarded_too() {
     let fixture = Fixture::new(KeyKind::P256);
-    let always = Rule::always_authenticate("key");
+    let always = Rule::AlwaysAuthenticate("key".into());
     fixture.faults.set([always.clone()]);
     let server = fixture.start();
     let key = TestClient::of(&server).open(KEY).unwrap();
@@ -303,7 +303,7 @@ fn the_logins_of_signatures_are_guarded_too() {
 #[test]
 fn what_is_typed_wrongly_at_a_pin_pad_counts_as_well() {
     let fixture = Fixture::new(KeyKind::P256);
-    fixture.faults.set([token("device").pinpad(WRONG)]);
+    fixture.faults.set([token("device").pin_pad(WRONG)]);
     let server = fixture.server().start();
     let client = TestClient::of(&server);
     let used = logins(&fixture, || {
@@ -316,7 +316,7 @@ fn what_is_typed_wrongly_at_a_pin_pad_counts_as_well() {
         }
     });
     assert_eq!(used, 2);
-    fixture.faults.set([token("device").pinpad(PIN)]);
+    fixture.faults.set([token("device").pin_pad(PIN)]);
     server.sighup();
     client.open(KEY).unwrap().sign().unwrap();
 }

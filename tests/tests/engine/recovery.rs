@@ -51,19 +51,19 @@ fn a_login_that_was_lost() {
 
 #[test]
 fn handles_that_became_stale() {
-    goes_unnoticed([Rule::renumber_objects()]);
+    goes_unnoticed([Rule::RenumberObjects]);
 }
 
 #[test]
 fn slots_that_were_renumbered() {
-    goes_unnoticed([Rule::slot_offset(0x1000)]);
+    goes_unnoticed([Rule::SlotOffset(0x1000)]);
     let closed = every_token().sessions_closed();
-    goes_unnoticed([Rule::slot_offset(0x1000), closed]);
+    goes_unnoticed([Rule::SlotOffset(0x1000), closed]);
 }
 
 #[test]
 fn a_token_that_was_pulled_and_put_back_between_two_requests() {
-    goes_unnoticed([every_token().sessions_closed(), Rule::renumber_objects()]);
+    goes_unnoticed([every_token().sessions_closed(), Rule::RenumberObjects]);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn a_call_that_fails_once() {
             key.sign().unwrap();
             fixture
                 .faults
-                .set([on(function).next(1).returns_after(code)]);
+                .set([on(function).next(1).after().returns(code)]);
             key.sign().unwrap();
         }
     }
@@ -128,7 +128,7 @@ fn eight_programs_do_not_notice_either() {
     for rule in [
         every_token().sessions_closed(),
         every_token().logged_out(),
-        Rule::renumber_objects(),
+        Rule::RenumberObjects,
         on(C_Sign).next(1).returns(CKR_DEVICE_ERROR),
         on(C_SignInit).next(1).returns(CKR_CRYPTOKI_NOT_INITIALIZED),
     ] {
@@ -232,7 +232,7 @@ fn two_tokens_that_exchanged_their_slots() {
     let other = client.open("pkcs11:token=other;object=key").unwrap();
     assert_eq!(key.told().spki.as_ref(), fixture.key.spki);
     assert_eq!(other.told().spki.as_ref(), other_key.spki);
-    let swapped = || Rule::swap_slots("device", "other");
+    let swapped = || Rule::SwapSlots("device".into(), "other".into());
     // Every signature is verified with the key that was opened.
     for rules in [
         vec![swapped()],

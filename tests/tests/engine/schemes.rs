@@ -87,7 +87,7 @@ fn nothing_at_all() {
             .set([token("device").without_mechanisms(mechanisms)]);
         let server = fixture.start();
         let key = TestClient::of(&server).open(KEY).unwrap();
-        assert_eq!(key.told().schemes, []);
+        assert!(key.told().schemes.is_empty());
         let failure = refused(key.sign_with(scheme), ErrorCode::UnsupportedScheme);
         assert!(failure.message.contains("no mechanism"), "{failure}");
     }

@@ -42,7 +42,7 @@ fn a_token_with_few_sessions_is_asked_for_no_more() {
         all_sign(&server);
         let calls = fixture.faults.counts();
         let open = calls.of(C_OpenSession) - calls.of(C_CloseSession);
-        assert_eq!(open, limit.into(), "{calls}");
+        assert_eq!(open, u64::from(limit), "{calls}");
         // One that was refused was not to be closed.
         assert_eq!(calls.of(C_CloseSession), 0, "{calls}");
     }
@@ -85,12 +85,12 @@ fn sessions_that_other_programs_have_are_waited_for() {
     fixture.faults.set([taken]);
     let server = fixture.start();
     TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
-    assert_eq!(fixture.faults.counts().struck(), 3);
+    assert_eq!(fixture.faults.counts().injected(), 3);
 }
 
 #[test]
 fn a_module_that_cannot_lock_is_called_by_one_thread_at_a_time() {
-    for (rules, at_once) in [(vec![Rule::cant_lock()], 1..=1), (vec![], 2..=9)] {
+    for (rules, at_once) in [(vec![Rule::CantLock], 1..=1), (vec![], 2..=9)] {
         let fixture = Fixture::new(KeyKind::P256);
         fixture
             .faults

@@ -407,7 +407,7 @@ fn what_cannot_be_changed_is_told() {
         let told = refused(manager.change_pin(change), ErrorCode::NotSupported);
         assert!(told.message.contains("nothing to change"), "{told}");
     }
-    fixture.faults.set([every_token().pinpad(PIN)]);
+    fixture.faults.set([every_token().pin_pad(PIN)]);
     for change in [pin(NEW), reset(SO_PIN, NEW)] {
         let told = refused(manager.change_pin(change), ErrorCode::NotSupported);
         assert!(told.message.contains("typed at the token itself"), "{told}");

@@ -114,7 +114,7 @@ fn what_a_key_can_and_may_is_told() {
     fixture.faults.set([
         object(CKO_PRIVATE_KEY, "key").answers(CKA_SIGN, [0]),
         object(CKO_PRIVATE_KEY, "key").answers(CKA_EXTRACTABLE, [1]),
-        Rule::always_authenticate("key"),
+        Rule::AlwaysAuthenticate("key".into()),
     ]);
     let server = fixture.start();
     let listed = Manager::of(&server).keys(KEY).unwrap();

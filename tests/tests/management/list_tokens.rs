@@ -78,9 +78,10 @@ fn it_is_told_how_pins_stand() {
 fn a_pin_pad_is_told_and_so_is_a_token_that_wants_no_login() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.add_token("second");
-    fixture
-        .faults
-        .set([token("device").pinpad(PIN), token("second").asks_no_login()]);
+    fixture.faults.set([
+        token("device").pin_pad(PIN),
+        token("second").asks_no_login(),
+    ]);
     let server = fixture.server().start();
     let manager = Manager::of(&server);
     let (device, second) = (manager.token("device"), manager.token("second"));

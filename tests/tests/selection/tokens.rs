@@ -68,8 +68,8 @@ fn their_order_does_not_follow_the_slots() {
     store.key(&two, "key", 1);
     for rules in [
         vec![],
-        vec![Rule::swap_slots("one", "two")],
-        vec![Rule::slot_offset(7)],
+        vec![Rule::SwapSlots("one".into(), "two".into())],
+        vec![Rule::SlotOffset(7)],
     ] {
         store.faults.set(rules);
         let server = store.server().start();

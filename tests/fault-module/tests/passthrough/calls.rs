@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use cryptoki::context::Pkcs11;
 use cryptoki::error::RvError;
 use p11_fault_module::cryptoki_sys::*;
-use p11_fault_module::{Faults, Function::*, on, token};
+use p11_fault_module::{Faults, Function::*, On, on, token};
 
 use crate::fixture::*;
 
 #[test]
 fn every_call_is_counted_and_none_of_the_modules_own() {
     let fixture = Fixture::new();
-    fixture.act(|faults| {
+    fixture.run(|faults| {
         let module = start();
         let session = open_and_login(&module, ONE);
         let key = make_key(&session);
@@ -29,7 +29,7 @@ fn every_call_is_counted_and_none_of_the_modules_own() {
         sign(&session, key).unwrap();
         let calls = faults.counts().since(&before);
         assert_eq!(calls.to_string(), "C_SignInit 1, C_Sign 2");
-        assert_eq!((calls.total(), calls.struck()), (3, 0));
+        assert_eq!((calls.total(), calls.injected()), (3, 0));
     });
     // The counts outlive the process.
     assert_eq!(fixture.faults.count(C_Initialize), 1);
@@ -38,7 +38,7 @@ fn every_call_is_counted_and_none_of_the_modules_own() {
 
 #[test]
 fn a_process_that_loads_the_module_twice_has_one_state() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         faults.set([token(ONE).session_limit(1)]);
         let module = start();
         let session = module.open_ro_session_no_drop(slot(&module, ONE)).unwrap();
@@ -59,43 +59,43 @@ fn a_process_that_loads_the_module_twice_has_one_state() {
 #[test]
 fn without_its_environment_the_module_refuses_to_load_and_says_why() {
     let fixture = Fixture::new();
-    let ending = fixture.act_without("P11_FAULT_MODULE", |_| {
+    let exit = fixture.run_without("P11_FAULT_MODULE", |_| {
         assert_eq!(
             code(Pkcs11::new(Faults::module_path())),
             RvError::GeneralError
         );
     });
-    assert!(ending.status.success());
+    assert!(exit.status.success());
     assert!(
-        ending.stderr.contains("P11_FAULT_MODULE is not set"),
+        exit.stderr.contains("P11_FAULT_MODULE is not set"),
         "stderr: {}",
-        ending.stderr
+        exit.stderr
     );
 }
 
 #[test]
 fn a_rule_that_cannot_be_read_is_told_on_stderr() {
     let fixture = Fixture::new();
-    let ending = fixture.act_to_the_end(|faults| {
+    let exit = fixture.run_to_exit(|faults| {
         let [_, (_, folder)] = faults.envs();
         std::fs::write(
             std::path::Path::new(&folder).join("rules"),
-            "hang-up function=C_Sign\n",
+            r#"[{"HangUp":{"function":"C_Sign"}}]"#,
         )
         .unwrap();
         start();
     });
-    assert!(ending.status.success());
+    assert!(exit.status.success());
     assert!(
-        ending.stderr.contains("no rule is called \"hang-up\""),
+        exit.stderr.contains("unknown variant `HangUp`"),
         "stderr: {}",
-        ending.stderr
+        exit.stderr
     );
 }
 
 #[test]
 fn each_change_of_the_rules_is_seen_at_the_next_call() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let module = start();
         let slot = slot(&module, ONE);
         for round in 0..200 {
@@ -120,8 +120,8 @@ fn each_change_of_the_rules_is_seen_at_the_next_call() {
 }
 
 #[test]
-fn a_return_strikes_always_next_every_or_by_chance() {
-    Fixture::new().act(|faults| {
+fn a_rule_acts_always_next_every_k_th_time_or_by_chance() {
+    Fixture::new().run(|faults| {
         let module = start();
         let slot = slot(&module, ONE);
         let failures = |calls: usize| -> Vec<usize> {
@@ -154,13 +154,13 @@ fn a_return_strikes_always_next_every_or_by_chance() {
         faults.set([chance(2)]);
         assert_ne!(failures(500), first, "another seed");
         let expected = 3 + 2 + 2 + 2 * first.len() as u64;
-        assert!(faults.counts().struck() > expected);
+        assert!(faults.counts().injected() > expected);
     });
 }
 
 #[test]
 fn c_initialize_fails_for_a_while() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         faults.set([on(C_Initialize).next(2).returns(CKR_GENERAL_ERROR)]);
         let module = load();
         assert_eq!(code(initialize(&module)), RvError::GeneralError);
@@ -171,7 +171,7 @@ fn c_initialize_fails_for_a_while() {
 
 #[test]
 fn a_return_comes_instead_of_the_call_or_after_it() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let module = start();
         let session = open_and_login(&module, ONE);
         let key = make_key(&session);
@@ -180,7 +180,7 @@ fn a_return_comes_instead_of_the_call_or_after_it() {
         assert_eq!(code(session.logout()), RvError::DeviceError);
         sign(&session, key).expect("C_Logout was not done");
 
-        faults.set([on(C_Logout).returns_after(CKR_DEVICE_ERROR)]);
+        faults.set([on(C_Logout).after().returns(CKR_DEVICE_ERROR)]);
         assert_eq!(code(session.logout()), RvError::DeviceError);
         assert!(sign(&session, key).is_err(), "C_Logout was done");
     });
@@ -188,7 +188,7 @@ fn a_return_comes_instead_of_the_call_or_after_it() {
 
 #[test]
 fn a_rule_may_be_about_one_token() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let module = start();
         let (one, two) = (slot(&module, ONE), slot(&module, TWO));
         // A sick slot: it is there, and its token cannot be asked.
@@ -218,7 +218,7 @@ fn a_rule_may_be_about_one_token() {
 
 #[test]
 fn a_delayed_call_is_late_and_blocks_no_other() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let module = start();
         let slot = slot(&module, ONE);
         faults.set([on(C_GetSlotInfo).delays(500)]);
@@ -247,7 +247,7 @@ fn a_delayed_call_is_late_and_blocks_no_other() {
 
 #[test]
 fn a_hung_call_goes_on_when_its_rule_is_gone() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let module = start();
         let slot = slot(&module, ONE);
         faults.set([on(C_GetSlotInfo).next(1).hangs()]);
@@ -270,8 +270,60 @@ fn a_hung_call_goes_on_when_its_rule_is_gone() {
 }
 
 #[test]
+fn calls_hang_with_and_without_a_token() {
+    Fixture::new().run(|faults| {
+        let module = load();
+        let hangs = |rule: On, call: &(dyn Fn() + Sync)| {
+            let before = faults.counts().injected();
+            faults.set([rule.next(1).hangs()]);
+            thread::scope(|scope| {
+                let hung = scope.spawn(call);
+                while faults.counts().injected() == before {
+                    thread::yield_now();
+                }
+                thread::sleep(Duration::from_millis(20));
+                assert!(!hung.is_finished());
+                faults.clear();
+            });
+        };
+        hangs(on(C_Initialize), &|| initialize(&module).unwrap());
+        hangs(on(C_GetSlotList), &|| drop(module.get_all_slots().unwrap()));
+        let one = slot(&module, ONE);
+        hangs(on(C_GetTokenInfo).at(ONE), &|| {
+            module.get_token_info(one).unwrap();
+        });
+        hangs(on(C_OpenSession).at(ONE).after(), &|| {
+            drop(module.open_ro_session(one).unwrap());
+        });
+        hangs(on(C_CloseSession).at(ONE), &|| {
+            module.open_ro_session(one).unwrap().close().unwrap();
+        });
+        hangs(on(C_Finalize), &|| module.clone().finalize().unwrap());
+    });
+}
+
+#[test]
+fn counts_and_lengths_may_be_other_than_what_was_written() {
+    Fixture::new().run(|faults| {
+        let module = start();
+        let session = open_and_login(&module, ONE);
+        let key = make_key(&session);
+        faults.set([on(C_GetSlotList).counts(0)]);
+        assert_eq!(module.get_all_slots().unwrap(), []);
+        faults.set([on(C_FindObjects).counts(0)]);
+        assert_eq!(session.find_objects(&[]).unwrap(), []);
+        // In the second call, after the one that asks for the length.
+        faults.set([on(C_Sign).every(2).counts(7)]);
+        assert_eq!(sign(&session, key).unwrap().len(), 7);
+        // A function that tells no count is called as ever.
+        faults.set([on(C_SignInit).counts(7)]);
+        assert_eq!(sign(&session, key).unwrap().len(), 64);
+    });
+}
+
+#[test]
 fn a_call_may_hang_for_ever() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let module = start();
         let slot = slot(&module, ONE);
         faults.set([on(C_GetSlotInfo).next(1).hangs_forever()]);
@@ -296,23 +348,18 @@ fn a_call_may_hang_for_ever() {
 #[test]
 fn a_call_may_abort_the_process() {
     let fixture = Fixture::new();
-    let ending = fixture.act_to_the_end(|faults| {
+    let exit = fixture.run_to_exit(|faults| {
         faults.set([on(C_GetSlotList).aborts()]);
         let _ = start().get_all_slots();
     });
-    assert_eq!(
-        ending.status.signal(),
-        Some(6),
-        "no SIGABRT: {}",
-        ending.status
-    );
+    assert_eq!(exit.status.signal(), Some(6), "no SIGABRT: {}", exit.status);
 }
 
 #[test]
 fn a_module_that_cannot_lock_says_so_and_the_threads_in_it_are_counted() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         faults.set([
-            p11_fault_module::Rule::cant_lock(),
+            p11_fault_module::Rule::CantLock,
             on(C_GetSlotInfo).delays(50),
         ]);
         let module = load();

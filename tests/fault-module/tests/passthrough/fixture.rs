@@ -1,5 +1,5 @@
-//! Where a test plays: two SoftHSM2 tokens and a folder of faults go in; each act of the test runs in a process of
-//! its own, since a module is initialised, and steered by the environment, once per process.
+//! Two SoftHSM2 tokens and a folder of faults. Each part of a test runs in a process of its own, since a module is
+//! initialised, and steered by the environment, once per process.
 
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -25,20 +25,20 @@ pub const SO_PIN: &str = "567890";
 pub const KEY: &str = "the key";
 
 const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
-/// Tells the re-executed test the fixture's folder and which act it is to play.
-const FOLDER: &str = "P11_TEST_STAGE";
-const ACT: &str = "P11_TEST_ACT";
+/// Tells the re-executed test the fixture's folder and which part it is to run.
+const FOLDER: &str = "P11_TEST_FOLDER";
+const PART: &str = "P11_TEST_PART";
 
-/// The tokens and the faults of one test, for all its acts.
+/// The tokens and the faults of one test, for all its parts.
 pub struct Fixture {
     pub faults: Faults,
     folder: PathBuf,
-    acts: Cell<u32>,
+    parts: Cell<u32>,
     _temporary: Option<TempDir>,
 }
 
-/// How an act ended.
-pub struct Ending {
+/// How the process of a part ended.
+pub struct Exit {
     pub status: ExitStatus,
     pub stderr: String,
 }
@@ -49,7 +49,7 @@ impl Fixture {
             return Self {
                 faults: Faults::attach(env::var_os("P11_FAULT_DIR").unwrap(), SOFTHSM),
                 folder: folder.into(),
-                acts: Cell::new(0),
+                parts: Cell::new(0),
                 _temporary: None,
             };
         }
@@ -61,7 +61,7 @@ impl Fixture {
         let fixture = Self {
             faults: Faults::new(SOFTHSM),
             folder: temporary.path().to_owned(),
-            acts: Cell::new(0),
+            parts: Cell::new(0),
             _temporary: Some(temporary),
         };
         let tokens = fixture.folder.join("tokens");
@@ -91,38 +91,38 @@ impl Fixture {
         fixture
     }
 
-    /// Plays an act, and demands that it ends well.
-    pub fn act<A: FnOnce(&Faults)>(&self, act: A) {
-        let Ending { status, stderr } = self.act_to_the_end(act);
-        assert!(status.success(), "the act ended with {status}:\n{stderr}");
+    /// Runs a part of the test, which has to succeed.
+    pub fn run<P: FnOnce(&Faults)>(&self, part: P) {
+        let Exit { status, stderr } = self.run_to_exit(part);
+        assert!(status.success(), "the part ended with {status}:\n{stderr}");
     }
 
-    /// Plays an act, however it ends.
-    pub fn act_to_the_end<A: FnOnce(&Faults)>(&self, act: A) -> Ending {
-        self.act_without("", act)
+    /// Runs a part of the test, however it ends.
+    pub fn run_to_exit<P: FnOnce(&Faults)>(&self, part: P) -> Exit {
+        self.run_without("", part)
     }
 
-    /// Plays an act in a new process, which is this test again, up to this act; without an environment variable.
-    pub fn act_without<A: FnOnce(&Faults)>(&self, variable: &str, act: A) -> Ending {
-        let number = self.acts.replace(self.acts.get() + 1).to_string();
-        let played = self.folder.join(format!("played {number}"));
-        match env::var(ACT) {
+    /// Runs a part in a new process, which is this test again, up to this part; without an environment variable.
+    pub fn run_without<P: FnOnce(&Faults)>(&self, variable: &str, part: P) -> Exit {
+        let number = self.parts.replace(self.parts.get() + 1).to_string();
+        let done = self.folder.join(format!("done {number}"));
+        match env::var(PART) {
             Ok(wanted) if wanted == number => {
-                act(&self.faults);
-                fs::write(played, "").unwrap();
+                part(&self.faults);
+                fs::write(done, "").unwrap();
                 exit(0);
             }
-            Ok(_) => Ending {
+            Ok(_) => Exit {
                 status: ExitStatus::default(),
                 stderr: String::new(),
             },
             Err(_) => {
                 let child = Command::new(env::current_exe().unwrap())
-                    .args(["--exact", test_name::<A>(), "--nocapture"])
+                    .args(["--exact", test_name::<P>(), "--nocapture"])
                     .envs([
                         self.softhsm(),
                         (FOLDER, self.folder.clone().into()),
-                        (ACT, number.into()),
+                        (PART, number.into()),
                     ])
                     .envs(self.faults.envs())
                     .env_remove(variable)
@@ -131,10 +131,10 @@ impl Fixture {
                 let stderr = String::from_utf8_lossy(&child.stderr).into_owned();
                 // A filter that matches no test ends well, too.
                 assert!(
-                    played.exists() || !child.status.success(),
-                    "the act was not played: {stderr}"
+                    done.exists() || !child.status.success(),
+                    "the part was not run: {stderr}"
                 );
-                Ending {
+                Exit {
                     status: child.status,
                     stderr,
                 }

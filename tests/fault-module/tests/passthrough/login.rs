@@ -1,4 +1,4 @@
-//! Logins: retry counters, pinpads, and keys that want a login for each signature.
+//! Logins: retry counters, PIN pads, and keys that want a login for each signature.
 
 use cryptoki::error::RvError;
 use cryptoki::object::{Attribute, AttributeType, ObjectClass};
@@ -22,7 +22,7 @@ fn user_flags(token: &TokenInfo) -> (bool, bool, bool) {
 fn wrong_pins_lock_the_token_and_a_restart_does_not_unlock_it() {
     let fixture = Fixture::new();
     fixture.faults.set([token(ONE).pin_tries(Pin::User, 3)]);
-    fixture.act(|_| {
+    fixture.run(|_| {
         let module = start();
         let session = open(&module, ONE);
         let flags = || user_flags(&module.get_token_info(slot(&module, ONE)).unwrap());
@@ -46,7 +46,7 @@ fn wrong_pins_lock_the_token_and_a_restart_does_not_unlock_it() {
         // The other token has no such counter.
         login(&open(&module, TWO), PIN).unwrap();
     });
-    fixture.act(|faults| {
+    fixture.run(|faults| {
         let module = start();
         let session = open(&module, ONE);
         assert_eq!(code(login(&session, PIN)), RvError::PinLocked);
@@ -57,7 +57,7 @@ fn wrong_pins_lock_the_token_and_a_restart_does_not_unlock_it() {
 
 #[test]
 fn the_so_has_a_counter_of_its_own_and_unlocks_the_user() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         faults.set([
             token(ONE).pin_tries(Pin::So, 2),
             token(ONE).pin_tries(Pin::User, 1),
@@ -97,7 +97,7 @@ fn the_so_has_a_counter_of_its_own_and_unlocks_the_user() {
 
 #[test]
 fn changing_the_pin_with_a_wrong_old_one_is_a_try_too() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         faults.set([token(ONE).pin_tries(Pin::User, 2)]);
         let module = start();
         let session = open_and_login(&module, ONE);
@@ -116,7 +116,7 @@ fn changing_the_pin_with_a_wrong_old_one_is_a_try_too() {
 
 #[test]
 fn a_pinpad_takes_no_pin_from_the_application() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let module = start();
         assert!(
             !module
@@ -124,7 +124,7 @@ fn a_pinpad_takes_no_pin_from_the_application() {
                 .unwrap()
                 .protected_authentication_path()
         );
-        faults.set([token(ONE).pinpad(PIN)]);
+        faults.set([token(ONE).pin_pad(PIN)]);
         assert!(
             module
                 .get_token_info(slot(&module, ONE))
@@ -136,7 +136,7 @@ fn a_pinpad_takes_no_pin_from_the_application() {
         session.login(UserType::User, None).unwrap();
         make_key(&session);
         session.logout().unwrap();
-        faults.set([token(ONE).pinpad("0000")]);
+        faults.set([token(ONE).pin_pad("0000")]);
         assert_eq!(
             code(session.login(UserType::User, None)),
             RvError::PinIncorrect
@@ -146,12 +146,12 @@ fn a_pinpad_takes_no_pin_from_the_application() {
 
 #[test]
 fn an_always_authenticate_key_wants_a_login_for_each_signature() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let module = start();
         let session = open_and_login(&module, ONE);
         let key = make_key(&session);
         faults.set([
-            Rule::always_authenticate(KEY),
+            Rule::AlwaysAuthenticate(KEY.into()),
             token(ONE).pin_tries(Pin::User, 2),
         ]);
         let asked = [AttributeType::AlwaysAuthenticate];
@@ -191,7 +191,7 @@ fn an_always_authenticate_key_wants_a_login_for_each_signature() {
             "no signature waits for a login"
         );
         // Another key does not want it.
-        faults.set([Rule::always_authenticate("another")]);
+        faults.set([Rule::AlwaysAuthenticate("another".into())]);
         sign(&session, key).unwrap();
     });
 }

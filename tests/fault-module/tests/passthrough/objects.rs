@@ -2,7 +2,7 @@
 
 use cryptoki::error::RvError;
 use cryptoki::mechanism::Mechanism;
-use cryptoki::object::{Attribute, AttributeType, ObjectClass};
+use cryptoki::object::{Attribute, AttributeInfo, AttributeType, ObjectClass};
 use p11_fault_module::cryptoki_sys::*;
 use p11_fault_module::{Rule, object, token};
 
@@ -10,7 +10,7 @@ use crate::fixture::*;
 
 #[test]
 fn renumbered_objects_are_found_under_new_handles_only() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let module = start();
         let session = open_and_login(&module, ONE);
         let old = make_key(&session);
@@ -20,7 +20,7 @@ fn renumbered_objects_are_found_under_new_handles_only() {
             } else {
                 find(&session, ObjectClass::PRIVATE_KEY)
             };
-            faults.set([Rule::renumber_objects()]);
+            faults.set([Rule::RenumberObjects]);
             assert_eq!(code(sign(&session, old)), RvError::KeyHandleInvalid);
             assert_eq!(
                 code(session.get_attributes(old, &[AttributeType::Label])),
@@ -52,7 +52,7 @@ fn renumbered_objects_are_found_under_new_handles_only() {
 
 #[test]
 fn a_hidden_attribute_is_not_there_and_the_others_are() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let module = start();
         let session = open_and_login(&module, ONE);
         make_key(&session);
@@ -83,7 +83,7 @@ fn a_hidden_attribute_is_not_there_and_the_others_are() {
 
 #[test]
 fn a_replaced_attribute_has_its_new_value() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let module = start();
         let session = open_and_login(&module, ONE);
         make_key(&session);
@@ -119,8 +119,47 @@ fn a_replaced_attribute_has_its_new_value() {
 }
 
 #[test]
+fn an_attribute_may_claim_another_length() {
+    Fixture::new().run(|faults| {
+        let module = start();
+        let session = open_and_login(&module, ONE);
+        make_key(&session);
+        let public = find(&session, ObjectClass::PUBLIC_KEY);
+        faults.set([object(CKO_PUBLIC_KEY, KEY).claims_length(CKA_EC_PARAMS, 1 << 40)]);
+        let asked = [AttributeType::EcParams, AttributeType::Label];
+        let info = session.get_attribute_info(public, &asked).unwrap();
+        assert!(
+            matches!(
+                info[..],
+                [
+                    AttributeInfo::Available(0x100_0000_0000),
+                    AttributeInfo::Available(7)
+                ]
+            ),
+            "{info:?}"
+        );
+    });
+}
+
+#[test]
+fn a_search_may_never_end() {
+    Fixture::new().run(|faults| {
+        let module = start();
+        let session = open_and_login(&module, ONE);
+        make_key(&session);
+        faults.set([token(ONE).endless_search()]);
+        let objects = session.iter_objects(&[]).unwrap();
+        let found: Vec<_> = objects.take(1000).collect::<Result<_, _>>().unwrap();
+        assert_eq!(found.len(), 1000);
+        assert_eq!(found[2], found[1]);
+        faults.clear();
+        assert_eq!(session.find_objects(&[]).unwrap().len(), 2);
+    });
+}
+
+#[test]
 fn an_attribute_may_fail_the_whole_call() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let module = start();
         let session = open_and_login(&module, ONE);
         make_key(&session);
@@ -143,7 +182,7 @@ fn an_attribute_may_fail_the_whole_call() {
 
 #[test]
 fn a_private_template_may_have_to_name_what_the_real_module_refuses() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let module = start();
         let session = open_and_login(&module, ONE);
         let public = [Attribute::EcParams(P256.to_vec())];

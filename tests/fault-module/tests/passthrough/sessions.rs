@@ -13,7 +13,7 @@ use crate::fixture::*;
 
 #[test]
 fn all_sessions_are_closed_once() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let module = start();
         let (one, two) = (open(&module, ONE), open(&module, TWO));
         faults.set([token(ONE).sessions_closed()]);
@@ -31,7 +31,7 @@ fn all_sessions_are_closed_once() {
 
 #[test]
 fn open_sessions_are_counted_however_they_end() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let open_sessions = || faults.counts().open_sessions();
         let module = start();
         let (one, two) = (open(&module, ONE), open(&module, TWO));
@@ -50,7 +50,7 @@ fn open_sessions_are_counted_however_they_end() {
 
 #[test]
 fn closing_sessions_waits_for_the_calls_that_use_them() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let module = start();
         let key_maker = open_and_login(&module, ONE);
         make_key(&key_maker);
@@ -88,7 +88,7 @@ fn closing_sessions_waits_for_the_calls_that_use_them() {
 
 #[test]
 fn the_login_is_lost_once() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let module = start();
         let (one, two) = (open_and_login(&module, ONE), open_and_login(&module, TWO));
         faults.set([token(ONE).logged_out()]);
@@ -111,7 +111,7 @@ fn the_login_is_lost_once() {
 
 #[test]
 fn sessions_beyond_the_limit_are_refused() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let module = start();
         let (one, two) = (slot(&module, ONE), slot(&module, TWO));
         faults.set([token(ONE).session_limit(2)]);
@@ -135,7 +135,7 @@ fn sessions_beyond_the_limit_are_refused() {
 
 #[test]
 fn threads_cannot_exceed_the_limit_together() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let module = start();
         let one = slot(&module, ONE);
         faults.set([token(ONE).session_limit(3)]);

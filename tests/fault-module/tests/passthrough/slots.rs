@@ -10,7 +10,7 @@ use crate::fixture::*;
 
 #[test]
 fn renumbered_slots_have_new_ids_everywhere() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let module = start();
         let old = slot(&module, ONE);
         let old_ids: BTreeSet<u64> = module
@@ -21,7 +21,7 @@ fn renumbered_slots_have_new_ids_everywhere() {
             .collect();
         let session = module.open_ro_session(old).unwrap();
 
-        faults.set([Rule::slot_offset(5)]);
+        faults.set([Rule::SlotOffset(5)]);
         let ids: BTreeSet<u64> = module
             .get_all_slots()
             .unwrap()
@@ -53,11 +53,11 @@ fn renumbered_slots_have_new_ids_everywhere() {
 
 #[test]
 fn swapped_slots_exchange_their_tokens() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let module = start();
         let (one, two) = (slot(&module, ONE), slot(&module, TWO));
         let session = module.open_ro_session(one).unwrap();
-        faults.set([Rule::swap_slots(ONE, TWO)]);
+        faults.set([Rule::SwapSlots(ONE.into(), TWO.into())]);
         assert_eq!((slot(&module, TWO), slot(&module, ONE)), (one, two));
         let opened = module.open_ro_session(one).unwrap();
         assert_eq!(opened.get_session_info().unwrap().slot_id(), one);
@@ -67,7 +67,7 @@ fn swapped_slots_exchange_their_tokens() {
             "an open session stays with its token"
         );
 
-        faults.set([Rule::swap_slots(ONE, TWO), Rule::slot_offset(7)]);
+        faults.set([Rule::SwapSlots(ONE.into(), TWO.into()), Rule::SlotOffset(7)]);
         assert_eq!(
             (slot(&module, TWO).id(), slot(&module, ONE).id()),
             (one.id() + 7, two.id() + 7)
@@ -77,7 +77,7 @@ fn swapped_slots_exchange_their_tokens() {
 
 #[test]
 fn a_hidden_token_is_gone_with_its_sessions_and_comes_back_without_them() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let module = start();
         let (one, two) = (slot(&module, ONE), slot(&module, TWO));
         let session = open_and_login(&module, ONE);

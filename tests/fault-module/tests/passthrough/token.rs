@@ -8,8 +8,8 @@ use p11_fault_module::{every_token, token};
 use crate::fixture::*;
 
 #[test]
-fn a_stripped_mechanism_is_neither_listed_nor_usable() {
-    Fixture::new().act(|faults| {
+fn a_mechanism_that_is_lacking_is_neither_listed_nor_usable() {
+    Fixture::new().run(|faults| {
         let module = start();
         let (one, two) = (slot(&module, ONE), slot(&module, TWO));
         let all = module.get_mechanism_list(one).unwrap();
@@ -40,7 +40,7 @@ fn a_stripped_mechanism_is_neither_listed_nor_usable() {
 
 #[test]
 fn a_token_may_ask_for_no_login() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let module = start();
         let one = slot(&module, ONE);
         assert!(module.get_token_info(one).unwrap().login_required());
@@ -51,7 +51,7 @@ fn a_token_may_ask_for_no_login() {
 
 #[test]
 fn a_token_may_seem_not_to_be_initialised() {
-    Fixture::new().act(|faults| {
+    Fixture::new().run(|faults| {
         let module = start();
         let is_initialized = |label| {
             let info = module.get_token_info(slot(&module, label)).unwrap();

@@ -74,7 +74,7 @@ fn both_requests_mean_one_key_whatever_appears_or_goes_in_between() {
     let forget_handles = || {
         fixture
             .faults
-            .set([Rule::renumber_objects(), token("device").logged_out()]);
+            .set([Rule::RenumberObjects, token("device").logged_out()]);
     };
     old.ask(&choose(&[0x0403], KEY));
 

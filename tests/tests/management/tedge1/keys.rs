@@ -123,7 +123,7 @@ fn public_keys_come_in_their_odd_pem_and_without_a_login() {
         let server = fixture.start();
         let reply = Old::of(&server).ask(&message(6, &[&some(KEY)]));
         let (pem, rest) = text_of(reply.strip_prefix(&[0, 7]).unwrap());
-        assert_eq!(rest, []);
+        assert!(rest.is_empty(), "{rest:?}");
         assert!(inside(pem) == bare(&fixture.key.spki, kind), "{kind:?}");
         assert_eq!(fixture.faults.count(C_Login), 0);
     }
@@ -216,7 +216,7 @@ fn a_key_is_made_signs_and_is_deleted() {
         let reply = old.ask(&create);
         let (pem, rest) = text_of(reply.strip_prefix(&[0, 11]).unwrap());
         let (uri, rest) = text_of(rest);
-        assert_eq!(rest, []);
+        assert!(rest.is_empty(), "{rest:?}");
         let uri = std::str::from_utf8(uri).unwrap();
         assert_eq!(uri, uri_of(&fixture, "id=%A1%B2;object=made"));
 

@@ -122,6 +122,6 @@ fn signature(reply: &[u8]) -> &[u8] {
         panic!("no signature but {}", String::from_utf8_lossy(reply));
     };
     let (signature, rest) = text_of(signature);
-    assert_eq!(rest, []);
+    assert!(rest.is_empty(), "{rest:?}");
     signature
 }

@@ -60,7 +60,7 @@ fn a_token_is_made_once() {
     let init = message(14, &[&text("new"), &some(SO_PIN), &some(PIN), NONE]);
     let reply = old.ask(&init);
     let (uri, rest) = text_of(reply.strip_prefix(&[0, 15]).unwrap());
-    assert_eq!(rest, []);
+    assert!(rest.is_empty(), "{rest:?}");
     assert_eq!(uri, Manager::of(&server).token("new").uri.as_bytes());
     assert_eq!(old.ask(&init), reply, "the same token again");
     assert!(takes_pin(

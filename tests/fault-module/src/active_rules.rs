@@ -1,4 +1,4 @@
-//! The rules in force: the file `rules` goes in when it changes, the current [`RuleSet`] comes out at each call.
+//! The rules in force: the file `rules`, read again when it has changed.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -9,16 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::rules::{Rule, When};
 
-/// Watches the file `rules` by a stat at each call.
+/// Looks at the file by a stat at each call.
 #[derive(Debug)]
-pub(crate) struct RuleBook {
+pub(crate) struct RulesFile {
     path: PathBuf,
     current: RwLock<Arc<RuleSet>>,
-    /// Held while new rules are read and take effect, so that no call passes in between.
+    /// Held while new rules are read and what they do once is done, so that no call passes in between.
     reading: Mutex<()>,
 }
 
-impl RuleBook {
+impl RulesFile {
     pub fn new(path: PathBuf) -> Self {
         Self {
             path,
@@ -27,8 +27,8 @@ impl RuleBook {
         }
     }
 
-    /// The rules in force. New ones are first handed to `take_effect`, once.
-    pub fn current(&self, take_effect: impl FnOnce(&RuleSet)) -> Arc<RuleSet> {
+    /// The rules in force. New ones are first handed to `apply_once`.
+    pub fn current(&self, apply_once: impl FnOnce(&RuleSet)) -> Arc<RuleSet> {
         let known = self.known();
         if known.stamp == self.stamp() {
             return known;
@@ -41,7 +41,7 @@ impl RuleBook {
             return known;
         }
         let rules = self.read().unwrap_or_else(|reason| {
-            // Nobody else would tell why a rule does not strike.
+            // Nobody else would tell why a rule does nothing.
             let _ = writeln!(
                 io::stderr(),
                 "p11-fault-module: {:?} is not used: {reason}",
@@ -50,7 +50,7 @@ impl RuleBook {
             Vec::new()
         });
         let new = Arc::new(RuleSet { stamp, rules });
-        take_effect(&new);
+        apply_once(&new);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&new);
         new
     }
@@ -68,23 +68,19 @@ impl RuleBook {
         })
     }
 
-    fn read(&self) -> Result<Vec<ActiveRule>, String> {
-        let text = match fs::read_to_string(&self.path) {
+    fn read(&self) -> io::Result<Vec<ActiveRule>> {
+        let text = match fs::read(&self.path) {
             Ok(text) => text,
             // No file, no rules.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(error),
         };
-        text.lines()
-            .filter(|line| !line.trim().is_empty())
-            .map(|line| {
-                let rule = line.parse().map_err(|error| format!("{line:?}: {error}"))?;
-                Ok(ActiveRule {
-                    rule,
-                    met: AtomicU64::new(0),
-                })
-            })
-            .collect()
+        let rules: Vec<Rule> = serde_json::from_slice(&text)?;
+        let active = rules.into_iter().map(|rule| ActiveRule {
+            rule,
+            calls: AtomicU64::new(0),
+        });
+        Ok(active.collect())
     }
 }
 
@@ -113,17 +109,17 @@ impl RuleSet {
     }
 }
 
-/// A rule with the number of calls that it has met.
+/// A rule with the number of calls that it was about.
 #[derive(Debug)]
 pub(crate) struct ActiveRule {
     pub rule: Rule,
-    met: AtomicU64,
+    calls: AtomicU64,
 }
 
 impl ActiveRule {
-    /// Counts a call that the rule is about, and says whether it strikes there.
+    /// Counts a call that the rule is about, and says whether it acts in it.
     pub fn is_due(&self, when: &When) -> bool {
-        let call = self.met.fetch_add(1, Relaxed);
+        let call = self.calls.fetch_add(1, Relaxed);
         match *when {
             When::Always => true,
             When::Next(calls) => call < calls.into(),
