@@ -1,10 +1,6 @@
-//! See `checks::exchange`: what must hold for any input.
+//! What must hold for any bytes of a client.
 #![no_main]
 
-#[allow(dead_code, reason = "the tests of the socket use more of it")]
-#[path = "../../p11-server/tests/checks/mod.rs"]
-mod checks;
-
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
-    checks::exchange(input);
+    p11_server::daemon::exchange(input);
 });

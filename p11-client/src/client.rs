@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use p11_proto::message::{
     Certificates, ChangePin, CreateKey, DeleteKey, Deleted, GetCertificates, GetPublicKey,
-    GetStatus, ImportCertificate, Imported, InitToken, Key, ListKeys, ListTokens, Message, Objects,
-    OpenKey, PinChanged, Ping, Pong, PublicKey, Request, Response, Sign, Status, TokenReady,
-    Tokens,
+    GetStatus, ImportCertificate, Imported, InitToken, ListKeys, ListTokens, Message, Objects,
+    OpenKey, OpenedKey, PinChanged, Ping, Pong, PublicKeyEntry, Request, Response, Sign, Status,
+    TokenReady, Tokens,
 };
 
 use crate::config::Config;
@@ -43,16 +43,16 @@ impl Client {
 
     /// Asks for a sign of life; a server that is started by its socket wakes up.
     pub fn ping(&self) -> Result<Pong, Error> {
-        ask!(self, Ping(Ping {}) => Pong)
+        ask!(self, Ping(Ping::default()) => Pong)
     }
 
     /// Asks how the server's PKCS#11 module is doing.
     pub fn status(&self) -> Result<Status, Error> {
-        ask!(self, Status(GetStatus {}) => Status)
+        ask!(self, Status(GetStatus::default()) => Status)
     }
 
     /// Asks which key is meant and what it can do.
-    pub fn open_key(&self, request: OpenKey) -> Result<Key, Error> {
+    pub fn open_key(&self, request: OpenKey) -> Result<OpenedKey, Error> {
         ask!(self, OpenKey(request) => Key)
     }
 
@@ -63,7 +63,7 @@ impl Client {
 
     /// Lists the tokens, initialised or not.
     pub fn list_tokens(&self) -> Result<Tokens, Error> {
-        ask!(self, ListTokens(ListTokens {}) => Tokens)
+        ask!(self, ListTokens(ListTokens::default()) => Tokens)
     }
 
     /// Lists the keys and certificates of a token.
@@ -72,7 +72,7 @@ impl Client {
     }
 
     /// Reads the public half of a key.
-    pub fn get_public_key(&self, request: GetPublicKey) -> Result<PublicKey, Error> {
+    pub fn get_public_key(&self, request: GetPublicKey) -> Result<PublicKeyEntry, Error> {
         ask!(self, GetPublicKey(request) => PublicKey)
     }
 
@@ -87,7 +87,7 @@ impl Client {
     }
 
     /// Makes a key pair on a token.
-    pub fn create_key(&self, request: CreateKey) -> Result<PublicKey, Error> {
+    pub fn create_key(&self, request: CreateKey) -> Result<PublicKeyEntry, Error> {
         ask!(self, CreateKey(request) => PublicKey)
     }
 

@@ -75,7 +75,7 @@ mod tests {
         frame::write(&mut full_server, &busy).unwrap();
         drop(full_server);
 
-        let ping = frame::encode(&Request::Ping(Ping {})).unwrap();
+        let ping = frame::encode(&Request::Ping(Ping::default())).unwrap();
         let body = connection.exchange(&ping, deadline).unwrap();
         assert_eq!(frame::decode::<Response>(&body).unwrap(), busy);
     }

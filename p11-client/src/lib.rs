@@ -86,7 +86,7 @@ mod uri;
 pub use client::Client;
 pub use config::{Config, Protocol};
 pub use error::Error;
-pub use p11_proto::{ErrorCode, Failure, Identity, Pin, message};
+pub use p11_proto::{ErrorCode, Failure, Identity, Pin, UriText, message};
 pub use resolver::Resolver;
 pub use signing_key::SigningKey;
 

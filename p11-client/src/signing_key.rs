@@ -50,11 +50,7 @@ impl SigningKey {
             .transpose()
             .map_err(Error::Certificate)?
             .map(|key| key.spki().to_vec().into());
-        let key = client.open_key(OpenKey {
-            uri: uri.into(),
-            pin: pin.clone(),
-            spki,
-        })?;
+        let key = client.open_key(OpenKey::new(uri).pin(pin.clone()).spki(spki))?;
         let public = PublicKey::from_spki(&key.spki)
             .map_err(|e| Error::not_understood(client.socket_path(), e))?;
         Ok(SigningKey(Arc::new(Opened {
@@ -123,13 +119,13 @@ struct Signer {
 
 impl sign::Signer for Signer {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
-        let request = Sign {
-            uri: self.key.uri.as_str().into(),
-            pin: self.key.pin.clone(),
-            scheme: self.scheme.into(),
-            message: message.to_vec().into(),
-            identity: self.key.identity,
-        };
+        let request = Sign::new(
+            self.key.uri.as_str(),
+            self.scheme.into(),
+            message.to_vec(),
+            self.key.identity,
+        )
+        .pin(self.key.pin.clone());
         let signed = self.key.client.sign(request);
         signed.map_err(|e| OtherError(Arc::new(e)).into())
     }

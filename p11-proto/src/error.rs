@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 /// Decisions rest on `code` (and `ckr`), never on the text of `message`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
+#[non_exhaustive]
 pub struct Failure {
     /// What kind of failure.
     pub code: ErrorCode,
@@ -23,20 +24,9 @@ pub struct Failure {
     pub ckr: Option<String>,
 }
 
-impl Failure {
-    /// A failure that is not the module's.
-    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Failure {
-            code,
-            message: message.into(),
-            function: None,
-            ckr: None,
-        }
-    }
-}
-
 /// The kinds of failure. New ones may come; a peer that does not know one reads `Unknown`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum ErrorCode {
     /// The frame could not be understood. The connection is closed after it.
     BadFrame,

@@ -7,16 +7,16 @@ use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::message::Message;
-use crate::reader::{Fault, Reader};
+use crate::reader::{DecodeError, Reader};
 
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u8 = 1;
 
 /// The mark that a client of protocol 1 sends first. A tedge1 client sends a zero byte instead.
-pub const MARK: [u8; 3] = *b"P11";
+pub const MAGIC: [u8; 3] = *b"P11";
 
 /// Mark and version: what a client sends before its first frame.
-pub const PREAMBLE: [u8; 4] = [MARK[0], MARK[1], MARK[2], VERSION];
+pub const PREAMBLE: [u8; 4] = [MAGIC[0], MAGIC[1], MAGIC[2], VERSION];
 
 /// The longest body, in bytes, either way. TLS 1.2 signs whole transcripts, hence so much.
 pub const MAX_LEN: usize = 1 << 20;
@@ -31,7 +31,7 @@ pub type Body = Zeroizing<Vec<u8>>;
 pub fn check_preamble(preamble: [u8; 4]) -> Result<(), Error> {
     match preamble {
         PREAMBLE => Ok(()),
-        [a, b, c, version] if [a, b, c] == MARK => Err(Error::Version(version)),
+        [a, b, c, version] if [a, b, c] == MAGIC => Err(Error::Version(version)),
         _ => Err(Error::NotProtocol1),
     }
 }
@@ -69,7 +69,7 @@ pub fn read(reader: &mut impl Read) -> Result<Option<Body>, Error> {
 /// # Errors
 /// [`Error::TooLong`] as soon as there is more than [`MAX_LEN`], [`Error::Io`].
 pub fn read_to_end(reader: &mut impl Read) -> Result<Body, Error> {
-    let mut all = Growing(Body::default());
+    let mut all = WipingBuffer(Body::default());
     let mut chunk = Zeroizing::new([0; 4096]);
     loop {
         match reader.read(&mut *chunk) {
@@ -98,7 +98,7 @@ pub fn write(writer: &mut impl Write, message: &impl Message) -> Result<(), Erro
 /// # Errors
 /// [`Error::TooLong`]
 pub fn encode(message: &impl Message) -> Result<Body, Error> {
-    let mut frame = Growing(Zeroizing::new(Vec::with_capacity(1024)));
+    let mut frame = WipingBuffer(Zeroizing::new(Vec::with_capacity(1024)));
     frame.0.extend_from_slice(&[0; 4]);
     rmp_serde::encode::write_named(&mut frame, message)
         .map_err(|_| Error::Malformed("it has no MessagePack form"))?;
@@ -116,9 +116,9 @@ pub fn encode(message: &impl Message) -> Result<Body, Error> {
 }
 
 /// A buffer that leaves no copy of a PIN behind when it grows.
-struct Growing(Body);
+struct WipingBuffer(Body);
 
-impl Write for Growing {
+impl Write for WipingBuffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.0.capacity() - self.0.len() < bytes.len() {
             let mut larger = Vec::with_capacity(2 * (self.0.len() + bytes.len()));
@@ -167,7 +167,7 @@ pub fn decode<M: Message>(body: &[u8]) -> Result<M, Error> {
 }
 
 /// The name of a message whose fields may be any; `None` where there is more than one message.
-fn name(body: &[u8]) -> Result<Option<&str>, Fault> {
+fn name(body: &[u8]) -> Result<Option<&str>, DecodeError> {
     let mut reader = Reader::new(body);
     let entries = reader.map()?;
     let name = reader.text()?;

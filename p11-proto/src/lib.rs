@@ -11,16 +11,16 @@
 //! | `reader` | MessagePack, as far as protocol 1 has words for it |
 //! | [`scheme`] | the TLS signature schemes that a key can be asked for |
 //! | [`spki`] | public keys in the one form that is compared and hashed |
-//! | [`tedge1`] | the messages of released `tedge` clients and servers, and their odd PEM |
+//! | [`tedge1`] | the messages of released `tedge` clients and servers, and their legacy PEM |
 //! | [`secret`] | [`Pin`] and [`UriText`], which nothing prints whole |
 //!
 //! ```
 //! use p11_proto::{Request, Response, frame, message::Ping};
 //!
 //! let mut wire = Vec::new();
-//! frame::write(&mut wire, &Request::Ping(Ping {}))?;
+//! frame::write(&mut wire, &Request::Ping(Ping::default()))?;
 //! let body = frame::read(&mut wire.as_slice())?.expect("a frame");
-//! assert_eq!(frame::decode::<Request>(&body)?, Request::Ping(Ping {}));
+//! assert_eq!(frame::decode::<Request>(&body)?, Request::Ping(Ping::default()));
 //! # Ok::<(), p11_proto::Error>(())
 //! ```
 #![forbid(unsafe_code)]

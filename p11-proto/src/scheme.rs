@@ -7,6 +7,7 @@ use std::fmt;
 /// Its number on the wire is the TLS one; a number that is not listed here is no `Scheme`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u16)]
+#[non_exhaustive]
 pub enum Scheme {
     /// `rsa_pkcs1_sha256`: RSASSA-PKCS1-v1_5, TLS 1.2 only.
     RsaPkcs1Sha256 = 0x0401,
@@ -32,7 +33,7 @@ pub enum Scheme {
 
 impl Scheme {
     /// All schemes.
-    pub const ALL: [Scheme; 10] = [
+    pub const ALL: &[Scheme] = &[
         Scheme::RsaPkcs1Sha256,
         Scheme::RsaPkcs1Sha384,
         Scheme::RsaPkcs1Sha512,
@@ -48,7 +49,8 @@ impl Scheme {
     /// The scheme of a TLS number, `None` for one that this project cannot sign with.
     pub fn from_number(number: u16) -> Option<Scheme> {
         Scheme::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .find(|scheme| scheme.number() == number)
     }
 
@@ -86,7 +88,7 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_tls() {
-        for scheme in Scheme::ALL {
+        for &scheme in Scheme::ALL {
             assert_eq!(Scheme::from_number(scheme.number()), Some(scheme));
         }
         assert_eq!(Scheme::from_number(0x0807), Some(Scheme::Ed25519));

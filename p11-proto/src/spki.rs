@@ -86,7 +86,7 @@ pub enum Curve {
 
 impl Curve {
     /// All curves.
-    pub const ALL: [Curve; 3] = [Curve::P256, Curve::P384, Curve::P521];
+    pub const ALL: &[Curve] = &[Curve::P256, Curve::P384, Curve::P521];
 
     /// The curve's object identifier (RFC 5480 section 2.1.1.1).
     pub const fn oid(self) -> ObjectIdentifier {
@@ -112,7 +112,7 @@ impl Curve {
     }
 
     fn from_oid(oid: ObjectIdentifier) -> Option<Curve> {
-        Curve::ALL.into_iter().find(|curve| curve.oid() == oid)
+        Curve::ALL.iter().copied().find(|curve| curve.oid() == oid)
     }
 }
 
@@ -128,6 +128,17 @@ pub enum Kind {
     Ec(Curve),
     /// Ed25519.
     Ed25519,
+}
+
+impl Kind {
+    /// RSA: bits of the modulus. EC and Ed25519: bits of the curve's field.
+    pub const fn bits(self) -> u32 {
+        match self {
+            Kind::Rsa { bits } => bits,
+            Kind::Ec(curve) => curve.bits(),
+            Kind::Ed25519 => 255,
+        }
+    }
 }
 
 /// A public key of a kind that this project can sign with, in its one normalised form.
@@ -291,6 +302,7 @@ struct RsaPublicKey<'a> {
 /// The parts of a certificate (RFC 5280 section 4.1) that say whose it is, each as whole DER.
 ///
 /// Reads X.509 v1 certificates too, which have no version and no extensions. Verifies nothing.
+#[non_exhaustive]
 pub struct Certificate<'a> {
     /// The serial number.
     pub serial: &'a [u8],

@@ -1,4 +1,4 @@
-//! The bytes of tedge1, as released `tedge` clients and servers write them, and their odd PEM.
+//! The bytes of tedge1, as released `tedge` clients and servers write them, and their legacy PEM.
 //!
 //! Bytes are written as in the description of the format: decimal, without the leading `00`, with
 //! texts in quotes: `"1 0 1 3 'uri' 0"`.
@@ -9,8 +9,9 @@ use std::collections::BTreeSet;
 use p11_proto::spki::PublicKey;
 use p11_proto::tedge1::{
     Algorithm, ChangePin, ChooseScheme, ChosenScheme, CreateKey, CreatedKey, DeleteKey, InitToken,
-    Key, KeySpec, ListKeys, Request, Response, SigScheme, Sign, SignWithSigScheme, ToSign, Token,
-    advertised_protocol, odd_pem, pong_with_advertisement, public_key_from_odd_pem,
+    KeyEntry, KeySpec, ListKeys, Request, Response, SigScheme, Sign, SignWithSigScheme, ToSign,
+    TokenEntry, advertised_protocol, legacy_pem, pong_with_advertisement,
+    public_key_from_legacy_pem,
 };
 use p11_proto::{Error, Pin, Scheme, UriText, frame};
 use serde_bytes::ByteBuf;
@@ -261,7 +262,7 @@ fn schemes_have_the_numbers_that_old_peers_know() {
         assert_eq!(*request.encode().unwrap(), bytes, "{scheme}");
         assert_eq!(Request::decode(&bytes).unwrap(), request);
     }
-    for scheme in Scheme::ALL {
+    for &scheme in Scheme::ALL {
         let known = numbered.iter().any(|(_, numbered)| *numbered == scheme);
         let back = SigScheme::from_scheme(scheme).map(Scheme::from);
         assert_eq!(back, known.then_some(scheme), "{scheme}");
@@ -313,11 +314,11 @@ fn pong_advertises_protocol_1_to_those_who_look() {
 }
 
 #[test]
-fn the_odd_pem_is_the_bare_key_as_openssl_prints_it() {
+fn the_legacy_pem_is_the_bare_key_as_openssl_prints_it() {
     for (spki, pem) in keys() {
         let public = PublicKey::from_spki(spki).unwrap();
-        assert_eq!(odd_pem(&public), pem);
-        assert_eq!(public_key_from_odd_pem(pem).unwrap(), public);
+        assert_eq!(legacy_pem(&public), pem);
+        assert_eq!(public_key_from_legacy_pem(pem).unwrap(), public);
     }
 }
 
@@ -330,12 +331,12 @@ fn other_line_ends_and_a_true_spki_are_read() {
             pem.trim_end().to_owned(),
             format!("\n{pem}\n"),
         ] {
-            assert_eq!(public_key_from_odd_pem(&pem).unwrap(), public, "{pem:?}");
+            assert_eq!(public_key_from_legacy_pem(&pem).unwrap(), public, "{pem:?}");
         }
     }
     let p256 = PublicKey::from_spki(include_bytes!("data/p256.der")).unwrap();
     let pem = include_str!("data/true-p256.pem");
-    assert_eq!(public_key_from_odd_pem(pem).unwrap(), p256);
+    assert_eq!(public_key_from_legacy_pem(pem).unwrap(), p256);
 }
 
 #[test]
@@ -354,7 +355,7 @@ fn a_pem_of_something_else_is_refused() {
         // Modulus and exponent are zero.
         (around("MAYCAQACAQA="), "no DER SubjectPublicKeyInfo"),
     ] {
-        let Err(Error::PublicKey(message)) = public_key_from_odd_pem(&pem) else {
+        let Err(Error::PublicKey(message)) = public_key_from_legacy_pem(&pem) else {
             panic!("{pem}: it is no public key");
         };
         assert!(message.contains(reason), "{pem}: {message}");
@@ -502,7 +503,7 @@ fn responses_and_bytes() -> Vec<(Response, &'static str)> {
         ),
         (Response::InitToken("u".into()), "15 1 'u'"),
         (
-            Response::ListTokens(vec![Token {
+            Response::ListTokens(vec![TokenEntry {
                 slot: 1,
                 label: "tk".into(),
                 model: "m".into(),
@@ -515,7 +516,7 @@ fn responses_and_bytes() -> Vec<(Response, &'static str)> {
         ),
         (
             // A slot of SoftHSM has such a number: 0x4f1c_a2b3.
-            Response::ListTokens(vec![Token {
+            Response::ListTokens(vec![TokenEntry {
                 slot: 1_327_276_723,
                 label: String::new(),
                 model: String::new(),
@@ -530,7 +531,7 @@ fn responses_and_bytes() -> Vec<(Response, &'static str)> {
         (Response::DeleteKey(vec![]), "21 0"),
         (Response::DeleteKey(vec!["u".into()]), "21 1 1 'u'"),
         (
-            Response::ListKeys(vec![Key {
+            Response::ListKeys(vec![KeyEntry {
                 class: "private".into(),
                 key_type: "EC".into(),
                 label: "k".into(),
@@ -572,28 +573,28 @@ fn both_errors(bytes: &[u8]) -> [Error; 2] {
     ]
 }
 
-/// Public keys as SPKI and as odd PEM, both of OpenSSL's making (`data/make.sh`).
+/// Public keys as SPKI and as legacy PEM, both of OpenSSL's making (`data/make.sh`).
 fn keys() -> [(&'static [u8], &'static str); 5] {
     [
         (
             include_bytes!("data/rsa.der"),
-            include_str!("data/odd-rsa.pem"),
+            include_str!("data/legacy-rsa.pem"),
         ),
         (
             include_bytes!("data/p256.der"),
-            include_str!("data/odd-p256.pem"),
+            include_str!("data/legacy-p256.pem"),
         ),
         (
             include_bytes!("data/p384.der"),
-            include_str!("data/odd-p384.pem"),
+            include_str!("data/legacy-p384.pem"),
         ),
         (
             include_bytes!("data/p521.der"),
-            include_str!("data/odd-p521.pem"),
+            include_str!("data/legacy-p521.pem"),
         ),
         (
             include_bytes!("data/ed25519.der"),
-            include_str!("data/odd-ed25519.pem"),
+            include_str!("data/legacy-ed25519.pem"),
         ),
     ]
 }

@@ -1,4 +1,4 @@
-//! What a request to the engine can fail with, and the [`Failure`] that the client is told.
+//! What a request to the engine can fail with, what heals it, and what the client is told.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -133,6 +133,23 @@ pub enum Error {
     Internal(String),
 }
 
+/// What a failure calls for before the one retry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recovery {
+    /// It would fail again.
+    None,
+    /// The handle is stale: find the key again.
+    FindKeyAgain,
+    /// Give up sessions and login of the token, and list the slots.
+    NewLife,
+    /// The same, but without a retry: a failed `C_Login` is not repeated within a request.
+    NewLifeWithoutRetry,
+    /// `C_Finalize`, `C_Initialize`.
+    Reload,
+    /// Reload, if there was none for a while.
+    ReloadForMissing,
+}
+
 impl Error {
     /// The kind of failure, as the wire names it.
     pub fn code(&self) -> ErrorCode {
@@ -158,6 +175,42 @@ impl Error {
             Error::Module { .. } => ErrorCode::Module,
             Error::Unfinished { cause, .. } => cause.code(),
             Error::Internal(_) => ErrorCode::Internal,
+        }
+    }
+
+    /// What the failure calls for before one more try: decided by the return value of the module and the
+    /// function that gave it.
+    pub(crate) fn recovery(&self) -> Recovery {
+        let (rv, function) = match self {
+            Error::Module { rv, function } => (rv, function),
+            Error::TokenNotFound(_) | Error::KeyNotFound(_) | Error::KeyHidden(_) => {
+                return Recovery::ReloadForMissing;
+            }
+            _ => return Recovery::None,
+        };
+        let remedy = match rv {
+            RvError::KeyHandleInvalid | RvError::ObjectHandleInvalid => Recovery::FindKeyAgain,
+            RvError::CryptokiNotInitialized => Recovery::Reload,
+            RvError::SessionHandleInvalid
+            | RvError::SessionClosed
+            | RvError::UserNotLoggedIn
+            | RvError::OperationActive
+            | RvError::OperationNotInitialized
+            | RvError::TokenNotPresent
+            | RvError::TokenNotRecognized
+            | RvError::SlotIdInvalid
+            | RvError::DeviceRemoved
+            | RvError::DeviceError
+            | RvError::DeviceMemory
+            | RvError::HostMemory
+            | RvError::FunctionFailed
+            | RvError::GeneralError => Recovery::NewLife,
+            _ => Recovery::None,
+        };
+        match (remedy, function) {
+            (Recovery::None, _) => Recovery::None,
+            (_, Function::Login) => Recovery::NewLifeWithoutRetry,
+            (remedy, _) => remedy,
         }
     }
 

@@ -1,14 +1,20 @@
-//! A [`Uri`] goes in, its text comes out: without PIN for people and logs, whole where that is asked for
-//! by name.
+//! [`Uri`] to text: without PIN for people and logs, whole where that is asked for by name.
 
-use crate::Uri;
-use crate::uri::{Path, Query};
-use secrecy::{ExposeSecret, SecretString};
+use crate::uri::{SCHEME, Uri};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use secrecy::SecretString;
+use std::borrow::Cow;
 use std::fmt::{self, Write};
 
 /// Stands for a PIN. `<` is legal nowhere in a URI, so that what is printed with it is refused when
 /// somebody feeds it back, and not tried as a PIN.
 pub(crate) const REDACTED: &str = "<REDACTED>";
+
+/// What p11tool percent-encodes in the path.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
+
+/// In the query, paths of files stay readable.
+const QUERY: &AsciiSet = &PATH.remove(b'/').remove(b':');
 
 impl Uri {
     /// The whole URI, its PIN included. What [`Uri::parse`] makes of it equals this URI.
@@ -24,20 +30,25 @@ impl Uri {
         SecretString::from(text)
     }
 
-    fn write(&self, out: &mut impl Write, with_pin: bool) -> fmt::Result {
-        out.write_str("pkcs11:")?;
-        self.path.write(&mut List {
+    fn write(&self, out: &mut dyn Write, with_pin: bool) -> fmt::Result {
+        out.write_str(SCHEME)?;
+        let vendor = self.vendor_path().map(|(name, value)| (name, value.into()));
+        let path = self
+            .token
+            .values()
+            .chain(self.object.values())
+            .chain(vendor);
+        write_list(out, ["", ";"], path, PATH, with_pin)?;
+        let vendor = self
+            .vendor_query()
+            .map(|(name, value)| (name, value.into()));
+        write_list(
             out,
-            before: "",
-            separator: ";",
+            ["?", "&"],
+            self.query.values().chain(vendor),
+            QUERY,
             with_pin,
-        })?;
-        self.query.write(&mut List {
-            out,
-            before: "?",
-            separator: "&",
-            with_pin,
-        })
+        )
     }
 }
 
@@ -55,131 +66,28 @@ impl fmt::Debug for Uri {
     }
 }
 
-impl Path {
-    fn write(&self, list: &mut List<'_, impl Write>) -> fmt::Result {
-        // Taken apart by name, so that an attribute added to `Path` cannot be forgotten here.
-        let Path {
-            library_description,
-            library_manufacturer,
-            library_version,
-            slot_description,
-            slot_manufacturer,
-            slot_id,
-            model,
-            manufacturer,
-            serial,
-            token,
-            id,
-            object,
-            object_type,
-            vendor,
-        } = self;
-        list.text("library-description", library_description)?;
-        list.text("library-manufacturer", library_manufacturer)?;
-        list.shown(
-            "library-version",
-            library_version.map(|(major, minor)| format!("{major}.{minor}")),
-        )?;
-        list.text("slot-description", slot_description)?;
-        list.text("slot-manufacturer", slot_manufacturer)?;
-        list.shown("slot-id", slot_id.as_ref())?;
-        list.text("model", model)?;
-        list.text("manufacturer", manufacturer)?;
-        list.text("serial", serial)?;
-        list.text("token", token)?;
-        list.shown(
-            "id",
-            id.as_deref().map(|bytes| Encoded {
-                bytes,
-                plain: |_| false,
-            }),
-        )?;
-        list.text("object", object)?;
-        list.shown("type", object_type.as_ref())?;
-        vendor
-            .iter()
-            .try_for_each(|(name, value)| list.encoded(name, value))
-    }
-}
-
-impl Query {
-    fn write(&self, list: &mut List<'_, impl Write>) -> fmt::Result {
-        let Query {
-            pin_source,
-            pin_value,
-            module_name,
-            module_path,
-            vendor,
-        } = self;
-        list.text("pin-source", pin_source)?;
-        if let Some(pin) = pin_value {
-            list.encoded("pin-value", pin.expose_secret().as_bytes())?;
-        }
-        list.text("module-name", module_name)?;
-        list.text("module-path", module_path)?;
-        vendor
-            .iter()
-            .try_for_each(|(name, value)| list.encoded(name, value))
-    }
-}
-
-/// Attributes on their way out.
-struct List<'a, W> {
-    out: &'a mut W,
-    /// What goes before the next attribute.
-    before: &'static str,
-    separator: &'static str,
+fn write_list<'a>(
+    out: &mut dyn Write,
+    [mut before, separator]: [&str; 2],
+    attributes: impl Iterator<Item = (&'a str, Cow<'a, [u8]>)>,
+    encoded: &'static AsciiSet,
     with_pin: bool,
-}
-
-impl<W: Write> List<'_, W> {
-    fn text(&mut self, name: &str, value: &Option<String>) -> fmt::Result {
-        value
-            .as_ref()
-            .map_or(Ok(()), |value| self.encoded(name, value.as_bytes()))
-    }
-
-    fn encoded(&mut self, name: &str, bytes: &[u8]) -> fmt::Result {
-        if holds_pin(name) && !self.with_pin {
-            return self.shown(name, Some(REDACTED));
-        }
-        // As p11tool does; in the query, paths stay readable.
-        let in_query = self.separator == "&";
-        let plain = if in_query {
-            |byte| is_plain(byte) || byte == b'/' || byte == b':'
+) -> fmt::Result {
+    for (name, value) in attributes {
+        write!(out, "{before}{name}=")?;
+        before = separator;
+        if holds_pin(name) && !with_pin {
+            out.write_str(REDACTED)?;
+        } else if name == "id" {
+            // All of it, as p11tool does.
+            value
+                .iter()
+                .try_for_each(|byte| write!(out, "%{byte:02X}"))?;
         } else {
-            is_plain
-        };
-        self.shown(name, Some(Encoded { bytes, plain }))
+            write!(out, "{}", percent_encode(&value, encoded))?;
+        }
     }
-
-    fn shown(&mut self, name: &str, value: Option<impl fmt::Display>) -> fmt::Result {
-        let Some(value) = value else { return Ok(()) };
-        write!(self.out, "{}{name}={value}", self.before)?;
-        self.before = self.separator;
-        Ok(())
-    }
-}
-
-/// Prints percent-encoded what is not plain.
-struct Encoded<'a> {
-    bytes: &'a [u8],
-    plain: fn(u8) -> bool,
-}
-
-impl fmt::Display for Encoded<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.bytes
-            .iter()
-            .try_for_each(|&byte| match (self.plain)(byte) {
-                true => f.write_char(char::from(byte)),
-                false => write!(f, "%{byte:02X}"),
-            })
-    }
-}
-
-fn is_plain(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
+    Ok(())
 }
 
 struct Length(usize);
@@ -191,10 +99,11 @@ impl Write for Length {
     }
 }
 
-/// Whether an attribute holds a PIN: `pin-value`, and what is meant by `pin`, `so-pin` or `PIN_VALUE`.
+/// Whether an attribute holds a PIN: `pin-value`, and what is meant by `pin`, `so-pin` or `PIN_VALUE`. The
+/// scheme may stand before the name.
 pub(crate) fn holds_pin(name: &str) -> bool {
     name != "pin-source"
         && name
-            .split(['-', '_'])
+            .split([':', '-', '_'])
             .any(|word| word.eq_ignore_ascii_case("pin"))
 }

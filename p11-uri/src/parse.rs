@@ -1,36 +1,77 @@
-//! Text goes in, a [`Uri`] or what is wrong with the text comes out.
-//!
-//! Two layers: uriparse judges path and query as RFC 3986 does, then they are taken apart by the grammar of
-//! RFC 7512 section 2.3; `attribute` makes values of the parts.
+//! Text to [`Uri`]: uriparse judges path and query by RFC 3986, then they are split by the grammar of
+//! RFC 7512 section 2.3.
 
-use crate::attribute::{Attribute, Piece, hex_pair};
-use crate::{Error, Uri};
+use crate::error::{Error, ErrorKind, MAX_LEN};
+use crate::uri::{ObjectAttributes, QueryAttributes, SCHEME, TokenAttributes, Uri};
+use percent_encoding::percent_decode_str;
 use secrecy::zeroize::Zeroizing;
 use std::str::FromStr;
 use uriparse::{Path, Query};
-
-/// Longest text that is parsed, in bytes.
-pub const MAX_LEN: usize = 16 * 1024;
-
-const SCHEME: &str = "pkcs11:";
 
 impl Uri {
     /// Parses a PKCS#11 URI.
     ///
     /// Stricter than the grammar in one point: an attribute of RFC 7512 on the wrong side of the `?` is
     /// refused, since it would otherwise be taken for a vendor attribute, and a PIN would be shown.
+    ///
+    /// # Errors
+    /// Any [`ErrorKind`] but [`ErrorKind::PinSource`] and [`ErrorKind::NotInRequest`].
     pub fn parse(text: &str) -> Result<Uri, Error> {
         if text.len() > MAX_LEN {
-            return Err(Error::TooLong { length: text.len() });
+            return Err(ErrorKind::TooLong(text.len()).into());
         }
-        let (path, query) = split(text)?;
+        let rest = match text.split_at_checked(SCHEME.len()) {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => rest,
+            _ => return Err(ErrorKind::Scheme.at(0)),
+        };
+        if rest.starts_with("//") {
+            return Err(ErrorKind::Authority.at(SCHEME.len()));
+        }
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let path = Span {
+            text: path,
+            start: SCHEME.len(),
+        };
+        let query = Span {
+            text: query,
+            start: path.start + path.text.len() + 1,
+        };
+        // Path and query apart, since parsing a scheme makes uriparse build a table of all there are.
+        path.validate("[]", |text| Path::try_from(text).is_ok())?;
+        query.validate("[]|", |text| Query::try_from(text).is_ok())?;
+
         let mut uri = Uri::default();
-        path.attributes(';', is_pchar)
-            .try_for_each(|attribute| uri.path.read(&attribute?))?;
-        query
-            .attributes('&', is_qchar)
-            .try_for_each(|attribute| uri.query.read(&attribute?))?;
+        path.read_attributes(';', '/', |name, value| uri.set_path(name, value))?;
+        query.read_attributes('&', ';', |name, value| uri.set_query(name, value))?;
+        // Values of the same name keep their order.
+        uri.vendor_query.sort_by(|(a, _), (b, _)| a.cmp(b));
         Ok(uri)
+    }
+
+    fn set_path(&mut self, name: &str, value: &[u8]) -> Result<(), ErrorKind> {
+        if self.token.set(name, value)? || self.object.set(name, value)? {
+            return Ok(());
+        }
+        if QueryAttributes::has(name) {
+            return Err(ErrorKind::Misplaced(name.to_owned()));
+        }
+        match self.vendor_path.insert(name.to_owned(), value.to_owned()) {
+            Some(_) => Err(ErrorKind::Duplicate(name.to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    fn set_query(&mut self, name: &str, value: &[u8]) -> Result<(), ErrorKind> {
+        if TokenAttributes::has(name) || ObjectAttributes::has(name) {
+            return Err(ErrorKind::Misplaced(name.to_owned()));
+        }
+        if !self.query.set(name, value)? {
+            self.vendor_query.push((name.to_owned(), value.to_owned()));
+        }
+        if self.query.pin_source.is_some() && self.query.pin_value.is_some() {
+            return Err(ErrorKind::TwoPins);
+        }
+        Ok(())
     }
 }
 
@@ -50,118 +91,73 @@ impl TryFrom<&str> for Uri {
     }
 }
 
-/// The RFC 3986 layer: path and query of what is a URI of our scheme without authority and fragment.
-fn split(text: &str) -> Result<(Piece<'_>, Piece<'_>), Error> {
-    let rest = text
-        .split_at_checked(SCHEME.len())
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(SCHEME))
-        .map(|(_, rest)| rest)
-        .ok_or(Error::Scheme)?;
-    if rest.starts_with("//") {
-        return Err(Error::Authority {
-            position: SCHEME.len(),
+/// A part of the text, and at which byte of the text it starts.
+#[derive(Clone, Copy)]
+struct Span<'a> {
+    text: &'a str,
+    start: usize,
+}
+
+impl Span<'_> {
+    /// Lets uriparse judge by RFC 3986, in a copy where letters stand for the characters `also`, which
+    /// RFC 7512 allows beside. The copy never grows and is wiped, since a PIN may be in it.
+    fn validate(self, also: &str, is_valid: fn(&str) -> bool) -> Result<(), Error> {
+        let mut masked = Zeroizing::new(String::with_capacity(self.text.len()));
+        masked.extend(self.text.chars().map(|char| match also.contains(char) {
+            true => 'x',
+            false => char,
+        }));
+        if is_valid(&masked) {
+            return Ok(());
+        }
+        // uriparse names no place, so it is asked about each character.
+        let wrong = masked.char_indices().find(|&(at, char)| {
+            let len = if char == '%' { 3 } else { char.len_utf8() };
+            !masked.get(at..at + len).is_some_and(is_valid)
         });
+        let (at, kind) = match wrong {
+            Some((at, '#')) => (at, ErrorKind::Fragment),
+            Some((at, '%')) => (at, ErrorKind::PercentEncoding),
+            Some((at, _)) => (at, ErrorKind::Character),
+            None => (0, ErrorKind::Character),
+        };
+        Err(kind.at(self.start + at))
     }
-    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-    // Path and query apart, since parsing a scheme makes uriparse build a table of all there are.
-    let is_path = Path::try_from(masked(path).as_str()).is_ok();
-    if !is_path || Query::try_from(masked(query).as_str()).is_err() {
-        return Err(explain(text));
-    }
-    let path = Piece {
-        text: path,
-        at: SCHEME.len(),
-    };
-    let query = Piece {
-        text: query,
-        at: path.at + path.text.len() + 1,
-    };
-    Ok((path, query))
-}
 
-/// RFC 7512 allows three characters that RFC 3986 does not; a letter stands in for them here. The copy
-/// never grows and is wiped, since a PIN may be in it.
-fn masked(part: &str) -> Zeroizing<String> {
-    let mut masked = Zeroizing::new(String::with_capacity(part.len()));
-    masked.extend(
-        part.chars()
-            .map(|char| if "[]|".contains(char) { 'x' } else { char }),
-    );
-    masked
-}
-
-/// Finds the place and the reason for which path or query were refused; uriparse names no place.
-fn explain(text: &str) -> Error {
-    let wrong = |&(at, byte): &(usize, u8)| match byte {
-        b'%' => hex_pair(text, at + 1).is_none(),
-        b';' => false,
-        _ => !is_pchar(byte) && !is_qchar(byte),
-    };
-    let position = SCHEME.len();
-    match text.bytes().enumerate().find(wrong) {
-        Some((position, b'#')) => Error::Fragment { position },
-        Some((position, b'%')) => Error::PercentEncoding { position },
-        Some((position, _)) => Error::Character { position },
-        None => Error::Character { position },
-    }
-}
-
-impl<'a> Piece<'a> {
-    fn attributes(
+    /// Hands over the name and the percent-decoded value of each attribute. `reserved` is the character
+    /// that RFC 3986 allows in this part and RFC 7512 does not allow in a value.
+    fn read_attributes(
         self,
         separator: char,
-        allowed: fn(u8) -> bool,
-    ) -> impl Iterator<Item = Result<Attribute<'a>, Error>> {
-        let mut next = self.at;
-        let list = (!self.text.is_empty()).then(|| self.text.split(separator));
-        list.into_iter().flatten().map(move |text| {
-            let at = next;
-            next += text.len() + separator.len_utf8();
-            Piece { text, at }.attribute(allowed)
-        })
+        reserved: char,
+        mut set: impl FnMut(&str, &[u8]) -> Result<(), ErrorKind>,
+    ) -> Result<(), Error> {
+        if self.text.is_empty() {
+            return Ok(());
+        }
+        let mut start = self.start;
+        for attribute in self.text.split(separator) {
+            let (name, value) = attribute
+                .split_once('=')
+                .ok_or(ErrorKind::NoEquals.at(start))?;
+            let is_name_char = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+            if name.is_empty() || !name.bytes().all(is_name_char) {
+                return Err(ErrorKind::Name.at(start));
+            }
+            let value_start = start + name.len() + 1;
+            if let Some(at) = value.find(reserved) {
+                return Err(ErrorKind::Character.at(value_start + at));
+            }
+            // `token=a&pin-value=1234`, where a `?` is meant: legal, but a PIN that nobody would recognise.
+            if let Some(at) = value.find("pin-value=") {
+                return Err(ErrorKind::Misplaced("pin-value".to_owned()).at(value_start + at));
+            }
+            // May be a PIN. Never longer than the text, so that no part is left behind by a reallocation.
+            let mut decoded = Zeroizing::new(Vec::with_capacity(value.len()));
+            decoded.extend(percent_decode_str(value));
+            set(name, &decoded).map_err(|kind| kind.at(start))?;
+            start += attribute.len() + separator.len_utf8();
+        }
+        Ok(())
     }
-
-    fn attribute(self, allowed: fn(u8) -> bool) -> Result<Attribute<'a>, Error> {
-        let at = self.at;
-        let (name, value) = self
-            .text
-            .split_once('=')
-            .ok_or(Error::NoEquals { position: at })?;
-        let is_name_char = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        if name.is_empty() || !name.bytes().all(is_name_char) {
-            return Err(Error::Name { position: at });
-        }
-        let value = Piece {
-            text: value,
-            at: at + name.len() + 1,
-        };
-        if let Some(offset) = value.text.bytes().position(|byte| !allowed(byte)) {
-            return Err(Error::Character {
-                position: value.at + offset,
-            });
-        }
-        // `token=a&pin-value=1234`, where a `?` is meant: legal, but a PIN that nobody would recognise.
-        if let Some(offset) = value.text.find("pin-value=") {
-            return Err(Error::Misplaced {
-                attribute: "pin-value".to_owned(),
-                position: value.at + offset,
-            });
-        }
-        Ok(Attribute { name, at, value })
-    }
-}
-
-/// `pk11-pchar` of RFC 7512 section 2.3.
-fn is_pchar(byte: u8) -> bool {
-    is_res_avail(byte) || byte == b'&'
-}
-
-/// `pk11-qchar` of RFC 7512 section 2.3.
-fn is_qchar(byte: u8) -> bool {
-    is_res_avail(byte) || b"/?|".contains(&byte)
-}
-
-/// `unreserved`, `pk11-res-avail` and the sign of `pct-encoded`.
-fn is_res_avail(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~:[]@!$'()*+,=%".contains(&byte)
 }

@@ -1,7 +1,7 @@
-//! Text that should be a PKCS#11 URI goes in, what may be logged of it comes out.
+//! What may be logged of a text that should be a PKCS#11 URI.
 
-use crate::Uri;
 use crate::format::{REDACTED, holds_pin};
+use crate::uri::Uri;
 
 /// Longest piece of a text that is no URI that [`redact`] shows, in characters.
 const SHOWN: usize = 1024;

@@ -1,170 +1,203 @@
-//! The parsed URI: typed attribute values go in (from `parse` and `facts`), answers about them come out.
+//! [`Uri`], and the attributes of RFC 7512 section 2.3 that it may have, in three tables.
 
-use crate::{Error, ObjectType};
-use secrecy::{ExposeSecret, SecretString};
+use crate::error::{Error, ErrorKind};
+use crate::info::{ObjectInfo, ObjectType, TokenInfo};
+use crate::value::{Pin, Value};
+use secrecy::SecretString;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
+
+pub(crate) const SCHEME: &str = "pkcs11:";
 
 /// A PKCS#11 URI (RFC 7512 section 2.3): path attributes say which token and object is meant, query
 /// attributes say how to get at it.
 ///
 /// [`Uri::default`] is `pkcs11:`, which matches everything. `Display` and `Debug` show no PIN. Two URIs
-/// are equal when they say the same, whatever the spelling and the order of their path attributes
-/// (section 2.6); the comparison takes the PIN into account and is not constant in time.
+/// are equal when they say the same, whatever the spelling and the order of their attributes (section
+/// 2.6); the comparison takes the PIN into account and is not constant in time.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Uri {
-    pub(crate) path: Path,
-    pub(crate) query: Query,
+    pub(crate) token: TokenAttributes,
+    pub(crate) object: ObjectAttributes,
+    pub(crate) vendor_path: BTreeMap<String, Vec<u8>>,
+    pub(crate) query: QueryAttributes,
+    /// Ordered by name; values of the same name in the order of the text.
+    pub(crate) vendor_query: Vec<(String, Vec<u8>)>,
 }
 
-/// What stands before the `?`.
-#[derive(Clone, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Path {
-    pub library_description: Option<String>,
-    pub library_manufacturer: Option<String>,
-    pub library_version: Option<(u8, u8)>,
-    pub slot_description: Option<String>,
-    pub slot_manufacturer: Option<String>,
-    pub slot_id: Option<u64>,
-    pub model: Option<String>,
-    pub manufacturer: Option<String>,
-    pub serial: Option<String>,
-    pub token: Option<String>,
-    pub id: Option<Vec<u8>>,
-    pub object: Option<String>,
-    pub object_type: Option<ObjectType>,
-    /// Attributes that RFC 7512 does not define; their values may be any bytes.
-    pub vendor: BTreeMap<String, Vec<u8>>,
+/// Declares a group of attributes: its struct, what parsing and printing need of it, and the methods of
+/// [`Uri`] that return the values.
+macro_rules! attributes {
+    ($group:ident in $part:ident {
+        $($(#[$doc:meta])* $name:literal $field:ident: $Type:ty => $get:ident -> $Returned:ty;)*
+    }) => {
+        #[derive(Clone, Default, PartialEq, Eq)]
+        pub(crate) struct $group {
+            $(pub(crate) $field: Option<$Type>,)*
+        }
+
+        impl $group {
+            pub(crate) fn has(name: &str) -> bool {
+                matches!(name, $($name)|*)
+            }
+
+            /// Takes a percent-decoded value. `false` if the attribute is of another group.
+            pub(crate) fn set(&mut self, name: &str, value: &[u8]) -> Result<bool, ErrorKind> {
+                match name {
+                    $($name => set(&mut self.$field, name, value)?,)*
+                    _ => return Ok(false),
+                }
+                Ok(true)
+            }
+
+            /// Names and values to print, in the order of the table.
+            pub(crate) fn values(&self) -> impl Iterator<Item = (&str, Cow<'_, [u8]>)> {
+                let all = [$(($name, self.$field.as_ref().map(Value::bytes))),*];
+                all.into_iter().filter_map(|(name, value)| Some((name, value?)))
+            }
+        }
+
+        impl Uri {
+            $($(#[$doc])*
+            pub fn $field(&self) -> Option<$Returned> {
+                self.$part.$field.$get()
+            })*
+        }
+    };
 }
 
-/// What stands after the `?`.
-#[derive(Clone, Default)]
-pub(crate) struct Query {
-    pub pin_source: Option<String>,
-    pub pin_value: Option<SecretString>,
-    pub module_name: Option<String>,
-    pub module_path: Option<String>,
-    /// Attributes that RFC 7512 does not define; the same one may be there twice (section 2.3).
-    pub vendor: Vec<(String, Vec<u8>)>,
+/// [`attributes`] of the path, which may also be those of a scope and are matched with an info struct.
+macro_rules! path_attributes {
+    ($group:ident in $part:ident, compared with $Info:ident by $matches:path {
+        $($(#[$doc:meta])* $name:literal $field:ident: $Type:ty => $get:ident -> $Returned:ty,
+            $info_field:ident;)*
+    }) => {
+        attributes! { $group in $part { $($(#[$doc])* $name $field: $Type => $get -> $Returned;)* } }
+
+        impl $group {
+            pub(crate) fn apply_scope(&mut self, scope: &Self, replaced: &mut Vec<String>) {
+                $(apply_scope(&mut self.$field, &scope.$field, $name, replaced);)*
+            }
+
+            pub(crate) fn matches(&self, info: &$Info) -> bool {
+                true $(&& self.$field.as_ref().is_none_or(|own| $matches(own, &info.$info_field)))*
+            }
+        }
+
+        impl Hash for $group {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                $(self.$field.hash(state);)*
+            }
+        }
+    };
 }
 
-/// Path attributes.
-impl Uri {
-    /// `token`: the token's label (`CK_TOKEN_INFO`).
-    pub fn token(&self) -> Option<&str> {
-        self.path.token.as_deref()
-    }
+// A line is: the name in a URI, the method of `Uri` and the type of the value => the method of `Option` that
+// returns it -> as which type, the field of the info struct. The order is that in which p11tool prints.
 
-    /// `manufacturer` of the token (`CK_TOKEN_INFO`).
-    pub fn manufacturer(&self) -> Option<&str> {
-        self.path.manufacturer.as_deref()
-    }
-
-    /// `serial` number of the token (`CK_TOKEN_INFO`).
-    pub fn serial(&self) -> Option<&str> {
-        self.path.serial.as_deref()
-    }
-
-    /// `model` of the token (`CK_TOKEN_INFO`).
-    pub fn model(&self) -> Option<&str> {
-        self.path.model.as_deref()
-    }
-
-    /// `library-manufacturer` (`CK_INFO`).
-    pub fn library_manufacturer(&self) -> Option<&str> {
-        self.path.library_manufacturer.as_deref()
-    }
-
+path_attributes! { TokenAttributes in token, compared with TokenInfo by Value::matches {
     /// `library-description` (`CK_INFO`).
-    pub fn library_description(&self) -> Option<&str> {
-        self.path.library_description.as_deref()
-    }
-
+    "library-description" library_description: String => as_deref -> &str, library_description;
+    /// `library-manufacturer` (`CK_INFO`).
+    "library-manufacturer" library_manufacturer: String => as_deref -> &str, library_manufacturer;
     /// `library-version` (`CK_INFO`) as major and minor number; `3` is 3.0.
-    pub fn library_version(&self) -> Option<(u8, u8)> {
-        self.path.library_version
-    }
-
+    "library-version" library_version: (u8, u8) => clone -> (u8, u8), library_version;
     /// `slot-description` (`CK_SLOT_INFO`).
-    pub fn slot_description(&self) -> Option<&str> {
-        self.path.slot_description.as_deref()
-    }
-
+    "slot-description" slot_description: String => as_deref -> &str, slot_description;
     /// `slot-manufacturer` (`CK_SLOT_INFO`).
-    pub fn slot_manufacturer(&self) -> Option<&str> {
-        self.path.slot_manufacturer.as_deref()
-    }
-
+    "slot-manufacturer" slot_manufacturer: String => as_deref -> &str, slot_manufacturer;
     /// `slot-id` (`CK_SLOT_ID`).
-    pub fn slot_id(&self) -> Option<u64> {
-        self.path.slot_id
-    }
+    "slot-id" slot_id: u64 => clone -> u64, slot_id;
+    /// `model` of the token (`CK_TOKEN_INFO`).
+    "model" model: String => as_deref -> &str, model;
+    /// `manufacturer` of the token (`CK_TOKEN_INFO`).
+    "manufacturer" manufacturer: String => as_deref -> &str, manufacturer;
+    /// `serial` number of the token (`CK_TOKEN_INFO`).
+    "serial" serial: String => as_deref -> &str, serial;
+    /// `token`: the token's label (`CK_TOKEN_INFO`).
+    "token" token: String => as_deref -> &str, label;
+} }
 
-    /// `object`: the object's label (`CKA_LABEL`).
-    pub fn object(&self) -> Option<&str> {
-        self.path.object.as_deref()
-    }
-
+path_attributes! { ObjectAttributes in object, compared with ObjectInfo by PartialEq::eq {
     /// `id` of the object (`CKA_ID`).
-    pub fn id(&self) -> Option<&[u8]> {
-        self.path.id.as_deref()
-    }
-
+    "id" id: Vec<u8> => as_deref -> &[u8], id;
+    /// `object`: the object's label (`CKA_LABEL`).
+    "object" object: String => as_deref -> &str, label;
     /// `type` of the object (`CKA_CLASS`).
-    pub fn object_type(&self) -> Option<ObjectType> {
-        self.path.object_type
-    }
+    "type" object_type: ObjectType => clone -> ObjectType, object_type;
+} }
 
+attributes! { QueryAttributes in query {
+    /// `pin-source` as it is written; [`Uri::pin_source_path`] says which file that is.
+    "pin-source" pin_source: String => as_deref -> &str;
+    /// `pin-value`: the PIN itself.
+    "pin-value" pin_value: Pin => as_deref -> &SecretString;
+    /// `module-name`: the file name of the PKCS#11 library, without folder and suffix.
+    "module-name" module_name: String => as_deref -> &str;
+    /// `module-path`: where the PKCS#11 library is.
+    "module-path" module_path: String => as_deref -> &str;
+} }
+
+fn set<V: Value>(field: &mut Option<V>, name: &str, value: &[u8]) -> Result<(), ErrorKind> {
+    if field.is_some() {
+        return Err(ErrorKind::Duplicate(name.to_owned()));
+    }
+    *field = Some(V::parse(name, value)?);
+    Ok(())
+}
+
+/// Puts the scope's value, if it has one, in the place of `own`.
+fn apply_scope<V: Clone + PartialEq>(
+    own: &mut Option<V>,
+    scope: &Option<V>,
+    name: &str,
+    replaced: &mut Vec<String>,
+) {
+    if scope.is_none() || own == scope {
+        return;
+    }
+    if own.is_some() {
+        replaced.push(name.to_owned());
+    }
+    own.clone_from(scope);
+}
+
+impl Uri {
     /// Path attributes that RFC 7512 does not define, by name. Any of them makes the URI match nothing
     /// (section 2.5).
     pub fn vendor_path(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.path
-            .vendor
+        self.vendor_path
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_slice()))
+    }
+
+    /// Query attributes that RFC 7512 does not define, by name; the same one may be there twice (section
+    /// 2.3). They do not take part in matching (section 2.5).
+    pub fn vendor_query(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.vendor_query
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_slice()))
     }
 
     /// Whether the URI says anything about the token, its slot or its library.
     pub fn names_token(&self) -> bool {
-        let path = &self.path;
-        let texts = [
-            &path.library_description,
-            &path.library_manufacturer,
-            &path.slot_description,
-            &path.slot_manufacturer,
-            &path.model,
-            &path.manufacturer,
-            &path.serial,
-            &path.token,
-        ];
-        texts.into_iter().any(Option::is_some)
-            || path.library_version.is_some()
-            || path.slot_id.is_some()
+        self.token != TokenAttributes::default()
     }
 
     /// Whether the URI says which object, by label or id.
     pub fn names_object(&self) -> bool {
-        self.path.object.is_some() || self.path.id.is_some()
-    }
-}
-
-/// Query attributes.
-impl Uri {
-    /// `pin-value`: the PIN itself.
-    pub fn pin_value(&self) -> Option<&SecretString> {
-        self.query.pin_value.as_ref()
-    }
-
-    /// `pin-source` as it is written; [`Uri::pin_source_path`] says which file that is.
-    pub fn pin_source(&self) -> Option<&str> {
-        self.query.pin_source.as_deref()
+        self.object().is_some() || self.id().is_some()
     }
 
     /// The file that `pin-source` names: `file:/path`, `file:///path` or an absolute path.
     ///
     /// The value is percent-decoded once, as every value is. RFC 7512 section 2.4 leaves other forms,
     /// such as `|program`, to the implementation: here they are refused.
+    ///
+    /// # Errors
+    /// [`ErrorKind::PinSource`]
     pub fn pin_source_path(&self) -> Result<Option<PathBuf>, Error> {
         let Some(source) = self.pin_source() else {
             return Ok(None);
@@ -175,55 +208,35 @@ impl Uri {
         if path.starts_with('/') && !path.contains('\0') {
             Ok(Some(PathBuf::from(path)))
         } else {
-            Err(Error::PinSource)
+            Err(ErrorKind::PinSource.into())
         }
-    }
-
-    /// `module-name`: the file name of the PKCS#11 library, without folder and suffix.
-    pub fn module_name(&self) -> Option<&str> {
-        self.query.module_name.as_deref()
-    }
-
-    /// `module-path`: where the PKCS#11 library is.
-    pub fn module_path(&self) -> Option<&str> {
-        self.query.module_path.as_deref()
-    }
-
-    /// Query attributes that RFC 7512 does not define, in their order; they do not take part in matching
-    /// (section 2.5).
-    pub fn vendor_query(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.query
-            .vendor
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_slice()))
     }
 
     /// The path attributes alone: what may be remembered and compared.
     pub fn without_query(&self) -> Uri {
         Uri {
-            path: self.path.clone(),
-            query: Query::default(),
+            token: self.token.clone(),
+            object: self.object.clone(),
+            vendor_path: self.vendor_path.clone(),
+            ..Uri::default()
         }
     }
 
     /// The same URI without `type`: what names both halves of a key pair.
     pub fn without_type(&self) -> Uri {
         let mut uri = self.clone();
-        uri.path.object_type = None;
+        uri.object.object_type = None;
         uri
     }
 
     /// Refuses what a client may not send to a service: attributes that would make the service read a
     /// file or load a library of the client's choice.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotInRequest`]
     pub fn require_request_form(&self) -> Result<(), Error> {
-        let query = &self.query;
-        let refused = [
-            ("pin-source", &query.pin_source),
-            ("module-name", &query.module_name),
-            ("module-path", &query.module_path),
-        ];
-        match refused.into_iter().find(|(_, value)| value.is_some()) {
-            Some((attribute, _)) => Err(Error::NotInRequest { attribute }),
+        match self.query.values().find(|(name, _)| *name != "pin-value") {
+            Some((name, _)) => Err(ErrorKind::NotInRequest(name.to_owned()).into()),
             None => Ok(()),
         }
     }
@@ -232,24 +245,6 @@ impl Uri {
 impl Hash for Uri {
     /// Of the path only, so that no hash depends on a PIN. Equal URIs have equal hashes all the same.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.path.hash(state);
-    }
-}
-
-impl PartialEq for Query {
-    fn eq(&self, other: &Self) -> bool {
-        self.pin_source == other.pin_source
-            && self.pin() == other.pin()
-            && self.module_name == other.module_name
-            && self.module_path == other.module_path
-            && self.vendor == other.vendor
-    }
-}
-
-impl Eq for Query {}
-
-impl Query {
-    fn pin(&self) -> Option<&str> {
-        self.pin_value.as_ref().map(SecretString::expose_secret)
+        (&self.token, &self.object, &self.vendor_path).hash(state);
     }
 }

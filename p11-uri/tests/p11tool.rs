@@ -2,7 +2,7 @@
 
 #![allow(clippy::panic, clippy::expect_used)] // A helper that fails fails the test.
 
-use p11_uri::{ObjectFacts, ObjectType, TokenFacts, Uri};
+use p11_uri::{ObjectInfo, ObjectType, TokenInfo, Uri};
 use secrecy::ExposeSecret;
 use std::fs;
 use std::process::Command;
@@ -25,9 +25,9 @@ const KEYS: [(&str, &[u8]); 3] = [
 #[test]
 fn tokens_that_p11tool_names_are_found_by_us() {
     let tokens = Tokens::new();
-    let facts = tokens.facts();
+    let infos = tokens.infos();
     let lines = tokens.p11tool(&["--list-token-urls"]);
-    for token in &facts {
+    for token in &infos {
         let mine: Vec<_> = lines
             .lines()
             .filter(|line| parsed(line).matches_token(token))
@@ -61,7 +61,7 @@ fn library_attributes_that_p11tool_prints_are_read_and_printed_alike() {
 #[test]
 fn tokens_that_we_name_are_found_by_p11tool() {
     let tokens = Tokens::new();
-    for token in tokens.facts() {
+    for token in tokens.infos() {
         // Listing tokens, p11tool heeds no URI; listing objects, it does.
         let objects = tokens.objects(&Uri::of_token(&token).to_string());
         assert_eq!(objects.len(), 2 * KEYS.len(), "{objects:?}");
@@ -107,7 +107,7 @@ fn objects_that_we_name_are_found_by_p11tool() {
 fn a_pin_that_we_print_logs_in() {
     let tokens = Tokens::new();
     let percent: String = PIN.bytes().map(|byte| format!("%{byte:02x}")).collect();
-    let private = |object: &ObjectFacts| object.object_type == ObjectType::Private;
+    let private = |object: &ObjectInfo| object.object_type == ObjectType::Private;
     for (token, object) in tokens
         .objects_expected()
         .into_iter()
@@ -142,7 +142,7 @@ impl Tokens {
             let pins = ["--so-pin", "87654321", "--pin", PIN];
             tokens.run("softhsm2-util", "softhsm2", &[&names[..], &pins].concat());
         }
-        for token in tokens.facts() {
+        for token in tokens.infos() {
             for (label, id) in KEYS {
                 let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
                 let names = ["--label", label, "--id", &id];
@@ -161,41 +161,36 @@ impl Tokens {
     }
 
     /// The tokens as p11tool describes them in words, not in URIs.
-    fn facts(&self) -> Vec<TokenFacts> {
+    fn infos(&self) -> Vec<TokenInfo> {
         let listing = self.p11tool(&["--list-tokens"]);
         let blocks = listing.split("\nToken ").map(|block| {
-            let fact = |name: &str| {
+            let field = |name: &str| {
                 let line = block
                     .lines()
                     .find_map(|line| line.trim_start().strip_prefix(name));
                 line.unwrap_or_default().trim_start_matches(": ").to_owned()
             };
-            TokenFacts {
-                label: fact("Label"),
-                manufacturer: fact("Manufacturer"),
-                model: fact("Model"),
-                serial: fact("Serial"),
-                ..TokenFacts::default()
-            }
+            let mut token = TokenInfo::default();
+            token.label = field("Label");
+            token.manufacturer = field("Manufacturer");
+            token.model = field("Model");
+            token.serial = field("Serial");
+            token
         });
-        let facts: Vec<_> = blocks
+        let infos: Vec<_> = blocks
             .filter(|token| LABELS.contains(&token.label.as_str()))
             .collect();
-        assert_eq!(facts.len(), LABELS.len(), "{listing}");
-        facts
+        assert_eq!(infos.len(), LABELS.len(), "{listing}");
+        infos
     }
 
     /// The objects that were made.
-    fn objects_expected(&self) -> Vec<(TokenFacts, ObjectFacts)> {
+    fn objects_expected(&self) -> Vec<(TokenInfo, ObjectInfo)> {
         let mut objects = Vec::new();
-        for token in self.facts() {
+        for token in self.infos() {
             for (label, id) in KEYS {
                 for object_type in [ObjectType::Private, ObjectType::Public] {
-                    let object = ObjectFacts {
-                        object_type,
-                        label: label.to_owned(),
-                        id: id.to_vec(),
-                    };
+                    let object = ObjectInfo::new(object_type, label, id);
                     objects.push((token.clone(), object));
                 }
             }

@@ -1,6 +1,6 @@
 //! URIs, half of them malformed, each with all that it says or with what is wrong with it and where.
 
-use p11_uri::{Error, MAX_LEN, Uri};
+use p11_uri::{ErrorKind, MAX_LEN, Uri};
 use secrecy::ExposeSecret;
 
 /// A URI and every attribute that it must be found to say, `id` and vendor values in hexadecimal.
@@ -162,159 +162,163 @@ const GOOD: &[Good] = &[
     ("pkcs11:x=1?x=2", &[("path x", "31"), ("query x", "32")]),
 ];
 
-const BAD: &[(&str, Bad)] = &[
-    // Scheme.
-    ("", Bad::Scheme),
-    ("zz.uri", Bad::Scheme),
-    ("pkcs11", Bad::Scheme),
-    ("pkcs12:token=a", Bad::Scheme),
-    ("pkcs1:token=a", Bad::Scheme),
-    (":token=a", Bad::Scheme),
-    ("token=a;object=b", Bad::Scheme),
-    (" pkcs11:token=a", Bad::Scheme),
-    ("pkcs11%3Atoken=a", Bad::Scheme),
-    ("https://example.org/", Bad::Scheme),
-    ("pkcs1é:token=a", Bad::Scheme),
-    // Authority and fragment.
-    ("pkcs11://token=a", Bad::Authority(7)),
-    ("pkcs11://host/token=a", Bad::Authority(7)),
-    ("pkcs11://", Bad::Authority(7)),
-    ("pkcs11:///token=a", Bad::Authority(7)),
-    ("pkcs11://host name", Bad::Authority(7)),
-    ("pkcs11:#", Bad::Fragment(7)),
-    ("pkcs11:token=a#b", Bad::Fragment(14)),
-    ("pkcs11:token=a?pin-value=1#2", Bad::Fragment(26)),
-    ("pkcs11:token=a#b#c", Bad::Fragment(14)),
-    // Characters.
-    ("pkcs11:token=my token", Bad::Character(15)),
-    ("pkcs11:token=a ", Bad::Character(14)),
-    ("pkcs11:token=a;object=b c", Bad::Character(23)),
-    ("pkcs11:token=a?x=1&y=2 3", Bad::Character(22)),
-    ("pkcs11:token=a\n", Bad::Character(14)),
-    ("pkcs11:token=caf\u{e9}", Bad::Character(16)),
-    ("pkcs11:token=a\"b", Bad::Character(14)),
-    ("pkcs11:token=<a>", Bad::Character(13)),
-    ("pkcs11:token=a\\b", Bad::Character(14)),
-    ("pkcs11:token=a^b", Bad::Character(14)),
-    ("pkcs11:token=a`b", Bad::Character(14)),
-    ("pkcs11:token={a}", Bad::Character(13)),
-    ("pkcs11:token=a\0", Bad::Character(14)),
-    ("pkcs11:token=a/b", Bad::Character(14)),
-    ("pkcs11:token=a|b", Bad::Character(14)),
-    ("pkcs11:?module-path=/a;b", Bad::Character(22)),
-    ("pkcs11:token=a?pin-value=1 2", Bad::Character(26)),
-    ("pkcs11:token=a?pin-value=<REDACTED>", Bad::Character(25)),
-    // Percent-encoding.
-    ("pkcs11:token=%", Bad::PercentEncoding(13)),
-    ("pkcs11:token=a%2", Bad::PercentEncoding(14)),
-    ("pkcs11:token=%zz", Bad::PercentEncoding(13)),
-    ("pkcs11:token=%+1", Bad::PercentEncoding(13)),
-    ("pkcs11:token=%4\u{e9}", Bad::PercentEncoding(13)),
-    ("pkcs11:id=%01%0", Bad::PercentEncoding(13)),
-    ("pkcs11:id=%[]", Bad::PercentEncoding(10)),
-    ("pkcs11:?pin-value=10%", Bad::PercentEncoding(20)),
-    // Attributes without name, `=` or anything.
-    ("pkcs11:token", Bad::NoEquals(7)),
-    ("pkcs11:token=a;object", Bad::NoEquals(15)),
-    ("pkcs11:token=a;", Bad::NoEquals(15)),
-    ("pkcs11:;token=a", Bad::NoEquals(7)),
-    ("pkcs11:token=a;;object=b", Bad::NoEquals(15)),
-    ("pkcs11:?pin-value", Bad::NoEquals(8)),
-    ("pkcs11:token=a?pin-value=12&34", Bad::NoEquals(28)),
-    ("pkcs11:?&", Bad::NoEquals(8)),
-    ("pkcs11:=a", Bad::Name(7)),
-    ("pkcs11:a.b=c", Bad::Name(7)),
-    ("pkcs11:tok%65n=c", Bad::Name(7)),
-    ("pkcs11:/token=c", Bad::Name(7)),
-    ("pkcs11:?=a", Bad::Name(8)),
-    // The same twice.
-    ("pkcs11:token=a;token=a", Bad::Duplicate("token", 15)),
-    (
-        "pkcs11:type=public;type=private",
-        Bad::Duplicate("type", 19),
-    ),
-    ("pkcs11:id=;id=", Bad::Duplicate("id", 11)),
-    (
-        "pkcs11:slot-id=1;object=x;slot-id=1",
-        Bad::Duplicate("slot-id", 26),
-    ),
-    ("pkcs11:x=1;x=2", Bad::Duplicate("x", 11)),
-    (
-        "pkcs11:?pin-value=1&pin-value=1",
-        Bad::Duplicate("pin-value", 20),
-    ),
-    (
-        "pkcs11:?module-name=a&module-name=b",
-        Bad::Duplicate("module-name", 22),
-    ),
-    ("pkcs11:?pin-source=/p&pin-value=1", Bad::TwoPins(22)),
-    ("pkcs11:?pin-value=1&x=y&pin-source=/p", Bad::TwoPins(24)),
-    // Values.
-    ("pkcs11:type=", Bad::Type(7)),
-    ("pkcs11:type=key", Bad::Type(7)),
-    ("pkcs11:token=a;type=Private", Bad::Type(15)),
-    ("pkcs11:type=secretkey", Bad::Type(7)),
-    ("pkcs11:slot-id=", Bad::SlotId(7)),
-    ("pkcs11:slot-id=a", Bad::SlotId(7)),
-    ("pkcs11:slot-id=-1", Bad::SlotId(7)),
-    ("pkcs11:slot-id=+1", Bad::SlotId(7)),
-    ("pkcs11:slot-id=0x10", Bad::SlotId(7)),
-    ("pkcs11:slot-id=18446744073709551616", Bad::SlotId(7)),
-    ("pkcs11:library-version=", Bad::LibraryVersion(7)),
-    ("pkcs11:library-version=1.", Bad::LibraryVersion(7)),
-    ("pkcs11:library-version=.1", Bad::LibraryVersion(7)),
-    ("pkcs11:library-version=1.2.3", Bad::LibraryVersion(7)),
-    ("pkcs11:library-version=256", Bad::LibraryVersion(7)),
-    ("pkcs11:library-version=1.256", Bad::LibraryVersion(7)),
-    ("pkcs11:library-version=v1", Bad::LibraryVersion(7)),
-    ("pkcs11:token=%FF", Bad::NotUtf8("token", 7)),
-    ("pkcs11:id=%FF;object=%C3", Bad::NotUtf8("object", 14)),
-    ("pkcs11:?pin-value=%FF", Bad::NotUtf8("pin-value", 8)),
-    // The wrong side of the `?`.
-    (
-        "pkcs11:token=a;pin-value=1234",
-        Bad::Misplaced("pin-value", 15),
-    ),
-    (
-        "pkcs11:token=a&pin-value=1234",
-        Bad::Misplaced("pin-value", 15),
-    ),
-    ("pkcs11:pin-source=%2Fp", Bad::Misplaced("pin-source", 7)),
-    ("pkcs11:module-name=a", Bad::Misplaced("module-name", 7)),
-    ("pkcs11:module-path=a", Bad::Misplaced("module-path", 7)),
-    (
-        "pkcs11:?module-name=a?pin-value=1234",
-        Bad::Misplaced("pin-value", 22),
-    ),
-    (
-        "pkcs11:?library-description=a",
-        Bad::Misplaced("library-description", 8),
-    ),
-    (
-        "pkcs11:?library-manufacturer=a",
-        Bad::Misplaced("library-manufacturer", 8),
-    ),
-    (
-        "pkcs11:?library-version=1",
-        Bad::Misplaced("library-version", 8),
-    ),
-    (
-        "pkcs11:?slot-description=a",
-        Bad::Misplaced("slot-description", 8),
-    ),
-    (
-        "pkcs11:?slot-manufacturer=a",
-        Bad::Misplaced("slot-manufacturer", 8),
-    ),
-    ("pkcs11:?slot-id=1", Bad::Misplaced("slot-id", 8)),
-    ("pkcs11:?model=a", Bad::Misplaced("model", 8)),
-    ("pkcs11:?manufacturer=a", Bad::Misplaced("manufacturer", 8)),
-    ("pkcs11:?serial=a", Bad::Misplaced("serial", 8)),
-    ("pkcs11:?pin-value=1&token=a", Bad::Misplaced("token", 20)),
-    ("pkcs11:?id=%01", Bad::Misplaced("id", 8)),
-    ("pkcs11:?object=a", Bad::Misplaced("object", 8)),
-    ("pkcs11:object=a?type=private", Bad::Misplaced("type", 16)),
-];
+/// A text, what is wrong with it, and at which byte.
+fn bad() -> Vec<(&'static str, ErrorKind, usize)> {
+    use ErrorKind::*;
+    let duplicate = |name: &str| Duplicate(name.to_owned());
+    let misplaced = |name: &str| Misplaced(name.to_owned());
+    let not_utf8 = |name: &str| NotUtf8(name.to_owned());
+    vec![
+        // Scheme.
+        ("", Scheme, 0),
+        ("zz.uri", Scheme, 0),
+        ("pkcs11", Scheme, 0),
+        ("pkcs12:token=a", Scheme, 0),
+        ("pkcs1:token=a", Scheme, 0),
+        (":token=a", Scheme, 0),
+        ("token=a;object=b", Scheme, 0),
+        (" pkcs11:token=a", Scheme, 0),
+        ("pkcs11%3Atoken=a", Scheme, 0),
+        ("https://example.org/", Scheme, 0),
+        ("pkcs1é:token=a", Scheme, 0),
+        // Authority and fragment.
+        ("pkcs11://token=a", Authority, 7),
+        ("pkcs11://host/token=a", Authority, 7),
+        ("pkcs11://", Authority, 7),
+        ("pkcs11:///token=a", Authority, 7),
+        ("pkcs11://host name", Authority, 7),
+        ("pkcs11:#", Fragment, 7),
+        ("pkcs11:token=a#b", Fragment, 14),
+        ("pkcs11:token=a?pin-value=1#2", Fragment, 26),
+        ("pkcs11:token=a#b#c", Fragment, 14),
+        // Characters.
+        ("pkcs11:token=my token", Character, 15),
+        ("pkcs11:token=a ", Character, 14),
+        ("pkcs11:token=a;object=b c", Character, 23),
+        ("pkcs11:token=a?x=1&y=2 3", Character, 22),
+        ("pkcs11:token=a\n", Character, 14),
+        ("pkcs11:token=caf\u{e9}", Character, 16),
+        ("pkcs11:token=a\"b", Character, 14),
+        ("pkcs11:token=<a>", Character, 13),
+        ("pkcs11:token=a\\b", Character, 14),
+        ("pkcs11:token=a^b", Character, 14),
+        ("pkcs11:token=a`b", Character, 14),
+        ("pkcs11:token={a}", Character, 13),
+        ("pkcs11:token=a\0", Character, 14),
+        ("pkcs11:token=a/b", Character, 14),
+        ("pkcs11:token=a|b", Character, 14),
+        ("pkcs11:a|b=c;object=d e", Character, 8),
+        ("pkcs11:?module-path=/a;b", Character, 22),
+        ("pkcs11:token=a?pin-value=1 2", Character, 26),
+        ("pkcs11:token=a?pin-value=<REDACTED>", Character, 25),
+        // Percent-encoding.
+        ("pkcs11:token=%", PercentEncoding, 13),
+        ("pkcs11:token=a%2", PercentEncoding, 14),
+        ("pkcs11:token=%zz", PercentEncoding, 13),
+        ("pkcs11:token=%+1", PercentEncoding, 13),
+        ("pkcs11:token=%4\u{e9}", PercentEncoding, 13),
+        ("pkcs11:id=%01%0", PercentEncoding, 13),
+        ("pkcs11:id=%[]", PercentEncoding, 10),
+        ("pkcs11:?pin-value=10%", PercentEncoding, 20),
+        // Attributes without name, `=` or anything.
+        ("pkcs11:token", NoEquals, 7),
+        ("pkcs11:token=a;object", NoEquals, 15),
+        ("pkcs11:token=a;", NoEquals, 15),
+        ("pkcs11:;token=a", NoEquals, 7),
+        ("pkcs11:token=a;;object=b", NoEquals, 15),
+        ("pkcs11:?pin-value", NoEquals, 8),
+        ("pkcs11:token=a?pin-value=12&34", NoEquals, 28),
+        ("pkcs11:?&", NoEquals, 8),
+        ("pkcs11:=a", Name, 7),
+        ("pkcs11:a.b=c", Name, 7),
+        ("pkcs11:tok%65n=c", Name, 7),
+        ("pkcs11:/token=c", Name, 7),
+        ("pkcs11:?=a", Name, 8),
+        // The same twice.
+        ("pkcs11:token=a;token=a", duplicate("token"), 15),
+        ("pkcs11:type=public;type=private", duplicate("type"), 19),
+        ("pkcs11:id=;id=", duplicate("id"), 11),
+        (
+            "pkcs11:slot-id=1;object=x;slot-id=1",
+            duplicate("slot-id"),
+            26,
+        ),
+        ("pkcs11:x=1;x=2", duplicate("x"), 11),
+        (
+            "pkcs11:?pin-value=1&pin-value=1",
+            duplicate("pin-value"),
+            20,
+        ),
+        (
+            "pkcs11:?module-name=a&module-name=b",
+            duplicate("module-name"),
+            22,
+        ),
+        ("pkcs11:?pin-source=/p&pin-value=1", TwoPins, 22),
+        ("pkcs11:?pin-value=1&x=y&pin-source=/p", TwoPins, 24),
+        // Values.
+        ("pkcs11:type=", Type, 7),
+        ("pkcs11:type=key", Type, 7),
+        ("pkcs11:token=a;type=Private", Type, 15),
+        ("pkcs11:type=secretkey", Type, 7),
+        ("pkcs11:slot-id=", SlotId, 7),
+        ("pkcs11:slot-id=a", SlotId, 7),
+        ("pkcs11:slot-id=-1", SlotId, 7),
+        ("pkcs11:slot-id=+1", SlotId, 7),
+        ("pkcs11:slot-id=0x10", SlotId, 7),
+        ("pkcs11:slot-id=18446744073709551616", SlotId, 7),
+        ("pkcs11:library-version=", LibraryVersion, 7),
+        ("pkcs11:library-version=1.", LibraryVersion, 7),
+        ("pkcs11:library-version=.1", LibraryVersion, 7),
+        ("pkcs11:library-version=1.2.3", LibraryVersion, 7),
+        ("pkcs11:library-version=256", LibraryVersion, 7),
+        ("pkcs11:library-version=1.256", LibraryVersion, 7),
+        ("pkcs11:library-version=v1", LibraryVersion, 7),
+        ("pkcs11:token=%FF", not_utf8("token"), 7),
+        ("pkcs11:id=%FF;object=%C3", not_utf8("object"), 14),
+        ("pkcs11:?pin-value=%FF", not_utf8("pin-value"), 8),
+        // The wrong side of the `?`.
+        ("pkcs11:token=a;pin-value=1234", misplaced("pin-value"), 15),
+        ("pkcs11:token=a&pin-value=1234", misplaced("pin-value"), 15),
+        ("pkcs11:pin-source=%2Fp", misplaced("pin-source"), 7),
+        ("pkcs11:module-name=a", misplaced("module-name"), 7),
+        ("pkcs11:module-path=a", misplaced("module-path"), 7),
+        (
+            "pkcs11:?module-name=a?pin-value=1234",
+            misplaced("pin-value"),
+            22,
+        ),
+        (
+            "pkcs11:?library-description=a",
+            misplaced("library-description"),
+            8,
+        ),
+        (
+            "pkcs11:?library-manufacturer=a",
+            misplaced("library-manufacturer"),
+            8,
+        ),
+        ("pkcs11:?library-version=1", misplaced("library-version"), 8),
+        (
+            "pkcs11:?slot-description=a",
+            misplaced("slot-description"),
+            8,
+        ),
+        (
+            "pkcs11:?slot-manufacturer=a",
+            misplaced("slot-manufacturer"),
+            8,
+        ),
+        ("pkcs11:?slot-id=1", misplaced("slot-id"), 8),
+        ("pkcs11:?model=a", misplaced("model"), 8),
+        ("pkcs11:?manufacturer=a", misplaced("manufacturer"), 8),
+        ("pkcs11:?serial=a", misplaced("serial"), 8),
+        ("pkcs11:?pin-value=1&token=a", misplaced("token"), 20),
+        ("pkcs11:?id=%01", misplaced("id"), 8),
+        ("pkcs11:?object=a", misplaced("object"), 8),
+        ("pkcs11:object=a?type=private", misplaced("type"), 16),
+    ]
+}
 
 #[test]
 fn good_uris_say_what_they_say() {
@@ -334,10 +338,13 @@ fn good_uris_say_what_they_say() {
 
 #[test]
 fn bad_uris_are_refused_with_place_and_reason() {
-    for (text, expected) in BAD {
+    for (text, kind, position) in bad() {
         let error = Uri::parse(text).expect_err(text);
-        assert_eq!(error, expected.error(), "{text}");
-        let position = error.position().expect("every syntax error has a place");
+        assert_eq!(
+            (error.kind(), error.position()),
+            (&kind, Some(position)),
+            "{text}"
+        );
         assert!(text.is_char_boundary(position), "{text}");
         let place = format!("at byte {position}");
         assert!(
@@ -360,10 +367,10 @@ fn all_ways_to_parse_are_one() {
 #[test]
 fn the_table_is_as_large_as_promised() {
     assert!(
-        GOOD.len() >= 60 && BAD.len() >= 60,
+        GOOD.len() >= 60 && bad().len() >= 60,
         "{} good, {} bad",
         GOOD.len(),
-        BAD.len()
+        bad().len()
     );
 }
 
@@ -374,15 +381,13 @@ fn longest_text_is_16_kib() {
     assert!(Uri::parse(&longest).is_ok());
     assert_eq!(
         Uri::parse(&(longest + "a")),
-        Err(Error::TooLong {
-            length: MAX_LEN + 1
-        })
+        Err(ErrorKind::TooLong(MAX_LEN + 1).into())
     );
     // Not looked at: the length is the reason, though there is another.
-    assert!(matches!(
+    assert_eq!(
         Uri::parse(&" ".repeat(1 << 20)),
-        Err(Error::TooLong { .. })
-    ));
+        Err(ErrorKind::TooLong(1 << 20).into())
+    );
 }
 
 #[test]
@@ -449,52 +454,4 @@ fn everything_said(uri: &Uri) -> Vec<(String, String)> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// [`Error`] in a form that fits the lines of a table.
-enum Bad {
-    Scheme,
-    Authority(usize),
-    Fragment(usize),
-    Character(usize),
-    PercentEncoding(usize),
-    NoEquals(usize),
-    Name(usize),
-    Duplicate(&'static str, usize),
-    Misplaced(&'static str, usize),
-    Type(usize),
-    SlotId(usize),
-    LibraryVersion(usize),
-    NotUtf8(&'static str, usize),
-    TwoPins(usize),
-}
-
-impl Bad {
-    fn error(&self) -> Error {
-        match *self {
-            Bad::Scheme => Error::Scheme,
-            Bad::Authority(position) => Error::Authority { position },
-            Bad::Fragment(position) => Error::Fragment { position },
-            Bad::Character(position) => Error::Character { position },
-            Bad::PercentEncoding(position) => Error::PercentEncoding { position },
-            Bad::NoEquals(position) => Error::NoEquals { position },
-            Bad::Name(position) => Error::Name { position },
-            Bad::Duplicate(name, position) => Error::Duplicate {
-                attribute: name.to_owned(),
-                position,
-            },
-            Bad::Misplaced(name, position) => Error::Misplaced {
-                attribute: name.to_owned(),
-                position,
-            },
-            Bad::Type(position) => Error::Type { position },
-            Bad::SlotId(position) => Error::SlotId { position },
-            Bad::LibraryVersion(position) => Error::LibraryVersion { position },
-            Bad::NotUtf8(name, position) => Error::NotUtf8 {
-                attribute: name.to_owned(),
-                position,
-            },
-            Bad::TwoPins(position) => Error::TwoPins { position },
-        }
-    }
 }

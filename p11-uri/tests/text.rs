@@ -2,7 +2,7 @@
 
 #![allow(clippy::panic)] // A helper that fails fails the test.
 
-use p11_uri::{ObjectFacts, ObjectType, TokenFacts, Uri, redact};
+use p11_uri::{ObjectInfo, ObjectType, TokenInfo, Uri, redact};
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -35,6 +35,7 @@ fn equality_is_of_what_is_said() {
         uri("pkcs11:token=a;object=b"),
         uri("pkcs11:object=%62;token=a")
     );
+    assert_eq!(uri("pkcs11:?x=1&y=2"), uri("pkcs11:?y=2&x=1"));
     for (one, other) in [
         ("pkcs11:token=a", "pkcs11:token=A"),
         ("pkcs11:token=a", "pkcs11:"),
@@ -45,6 +46,7 @@ fn equality_is_of_what_is_said() {
         ("pkcs11:?module-name=a", "pkcs11:?module-name=b"),
         ("pkcs11:?module-path=a", "pkcs11:?module-path=b"),
         ("pkcs11:?x=a", "pkcs11:?x=b"),
+        ("pkcs11:?x=a&x=b", "pkcs11:?x=b&x=a"),
         ("pkcs11:x=a", "pkcs11:x=b"),
     ] {
         assert_ne!(uri(one), uri(other), "{one} {other}");
@@ -61,21 +63,15 @@ fn uris_are_keys_of_maps_and_their_hash_depends_on_no_pin() {
 
 #[test]
 fn tokens_slots_and_objects_are_named_as_p11tool_names_them() {
-    let token = TokenFacts {
-        label: "my-token".into(),
-        manufacturer: "SoftHSM project".into(),
-        serial: "83f9cf49039c051a".into(),
-        model: "SoftHSM v2".into(),
-        slot_id: 7,
-        slot_description: "not named".into(),
-        library_version: (2, 6),
-        ..TokenFacts::default()
-    };
-    let key = ObjectFacts {
-        object_type: ObjectType::Private,
-        label: "my-key".into(),
-        id: vec![1, b'A'],
-    };
+    let mut token = TokenInfo::default();
+    token.label = "my-token".into();
+    token.manufacturer = "SoftHSM project".into();
+    token.serial = "83f9cf49039c051a".into();
+    token.model = "SoftHSM v2".into();
+    token.slot_id = 7;
+    token.slot_description = "not named".into();
+    token.library_version = (2, 6);
+    let key = ObjectInfo::new(ObjectType::Private, "my-key", [1, b'A']);
     let of_token = "pkcs11:model=SoftHSM%20v2;manufacturer=SoftHSM%20project;serial=83f9cf49039c051a;token=my-token";
     assert_eq!(Uri::of_token(&token).to_string(), of_token);
     assert_eq!(
@@ -89,14 +85,10 @@ fn tokens_slots_and_objects_are_named_as_p11tool_names_them() {
 }
 
 #[test]
-fn empty_facts_are_left_out() {
-    let nameless = ObjectFacts {
-        object_type: ObjectType::Cert,
-        label: String::new(),
-        id: Vec::new(),
-    };
+fn what_is_empty_is_left_out() {
+    let nameless = ObjectInfo::new(ObjectType::Cert, "", []);
     assert_eq!(
-        Uri::of_object(&TokenFacts::default(), &nameless).to_string(),
+        Uri::of_object(&TokenInfo::default(), &nameless).to_string(),
         "pkcs11:type=cert"
     );
 }
@@ -112,9 +104,10 @@ fn no_pin_is_shown() {
         "pkcs11:token=a?x-so-pin=7391",
         "pkcs11:token=a;pin=7391",
         "pkcs11:token=a;pin_value=7391",
+        "pkcs11:pin=7391;token=a",
     ] {
         let uri = uri(text);
-        let scoped = uri.scoped_by(&Uri::default());
+        let scoped = uri.apply_scope(&Uri::default());
         for shown in [
             uri.to_string(),
             format!("{uri:?} {uri:#?}"),

@@ -146,11 +146,7 @@ impl TestClient {
     /// The same, with a PIN for this and every later request about the key.
     pub fn open_with(&self, uri: &str, pin: Option<&str>) -> Result<ClientKey, Failure> {
         let pin = pin.map(Pin::from);
-        let request = OpenKey {
-            uri: uri.into(),
-            pin: pin.clone(),
-            spki: None,
-        };
+        let request = OpenKey::new(uri).pin(pin.clone());
         let told = self.client.open_key(request).map_err(failure)?;
         Ok(ClientKey {
             client: self.client.clone(),
@@ -162,7 +158,7 @@ impl TestClient {
 
     /// What the server says of itself.
     pub fn status(&self) -> Status {
-        match self.ask(&Request::Status(GetStatus {})) {
+        match self.ask(&Request::Status(GetStatus::default())) {
             Response::Status(status) => status,
             other => panic!("no status but {other:?}"),
         }
@@ -184,12 +180,12 @@ pub struct ClientKey {
     client: Client,
     uri: String,
     pin: Option<Pin>,
-    told: message::Key,
+    told: message::OpenedKey,
 }
 
 impl ClientKey {
     /// What the server told of it.
-    pub fn told(&self) -> &message::Key {
+    pub fn told(&self) -> &message::OpenedKey {
         &self.told
     }
 
@@ -203,13 +199,13 @@ impl ClientKey {
     pub fn sign_with(&self, scheme: u16) -> Result<(), Failure> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let message = format!("message {}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let request = Sign {
-            uri: self.uri.as_str().into(),
-            pin: self.pin.clone(),
+        let request = Sign::new(
+            self.uri.as_str(),
             scheme,
-            message: message.clone().into_bytes().into(),
-            identity: self.told.identity,
-        };
+            message.clone().into_bytes(),
+            self.told.identity,
+        )
+        .pin(self.pin.clone());
         let signature = self.client.sign(request).map_err(failure)?;
         assert!(
             verifies(&self.told.spki, scheme, message.as_bytes(), &signature),

@@ -106,7 +106,7 @@ fn work(client: &TestClient, key: &ClientKey, turn: u64) -> Result<(), Failure> 
     match turn % 20 {
         0 => client.open(&key.told().uri)?.sign(),
         7 => client.open(KEY).map(drop),
-        13 => match client.ask(&Request::ListTokens(ListTokens {})) {
+        13 => match client.ask(&Request::ListTokens(ListTokens::default())) {
             Response::Error(failure) => Err(failure),
             _ => Ok(()),
         },

@@ -1,6 +1,6 @@
 //! Opening a key and signing with it, where the server is told which key is meant by its URI alone.
 
-use p11_proto::message::{Key, KeyType, OpenKey, Sign, Signature};
+use p11_proto::message::{OpenKey, OpenedKey, Sign, Signature};
 use p11_proto::spki::{Curve, Kind, PublicKey};
 use p11_proto::tedge1::{self, ChooseScheme, Request, SigScheme, SignWithSigScheme, ToSign};
 use p11_proto::{ErrorCode, Failure, Scheme, UriText};
@@ -26,7 +26,7 @@ const NO_SCHEME: &str = "failed to choose scheme";
 
 /// Which key it is, by its public half where the server has that, else by the certificate's; and
 /// what it can do.
-pub(super) fn open(request: &OpenKey, server: Target<'_>) -> Result<Key, Error> {
+pub(super) fn open(request: &OpenKey, server: Target<'_>) -> Result<OpenedKey, Error> {
     let wanted = match &request.spki {
         Some(spki) => Some(PublicKey::from_spki(spki).map_err(Error::Certificate)?),
         None => None,
@@ -43,15 +43,11 @@ pub(super) fn open(request: &OpenKey, server: Target<'_>) -> Result<Key, Error> 
     if !schemes.iter().all(|scheme| fits(*scheme, public.kind())) {
         return Err(chose_another(server));
     }
-    let (key_type, bits) = type_and_bits(public.kind());
-    Ok(Key {
-        uri: without_query(&request.uri).to_owned(),
-        key_type,
-        bits,
-        schemes: schemes.into_iter().map(Scheme::number).collect(),
-        spki: public.spki().to_vec().into(),
-        identity: public.identity(),
-    })
+    Ok(OpenedKey::new(
+        without_query(&request.uri),
+        &public,
+        schemes,
+    ))
 }
 
 /// One signature. That it is the key that was opened is checked here, as far as the server has the
@@ -81,7 +77,7 @@ pub(super) fn sign(request: &Sign, server: Target<'_>) -> Result<Signature, Erro
             return Err(too_old(server, what));
         }
     };
-    Ok(Signature { signature })
+    Ok(Signature::new(signature))
 }
 
 /// The public half of a key, as an old server exports it: not quite in the form that it claims.
@@ -92,16 +88,7 @@ pub(super) fn public_key(uri: &UriText, server: Target<'_>) -> Result<PublicKey,
 
 /// The public key in an old server's PEM.
 pub(super) fn public_key_of(pem: &str, server: Target<'_>) -> Result<PublicKey, Error> {
-    tedge1::public_key_from_odd_pem(pem).map_err(|e| Error::not_understood(server.path, e))
-}
-
-/// The kind of a key as protocol 1 tells it.
-pub(super) fn type_and_bits(kind: Kind) -> (KeyType, u32) {
-    match kind {
-        Kind::Rsa { bits } => (KeyType::Rsa, bits),
-        Kind::Ec(curve) => (KeyType::Ec, curve.bits()),
-        Kind::Ed25519 => (KeyType::Ed25519, 255),
-    }
+    tedge1::public_key_from_legacy_pem(pem).map_err(|e| Error::not_understood(server.path, e))
 }
 
 /// The public half of a key where the server has it, in a form that can be read.

@@ -3,12 +3,11 @@
 
 use p11_proto::message::{
     ChangePin, Class, CreateKey, DeleteKey, Deleted, GetPublicKey, InitToken, KeyType, ListKeys,
-    Object, Objects, PinChanged, PinState, PublicKey, Token, TokenReady, Tokens,
+    ObjectEntry, Objects, PinChanged, PublicKeyEntry, TokenEntry, TokenReady, Tokens,
 };
-use p11_proto::spki;
 use p11_proto::tedge1::{self, KeySpec, Request};
 
-use super::key::{public_key, public_key_of, type_and_bits};
+use super::key::{public_key, public_key_of};
 use super::{ask, too_old, uri_or_none};
 use crate::error::Error;
 use crate::socket::Target;
@@ -16,10 +15,7 @@ use crate::uri::{from_hex, without_query};
 
 pub(super) fn list_tokens(server: Target<'_>) -> Result<Tokens, Error> {
     let tokens = ask!(server, Request::ListTokens => ListTokens);
-    Ok(Tokens {
-        tokens: tokens.into_iter().map(token).collect(),
-        truncated: false,
-    })
+    Ok(Tokens::new(tokens.into_iter().map(token).collect()))
 }
 
 pub(super) fn list_keys(request: &ListKeys, server: Target<'_>) -> Result<Objects, Error> {
@@ -29,22 +25,19 @@ pub(super) fn list_keys(request: &ListKeys, server: Target<'_>) -> Result<Object
     };
     let keys = ask!(server, Request::ListKeys(request) => ListKeys);
     let objects = keys.into_iter().map(|key| object(key, server));
-    Ok(Objects {
-        objects: objects.collect::<Result<_, _>>()?,
-        truncated: false,
-    })
+    Ok(Objects::new(objects.collect::<Result<_, _>>()?))
 }
 
 /// The request of tedge1 has no place for a PIN.
 pub(super) fn get_public_key(
     request: &GetPublicKey,
     server: Target<'_>,
-) -> Result<PublicKey, Error> {
+) -> Result<PublicKeyEntry, Error> {
     let public = public_key(&request.uri, server)?;
-    Ok(described(&public, without_query(&request.uri).to_owned()))
+    Ok(PublicKeyEntry::new(without_query(&request.uri), &public))
 }
 
-pub(super) fn create_key(request: &CreateKey, server: Target<'_>) -> Result<PublicKey, Error> {
+pub(super) fn create_key(request: &CreateKey, server: Target<'_>) -> Result<PublicKeyEntry, Error> {
     let kind = (request.key.key_type, u16::try_from(request.key.bits));
     let key = match kind {
         (KeyType::Rsa, Ok(bits)) => KeySpec::Rsa { bits },
@@ -59,9 +52,9 @@ pub(super) fn create_key(request: &CreateKey, server: Target<'_>) -> Result<Publ
         pin: request.pin.clone(),
     };
     let created = ask!(server, Request::CreateKey(request) => CreateKey);
-    Ok(described(
-        &public_key_of(&created.pem, server)?,
+    Ok(PublicKeyEntry::new(
         created.uri,
+        &public_key_of(&created.pem, server)?,
     ))
 }
 
@@ -72,7 +65,7 @@ pub(super) fn delete_key(request: &DeleteKey, server: Target<'_>) -> Result<Dele
         pin: request.pin.clone(),
     };
     let deleted = ask!(server, Request::DeleteKey(request) => DeleteKey);
-    Ok(Deleted { deleted })
+    Ok(Deleted::new(deleted))
 }
 
 /// Whether the token was there before is seen from the tokens that were: the response does not say.
@@ -86,7 +79,7 @@ pub(super) fn init_token(request: &InitToken, server: Target<'_>) -> Result<Toke
     };
     let uri = ask!(server, Request::InitToken(request) => InitToken);
     let created = !before.contains(&uri);
-    Ok(TokenReady { uri, created })
+    Ok(TokenReady::new(uri, created))
 }
 
 pub(super) fn change_pin(request: &ChangePin, server: Target<'_>) -> Result<PinChanged, Error> {
@@ -98,59 +91,35 @@ pub(super) fn change_pin(request: &ChangePin, server: Target<'_>) -> Result<PinC
         reset: request.reset,
     };
     let uri = ask!(server, Request::ChangePin(request) => ChangePin);
-    Ok(PinChanged { uri, stale: None })
+    Ok(PinChanged::new(uri))
 }
 
-fn described(public: &spki::PublicKey, uri: String) -> PublicKey {
-    let (key_type, bits) = type_and_bits(public.kind());
-    PublicKey {
-        uri,
-        key_type,
-        bits,
-        spki: public.spki().to_vec().into(),
-        identity: public.identity(),
-    }
+fn token(token: tedge1::TokenEntry) -> TokenEntry {
+    TokenEntry::new(token.slot, token.uri)
+        .label(token.label)
+        .model(token.model)
+        .manufacturer(token.manufacturer)
+        .serial(token.serial)
+        .initialized(token.initialized)
 }
 
-fn token(token: tedge1::Token) -> Token {
-    Token {
-        slot: token.slot,
-        label: token.label,
-        model: token.model,
-        manufacturer: token.manufacturer,
-        serial: token.serial,
-        uri: token.uri,
-        initialized: token.initialized,
-        user_pin_set: false,
-        login_required: false,
-        pin_pad: false,
-        write_protected: false,
-        user_pin: PinState::Unknown,
-        so_pin: PinState::Unknown,
-    }
-}
-
-fn object(key: tedge1::Key, server: Target<'_>) -> Result<Object, Error> {
+fn object(key: tedge1::KeyEntry, server: Target<'_>) -> Result<ObjectEntry, Error> {
     let id = from_hex(&key.id)
         .ok_or_else(|| Error::not_understood(server.path, "the id of a key is not in hex"))?;
-    Ok(Object {
-        class: match key.class.as_str() {
+    Ok(ObjectEntry::new(
+        match key.class.as_str() {
             "private" => Class::Private,
             "public" => Class::Public,
             _ => Class::Unknown,
         },
-        key_type: match key.key_type.as_str() {
+        match key.key_type.as_str() {
             "RSA" => KeyType::Rsa,
             "EC" => KeyType::Ec,
             "Ed25519" => KeyType::Ed25519,
             _ => KeyType::Unknown,
         },
-        bits: 0,
-        label: key.label,
-        id: id.into(),
-        uri: key.uri,
-        can_sign: None,
-        extractable: None,
-        always_authenticate: None,
-    })
+        key.label,
+        id,
+        key.uri,
+    ))
 }

@@ -12,7 +12,7 @@ mod failure;
 mod key;
 mod manage;
 
-use p11_proto::message::{Pong, Request, Response};
+use p11_proto::message::{Message, Pong, Request, Response};
 use p11_proto::{UriText, tedge1};
 
 use crate::error::Error;
@@ -25,10 +25,7 @@ pub(crate) fn call(request: &Request, server: Target<'_>) -> Result<Response, Er
     Ok(match request {
         Request::Ping(_) => {
             exchange::ask(server, &tedge1::Request::Ping)?;
-            Response::Pong(Pong {
-                server: "a server that speaks tedge1 alone".to_owned(),
-                protocol: 0,
-            })
+            Response::Pong(Pong::new("a server that speaks tedge1 alone", 0))
         }
         Request::OpenKey(open) => Response::Key(key::open(open, server)?),
         Request::Sign(sign) => Response::Signature(key::sign(sign, server)?),
@@ -42,6 +39,7 @@ pub(crate) fn call(request: &Request, server: Target<'_>) -> Result<Response, Er
         Request::Status(_) => return Err(too_old(server, "tell its status")),
         Request::GetCertificates(_) => return Err(too_old(server, "read certificates")),
         Request::ImportCertificate(_) => return Err(too_old(server, "store a certificate")),
+        other => return Err(too_old(server, format!("answer {}", other.name()))),
     })
 }
 

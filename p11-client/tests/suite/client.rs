@@ -242,12 +242,9 @@ fn a_server_that_accepts_nothing_runs_into_the_deadline() {
 #[test]
 fn a_failure_keeps_code_function_and_ckr() {
     let place = Place::new();
-    let failure = Failure {
-        code: ErrorCode::Module,
-        message: "the token was pulled out; plug it in".to_owned(),
-        function: Some("C_Sign".to_owned()),
-        ckr: Some("CKR_DEVICE_REMOVED".to_owned()),
-    };
+    let failure = Failure::new(ErrorCode::Module, "the token was pulled out; plug it in")
+        .function("C_Sign".to_owned())
+        .ckr("CKR_DEVICE_REMOVED".to_owned());
     let answer = Response::Error(failure.clone());
     let server = FakeServer::start(&place.socket, move |_| Reaction::Answer(answer.clone()));
     let client = place.client();
@@ -339,27 +336,21 @@ fn pong_server(place: &Place) -> FakeServer {
 }
 
 fn pong() -> Response {
-    Response::Pong(Pong {
-        server: "fake 1".to_owned(),
-        protocol: 1,
-    })
+    Response::Pong(Pong::new("fake 1", 1))
 }
 
 fn signature() -> Response {
-    Response::Signature(Signature {
-        signature: b"signed".to_vec().into(),
-    })
+    Response::Signature(Signature::new(b"signed".to_vec()))
 }
 
 fn sign() -> Sign {
     let certificate = include_bytes!("data/v1.crt");
-    Sign {
-        uri: "pkcs11:".into(),
-        pin: None,
-        scheme: 0x0403,
-        message: b"message".to_vec().into(),
-        identity: PublicKey::of_certificate(certificate).unwrap().identity(),
-    }
+    Sign::new(
+        "pkcs11:",
+        0x0403,
+        b"message".to_vec(),
+        PublicKey::of_certificate(certificate).unwrap().identity(),
+    )
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {

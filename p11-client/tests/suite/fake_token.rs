@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use p11_client::message::{Key, KeyType, OpenKey, Sign, Signature};
+use p11_client::message::{OpenKey, OpenedKey, Sign, Signature};
 use p11_client::{Client, Config, ErrorCode, Failure};
-use p11_proto::spki::{Kind, PublicKey};
-use p11_proto::{Request, Response};
+use p11_proto::spki::PublicKey;
+use p11_proto::{Request, Response, Scheme};
 use rustls::SignatureScheme;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::SigningKey;
@@ -186,23 +186,14 @@ impl TestKey {
 
     /// What `OpenKey` is answered with, of a server that may have gone mad about the public key.
     pub fn answer_with_spki(&self, spki: &[u8]) -> Response {
-        let (key_type, bits) = match self.public.kind() {
-            Kind::Rsa { bits } => (KeyType::Rsa, bits),
-            Kind::Ec(curve) => (KeyType::Ec, curve.bits()),
-            Kind::Ed25519 => (KeyType::Ed25519, 255),
-        };
-        Response::Key(Key {
-            uri: FULL_URI.to_owned(),
-            key_type,
-            bits,
-            schemes: self
-                .schemes
-                .iter()
-                .map(|scheme| u16::from(*scheme))
-                .collect(),
-            spki: spki.to_vec().into(),
-            identity: self.public.identity(),
-        })
+        let schemes = self.schemes.iter().map(|scheme| u16::from(*scheme));
+        let mut key = OpenedKey::new(
+            FULL_URI,
+            &self.public,
+            schemes.filter_map(Scheme::from_number),
+        );
+        key.spki = spki.to_vec().into();
+        Response::Key(key)
     }
 
     fn sign(&self, request: &Sign) -> Result<Response, Failure> {
@@ -212,8 +203,8 @@ impl TestKey {
                 "this is another key; open it again",
             ));
         }
-        let signature = self.signature(request.scheme, &request.message).into();
-        Ok(Response::Signature(Signature { signature }))
+        let signature = self.signature(request.scheme, &request.message);
+        Ok(Response::Signature(Signature::new(signature)))
     }
 
     pub fn signature(&self, scheme: u16, message: &[u8]) -> Vec<u8> {

@@ -73,30 +73,22 @@ fn what_an_old_server_cannot_do_names_the_version_that_can() {
     client.ping().unwrap();
     server.take_requests();
     assert_too_old(&client.status().unwrap_err(), "tell its status");
-    let request = GetCertificates {
-        uri: "pkcs11:".into(),
-        pin: None,
-    };
+    let request = GetCertificates::new("pkcs11:");
     let told = client.get_certificates(request).unwrap_err();
     assert_too_old(&told, "read certificates");
-    let request = ImportCertificate {
-        uri: "pkcs11:".into(),
-        pin: None,
-        certificate: vec![0x30, 0x00].into(),
-    };
+    let request = ImportCertificate::new("pkcs11:", vec![0x30, 0x00]);
     let told = client.import_certificate(request).unwrap_err();
     assert_too_old(&told, "store a certificate");
     for (key_type, bits) in [(KeyType::Ec, 521), (KeyType::Ed25519, 0)] {
-        let request = create_key(KeySpec { key_type, bits });
+        let request = create_key(KeySpec::new(key_type, bits));
         assert_too_old(&client.create_key(request).unwrap_err(), "create keys but");
     }
-    let request = Sign {
-        uri: "pkcs11:".into(),
-        pin: None,
-        scheme: Scheme::RsaPssSha512.number(),
-        message: vec![1].into(),
-        identity: TestKey::rsa().public.identity(),
-    };
+    let request = Sign::new(
+        "pkcs11:",
+        Scheme::RsaPssSha512.number(),
+        vec![1],
+        TestKey::rsa().public.identity(),
+    );
     assert_too_old(
         &client.sign(request).unwrap_err(),
         "sign with the scheme 0x0806",
@@ -174,13 +166,7 @@ fn reply_to_ping(reply: Vec<u8>, end: Shutdown) -> Error {
 }
 
 fn create_key(key: KeySpec) -> CreateKey {
-    CreateKey {
-        uri: "pkcs11:".into(),
-        pin: None,
-        key,
-        label: "k".to_owned(),
-        id: None,
-    }
+    CreateKey::new("pkcs11:", key, "k")
 }
 
 pub fn error(text: &str) -> Response {

@@ -25,7 +25,7 @@ const ALL_SCHEMES: [S; 7] = [
 ];
 
 /// A P-521 key, which ring has no support for.
-const P521: &str = include_str!("../../../p11-proto/tests/data/odd-p521.pem");
+const P521: &str = include_str!("../../../p11-proto/tests/data/legacy-p521.pem");
 
 #[test]
 fn every_kind_of_key_authenticates_in_both_versions_of_tls() {

@@ -1,11 +1,11 @@
 //! Listing and changing the keys and tokens of an old server.
 
 use p11_client::message::{
-    ChangePin, Class, CreateKey, DeleteKey, GetPublicKey, InitToken, KeySpec, KeyType, ListKeys,
-    PinState,
+    ByteBuf, ChangePin, Class, CreateKey, DeleteKey, GetPublicKey, InitToken, KeySpec, KeyType,
+    ListKeys, PinState,
 };
-use p11_client::{Client, Error, Pin};
-use p11_proto::tedge1::{self, Request, Response, odd_pem};
+use p11_client::{Client, Error, Pin, UriText};
+use p11_proto::tedge1::{self, Request, Response, legacy_pem};
 
 use crate::fake_token::TestKey;
 use crate::old_server::OldServer;
@@ -13,7 +13,7 @@ use crate::place::Place;
 
 #[test]
 fn tokens_are_listed_without_what_is_not_told() {
-    let answer = Response::ListTokens(vec![tedge1::Token {
+    let answer = Response::ListTokens(vec![tedge1::TokenEntry {
         slot: 7,
         label: "t".to_owned(),
         model: "m".to_owned(),
@@ -37,7 +37,7 @@ fn tokens_are_listed_without_what_is_not_told() {
 
 #[test]
 fn keys_are_listed() {
-    let key = |class: &str, key_type: &str, id: &str| tedge1::Key {
+    let key = |class: &str, key_type: &str, id: &str| tedge1::KeyEntry {
         class: class.to_owned(),
         key_type: key_type.to_owned(),
         label: "k".to_owned(),
@@ -50,10 +50,8 @@ fn keys_are_listed() {
             pin: pin(),
         };
         let old = Old::that_answers(&[(Request::ListKeys(request), Response::ListKeys(keys))]);
-        old.client.list_keys(ListKeys {
-            uri: "pkcs11:token=t".into(),
-            pin: pin(),
-        })
+        old.client
+            .list_keys(ListKeys::new("pkcs11:token=t").pin(pin()))
     };
     let listing = list(vec![
         key("private", "EC", "01fe"),
@@ -90,14 +88,11 @@ fn keys_are_listed() {
 fn a_public_key_is_read() {
     for key in [TestKey::p384(), TestKey::rsa()] {
         let request = Request::GetPublicKeyPem(Some("pkcs11:object=k?pin-value=1".into()));
-        let answer = Response::GetPublicKeyPem(odd_pem(&key.public));
+        let answer = Response::GetPublicKeyPem(legacy_pem(&key.public));
         let old = Old::that_answers(&[(request, answer)]);
         let public = old
             .client
-            .get_public_key(GetPublicKey {
-                uri: "pkcs11:object=k?pin-value=1".into(),
-                pin: None,
-            })
+            .get_public_key(GetPublicKey::new("pkcs11:object=k?pin-value=1"))
             .unwrap();
         assert_eq!(public.uri, "pkcs11:object=k");
         assert_eq!(*public.spki, *key.public.spki());
@@ -121,19 +116,17 @@ fn keys_are_created() {
             pin: pin(),
         };
         let answer = tedge1::CreatedKey {
-            pem: odd_pem(&public),
+            pem: legacy_pem(&public),
             uri: "pkcs11:token=t;object=k".to_owned(),
         };
         let old = Old::that_answers(&[(Request::CreateKey(request), Response::CreateKey(answer))]);
         let created = old
             .client
-            .create_key(CreateKey {
-                uri: "pkcs11:token=t".into(),
-                pin: pin(),
-                key: KeySpec { key_type, bits },
-                label: "k".to_owned(),
-                id: Some(vec![1].into()),
-            })
+            .create_key(
+                CreateKey::new("pkcs11:token=t", KeySpec::new(key_type, bits), "k")
+                    .pin(pin())
+                    .id(ByteBuf::from(vec![1])),
+            )
             .unwrap();
         assert_eq!(created.uri, "pkcs11:token=t;object=k");
         assert_eq!((created.key_type, created.bits), (KeyType::Ec, 256));
@@ -149,10 +142,7 @@ fn keys_are_deleted() {
     };
     let answer = Response::DeleteKey(vec!["a".to_owned(), "b".to_owned()]);
     let old = Old::that_answers(&[(Request::DeleteKey(request), answer)]);
-    let request = DeleteKey {
-        uri: "pkcs11:object=k".into(),
-        pin: pin(),
-    };
+    let request = DeleteKey::new("pkcs11:object=k").pin(pin());
     assert_eq!(old.client.delete_key(request).unwrap().deleted, ["a", "b"]);
 }
 
@@ -177,12 +167,12 @@ fn a_token_is_new_unless_it_was_there_before() {
         ]);
         let ready = old
             .client
-            .init_token(InitToken {
-                uri: Some("pkcs11:slot-id=3".into()),
-                label: "t".to_owned(),
-                so_pin: Some(Pin::from("12345678")),
-                pin: pin(),
-            })
+            .init_token(
+                InitToken::new("t")
+                    .uri(UriText::from("pkcs11:slot-id=3"))
+                    .so_pin(Pin::from("12345678"))
+                    .pin(pin()),
+            )
             .unwrap();
         assert_eq!((&*ready.uri, ready.created), ("pkcs11:token=t", created));
     }
@@ -201,13 +191,13 @@ fn a_pin_is_changed() {
     let old = Old::that_answers(&[(Request::ChangePin(request), answer)]);
     let changed = old
         .client
-        .change_pin(ChangePin {
-            uri: Some("pkcs11:token=t".into()),
-            new_pin: Pin::from("5678"),
-            old_pin: pin(),
-            so_pin: Some(Pin::from("12345678")),
-            reset: true,
-        })
+        .change_pin(
+            ChangePin::new("5678")
+                .uri(UriText::from("pkcs11:token=t"))
+                .old_pin(pin())
+                .so_pin(Pin::from("12345678"))
+                .reset(true),
+        )
         .unwrap();
     assert_eq!((&*changed.uri, changed.stale), ("pkcs11:token=t", None));
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-use p11_proto::tedge1::{Algorithm, ChooseScheme, ChosenScheme, Request, Response, odd_pem};
+use p11_proto::tedge1::{Algorithm, ChooseScheme, ChosenScheme, Request, Response, legacy_pem};
 use rustls::SignatureScheme;
 
 use crate::fake_token::TestKey;
@@ -97,7 +97,7 @@ impl TestKey {
     pub fn answer_in_tedge1(&self, request: &Request) -> Option<Response> {
         Some(match request {
             Request::ChooseScheme(choose) => Response::ChooseScheme(self.choose(choose)),
-            Request::GetPublicKeyPem(_) => Response::GetPublicKeyPem(odd_pem(&self.public)),
+            Request::GetPublicKeyPem(_) => Response::GetPublicKeyPem(legacy_pem(&self.public)),
             Request::SignWithSigScheme(sign) => {
                 let scheme = p11_proto::Scheme::from(sign.sigscheme.unwrap());
                 let signature = self.signature(scheme.number(), &sign.to_sign.0);

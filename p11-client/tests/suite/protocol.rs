@@ -197,8 +197,5 @@ fn new_server(place: &Place, key: &TestKey) -> FakeServer {
 }
 
 fn pong() -> Response {
-    Response::Pong(Pong {
-        server: "fake 1".to_owned(),
-        protocol: 1,
-    })
+    Response::Pong(Pong::new("fake 1", 1))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use p11_client::message::{
     Certificates, ChangePin, CreateKey, DeleteKey, Deleted, GetCertificates, GetPublicKey,
     GetStatus, ImportCertificate, Imported, InitToken, KeySpec, KeyType, ListKeys, ListTokens,
-    Objects, PinChanged, PublicKey, Status, TokenReady, Tokens,
+    Objects, PinChanged, PublicKeyEntry, Status, TokenReady, Tokens,
 };
 use p11_client::{Client, Error, ErrorCode, Failure, Pin, Protocol};
 use p11_proto::{Request, Response, tedge1};
@@ -55,8 +55,8 @@ fn each_method_sends_its_request_and_returns_the_answer() {
     );
 
     let expected = [
-        Request::Status(GetStatus {}),
-        Request::ListTokens(ListTokens {}),
+        Request::Status(GetStatus::default()),
+        Request::ListTokens(ListTokens::default()),
         Request::ListKeys(list_keys()),
         Request::GetPublicKey(get_public_key()),
         Request::GetCertificates(get_certificates()),
@@ -73,7 +73,7 @@ fn each_method_sends_its_request_and_returns_the_answer() {
 fn an_answer_to_another_request_is_nonsense() {
     let place = Place::new();
     let _server = FakeServer::start(&place.socket, |_| {
-        Reaction::Answer(Response::Imported(Imported { uri: String::new() }))
+        Reaction::Answer(Response::Imported(Imported::new("")))
     });
     let error = place.client().list_tokens().unwrap_err();
     assert!(matches!(error, Error::Protocol { .. }), "{error:?}");
@@ -233,71 +233,35 @@ fn assert_outcome_unknown(error: &Error) {
 }
 
 fn list_keys() -> ListKeys {
-    ListKeys {
-        uri: "pkcs11:token=t".into(),
-        pin: pin(),
-    }
+    ListKeys::new("pkcs11:token=t").pin(pin())
 }
 
 fn get_public_key() -> GetPublicKey {
-    GetPublicKey {
-        uri: "pkcs11:object=k".into(),
-        pin: None,
-    }
+    GetPublicKey::new("pkcs11:object=k")
 }
 
 fn get_certificates() -> GetCertificates {
-    GetCertificates {
-        uri: "pkcs11:object=c".into(),
-        pin: None,
-    }
+    GetCertificates::new("pkcs11:object=c")
 }
 
 fn import_certificate() -> ImportCertificate {
-    ImportCertificate {
-        uri: "pkcs11:token=t".into(),
-        pin: pin(),
-        certificate: vec![0x30, 0x00].into(),
-    }
+    ImportCertificate::new("pkcs11:token=t", vec![0x30, 0x00]).pin(pin())
 }
 
 fn create_key() -> CreateKey {
-    CreateKey {
-        uri: "pkcs11:token=t".into(),
-        pin: pin(),
-        key: KeySpec {
-            key_type: KeyType::Rsa,
-            bits: 2048,
-        },
-        label: "k".to_owned(),
-        id: None,
-    }
+    CreateKey::new("pkcs11:token=t", KeySpec::new(KeyType::Rsa, 2048), "k").pin(pin())
 }
 
 fn delete_key() -> DeleteKey {
-    DeleteKey {
-        uri: "pkcs11:object=k".into(),
-        pin: None,
-    }
+    DeleteKey::new("pkcs11:object=k")
 }
 
 fn init_token() -> InitToken {
-    InitToken {
-        uri: None,
-        label: "t".to_owned(),
-        so_pin: None,
-        pin: pin(),
-    }
+    InitToken::new("t").pin(pin())
 }
 
 fn change_pin() -> ChangePin {
-    ChangePin {
-        uri: None,
-        new_pin: Pin::from("5678"),
-        old_pin: pin(),
-        so_pin: None,
-        reset: false,
-    }
+    ChangePin::new("5678").old_pin(pin())
 }
 
 fn pin() -> Option<Pin> {
@@ -307,49 +271,23 @@ fn pin() -> Option<Pin> {
 /// The answer of a server to which each request is new.
 fn answer_to(request: &Request) -> Response {
     match request {
-        Request::Status(_) => Response::Status(Status {
-            server: "fake 1".to_owned(),
-            available: true,
-            trouble: None,
-        }),
-        Request::ListTokens(_) => Response::Tokens(Tokens {
-            tokens: Vec::new(),
-            truncated: true,
-        }),
-        Request::ListKeys(_) => Response::Objects(Objects {
-            objects: Vec::new(),
-            truncated: true,
-        }),
+        Request::Status(_) => Response::Status(Status::new("fake 1", true)),
+        Request::ListTokens(_) => Response::Tokens(Tokens::new(Vec::new()).truncated(true)),
+        Request::ListKeys(_) => Response::Objects(Objects::new(Vec::new()).truncated(true)),
         Request::GetPublicKey(_) | Request::CreateKey(_) => Response::PublicKey(public_key()),
-        Request::GetCertificates(_) => Response::Certificates(Certificates {
-            certificates: Vec::new(),
-            truncated: true,
-        }),
-        Request::ImportCertificate(_) => Response::Imported(Imported {
-            uri: "pkcs11:object=c".to_owned(),
-        }),
-        Request::DeleteKey(_) => Response::Deleted(Deleted {
-            deleted: vec!["pkcs11:object=k".to_owned()],
-        }),
-        Request::InitToken(_) => Response::TokenReady(TokenReady {
-            uri: "pkcs11:token=t".to_owned(),
-            created: true,
-        }),
-        Request::ChangePin(_) => Response::PinChanged(PinChanged {
-            uri: "pkcs11:token=t".to_owned(),
-            stale: None,
-        }),
+        Request::GetCertificates(_) => {
+            Response::Certificates(Certificates::new(Vec::new()).truncated(true))
+        }
+        Request::ImportCertificate(_) => Response::Imported(Imported::new("pkcs11:object=c")),
+        Request::DeleteKey(_) => {
+            Response::Deleted(Deleted::new(vec!["pkcs11:object=k".to_owned()]))
+        }
+        Request::InitToken(_) => Response::TokenReady(TokenReady::new("pkcs11:token=t", true)),
+        Request::ChangePin(_) => Response::PinChanged(PinChanged::new("pkcs11:token=t")),
         other => panic!("{other:?} is not asked here"),
     }
 }
 
-fn public_key() -> PublicKey {
-    let public = TestKey::with_v1_certificate().public;
-    PublicKey {
-        uri: "pkcs11:object=k".to_owned(),
-        key_type: KeyType::Ec,
-        bits: 256,
-        spki: public.spki().to_vec().into(),
-        identity: public.identity(),
-    }
+fn public_key() -> PublicKeyEntry {
+    PublicKeyEntry::new("pkcs11:object=k", &TestKey::with_v1_certificate().public)
 }

@@ -4,23 +4,27 @@
 //! `{"Sign": {"uri": "pkcs11:…", "scheme": 1027, …}}`. Optional fields that are absent are left
 //! out; fields that a reader does not know are ignored.
 
-mod life;
+mod builders;
 mod objects;
 mod signing;
+mod status;
 mod tokens;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Failure;
 
-pub use life::{GetStatus, Ping, Pong, Status};
+pub use serde_bytes::ByteBuf;
+
 pub use objects::{
-    Certificate, Certificates, Class, CreateKey, DeleteKey, Deleted, GetCertificates, GetPublicKey,
-    ImportCertificate, Imported, KeySpec, ListKeys, Object, Objects, PublicKey,
+    CertificateEntry, Certificates, Class, CreateKey, DeleteKey, Deleted, GetCertificates,
+    GetPublicKey, ImportCertificate, Imported, KeySpec, ListKeys, ObjectEntry, Objects,
+    PublicKeyEntry,
 };
-pub use signing::{Key, KeyType, OpenKey, Sign, Signature};
+pub use signing::{KeyType, OpenKey, OpenedKey, Sign, Signature};
+pub use status::{GetStatus, Ping, Pong, Status};
 pub use tokens::{
-    ChangePin, InitToken, ListTokens, PinChanged, PinState, Token, TokenReady, Tokens,
+    ChangePin, InitToken, ListTokens, PinChanged, PinState, TokenEntry, TokenReady, Tokens,
 };
 
 /// A message that can be told from others by its name alone.
@@ -38,6 +42,7 @@ macro_rules! messages {
     ($(#[$doc:meta])* $all:ident { $($(#[$each:meta])* $name:ident($fields:ty),)* }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[non_exhaustive]
         pub enum $all { $($(#[$each])* $name($fields),)* }
 
         impl Message for $all {
@@ -90,7 +95,7 @@ messages! {
         /// To [`Request::Status`].
         Status(Status),
         /// To [`Request::OpenKey`].
-        Key(Key),
+        Key(OpenedKey),
         /// To [`Request::Sign`].
         Signature(Signature),
         /// To [`Request::ListTokens`].
@@ -98,7 +103,7 @@ messages! {
         /// To [`Request::ListKeys`].
         Objects(Objects),
         /// To [`Request::GetPublicKey`] and [`Request::CreateKey`].
-        PublicKey(PublicKey),
+        PublicKey(PublicKeyEntry),
         /// To [`Request::GetCertificates`].
         Certificates(Certificates),
         /// To [`Request::ImportCertificate`].

@@ -7,10 +7,11 @@ use serde_bytes::ByteBuf;
 
 use super::signing::KeyType;
 use crate::secret::{Pin, UriText};
-use crate::spki::Identity;
+use crate::spki::{Identity, PublicKey};
 
 /// Asks for the keys and certificates of one token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ListKeys {
     /// Names the token, and may narrow the objects down.
     pub uri: UriText,
@@ -21,9 +22,10 @@ pub struct ListKeys {
 
 /// Keys and certificates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Objects {
     /// In a stable order.
-    pub objects: Vec<Object>,
+    pub objects: Vec<ObjectEntry>,
     /// Whether there are more than fit into a frame.
     #[serde(default)]
     pub truncated: bool,
@@ -31,7 +33,8 @@ pub struct Objects {
 
 /// One object on a token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Object {
+#[non_exhaustive]
+pub struct ObjectEntry {
     /// Private key, public key or certificate.
     pub class: Class,
     /// The kind of the key, or of the certificate's key.
@@ -59,6 +62,7 @@ pub struct Object {
 /// What an object is (PKCS#11 `CKA_CLASS`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Class {
     /// `CKO_PRIVATE_KEY`
     Private,
@@ -84,6 +88,7 @@ impl fmt::Display for Class {
 
 /// Asks for the public half of a key, without a login where the module permits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct GetPublicKey {
     /// Names the key.
     pub uri: UriText,
@@ -94,12 +99,13 @@ pub struct GetPublicKey {
 
 /// A public key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PublicKey {
+#[non_exhaustive]
+pub struct PublicKeyEntry {
     /// The full URI of the key.
     pub uri: String,
     /// RSA, EC or Ed25519.
     pub key_type: KeyType,
-    /// As in [`super::Key`].
+    /// As in [`super::OpenedKey`].
     pub bits: u32,
     /// A normalised DER `SubjectPublicKeyInfo`.
     pub spki: ByteBuf,
@@ -107,8 +113,22 @@ pub struct PublicKey {
     pub identity: Identity,
 }
 
+impl PublicKeyEntry {
+    /// A public key and its URI.
+    pub fn new(uri: impl Into<String>, public: &PublicKey) -> Self {
+        PublicKeyEntry {
+            uri: uri.into(),
+            key_type: public.kind().into(),
+            bits: public.kind().bits(),
+            spki: ByteBuf::from(public.spki()),
+            identity: public.identity(),
+        }
+    }
+}
+
 /// Asks for certificates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct GetCertificates {
     /// Names the token, and the certificate of the leaf by `object` or `id`.
     pub uri: UriText,
@@ -119,9 +139,10 @@ pub struct GetCertificates {
 
 /// Certificates: each is followed by that of its issuer, as far as the token has it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Certificates {
     /// Leaf first.
-    pub certificates: Vec<Certificate>,
+    pub certificates: Vec<CertificateEntry>,
     /// Whether there are more than fit into a frame.
     #[serde(default)]
     pub truncated: bool,
@@ -129,7 +150,8 @@ pub struct Certificates {
 
 /// One certificate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Certificate {
+#[non_exhaustive]
+pub struct CertificateEntry {
     /// Its full URI.
     pub uri: String,
     /// DER
@@ -138,6 +160,7 @@ pub struct Certificate {
 
 /// Stores the certificate of a key that is on the token, with the key's id and label.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ImportCertificate {
     /// Names the token, and may name the key.
     pub uri: UriText,
@@ -150,6 +173,7 @@ pub struct ImportCertificate {
 
 /// The certificate was stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Imported {
     /// Its URI.
     pub uri: String,
@@ -157,6 +181,7 @@ pub struct Imported {
 
 /// Makes a key pair on a token: private, sensitive, not extractable, for signing only.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct CreateKey {
     /// Names the token.
     pub uri: UriText,
@@ -174,6 +199,7 @@ pub struct CreateKey {
 
 /// A kind of key that can be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct KeySpec {
     /// RSA, EC or Ed25519.
     pub key_type: KeyType,
@@ -182,18 +208,30 @@ pub struct KeySpec {
     pub bits: u32,
 }
 
+impl KeySpec {
+    /// A kind of key and its size; an Ed25519 key has no choice of sizes.
+    pub const fn new(key_type: KeyType, bits: u32) -> Self {
+        KeySpec { key_type, bits }
+    }
+}
+
 /// Deletes both halves of a key pair. Certificates stay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct DeleteKey {
     /// Names the key by `object` or `id`.
     pub uri: UriText,
     /// As in [`ListKeys`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<Pin>,
+    /// Whether every key pair that matches goes, not one alone: what `tedge` expects. Never on the wire.
+    #[serde(skip)]
+    pub all: bool,
 }
 
 /// What was deleted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Deleted {
     /// The URIs of the objects that are gone; none if there were none.
     pub deleted: Vec<String>,

@@ -5,11 +5,13 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use crate::scheme::Scheme;
 use crate::secret::{Pin, UriText};
-use crate::spki::Identity;
+use crate::spki::{Identity, Kind, PublicKey};
 
 /// Asks which key a URI means. Done once, before any handshake.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct OpenKey {
     /// An RFC 7512 URI; `pkcs11:` means any key that the server lets clients use.
     pub uri: UriText,
@@ -24,7 +26,8 @@ pub struct OpenKey {
 
 /// What a client needs to know of a key, so that a handshake costs one request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Key {
+#[non_exhaustive]
+pub struct OpenedKey {
     /// The full URI of the key that was chosen, without PIN.
     pub uri: String,
     /// RSA, EC or Ed25519.
@@ -39,8 +42,27 @@ pub struct Key {
     pub identity: Identity,
 }
 
+impl OpenedKey {
+    /// A key and its schemes, the preferred one first.
+    pub fn new(
+        uri: impl Into<String>,
+        public: &PublicKey,
+        schemes: impl IntoIterator<Item = Scheme>,
+    ) -> Self {
+        OpenedKey {
+            uri: uri.into(),
+            key_type: public.kind().into(),
+            bits: public.kind().bits(),
+            schemes: schemes.into_iter().map(Scheme::number).collect(),
+            spki: ByteBuf::from(public.spki()),
+            identity: public.identity(),
+        }
+    }
+}
+
 /// The kind of a key pair (PKCS#11 `CKA_KEY_TYPE`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum KeyType {
     /// `CKK_RSA`
     #[serde(rename = "RSA")]
@@ -53,6 +75,16 @@ pub enum KeyType {
     /// One that a newer peer knows.
     #[serde(other)]
     Unknown,
+}
+
+impl From<Kind> for KeyType {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Rsa { .. } => KeyType::Rsa,
+            Kind::Ec(_) => KeyType::Ec,
+            Kind::Ed25519 => KeyType::Ed25519,
+        }
+    }
 }
 
 impl fmt::Display for KeyType {
@@ -68,6 +100,7 @@ impl fmt::Display for KeyType {
 
 /// Asks for one signature.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Sign {
     /// As in [`OpenKey`].
     pub uri: UriText,
@@ -78,7 +111,7 @@ pub struct Sign {
     pub scheme: u16,
     /// What to sign: the whole message, not its hash.
     pub message: ByteBuf,
-    /// The key that must sign: [`Key::identity`] from when it was opened.
+    /// The key that must sign: [`OpenedKey::identity`] from when it was opened.
     pub identity: Identity,
 }
 
@@ -97,6 +130,7 @@ impl fmt::Debug for Sign {
 
 /// A signature in the form that TLS sends (ECDSA as DER, RSA and Ed25519 as they are).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Signature {
     /// The bytes of the signature.
     pub signature: ByteBuf,

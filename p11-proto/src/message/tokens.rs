@@ -7,14 +7,16 @@ use serde::{Deserialize, Serialize};
 use crate::secret::{Pin, UriText};
 
 /// Asks for every slot with a token. Needs no PIN.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ListTokens {}
 
 /// Every slot with a token that answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Tokens {
     /// In a stable order.
-    pub tokens: Vec<Token>,
+    pub tokens: Vec<TokenEntry>,
     /// Whether there are more than fit into a frame.
     #[serde(default)]
     pub truncated: bool,
@@ -22,7 +24,8 @@ pub struct Tokens {
 
 /// One token (PKCS#11 section 3.2, `CK_TOKEN_INFO`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Token {
+#[non_exhaustive]
+pub struct TokenEntry {
     /// Number of the slot, today.
     pub slot: u64,
     /// Its label.
@@ -52,8 +55,9 @@ pub struct Token {
 }
 
 /// How many tries a PIN has left, as far as a token tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum PinState {
     /// As many as ever.
     Ok,
@@ -63,7 +67,8 @@ pub enum PinState {
     FinalTry,
     /// None.
     Locked,
-    /// One that a newer peer knows.
+    /// Not told, or a state that a newer peer knows.
+    #[default]
     #[serde(other)]
     Unknown,
 }
@@ -82,6 +87,7 @@ impl fmt::Display for PinState {
 
 /// Makes a token of this label ready for use. A usable token of that label is left as it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct InitToken {
     /// The slot or token that is meant; without it, the one that is uninitialised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,6 +104,7 @@ pub struct InitToken {
 
 /// The token that is ready for use.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct TokenReady {
     /// Its URI.
     pub uri: String,
@@ -107,6 +114,7 @@ pub struct TokenReady {
 
 /// Changes the user's PIN, by the old one or by the security officer's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ChangePin {
     /// The token; without it, the only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,6 +134,7 @@ pub struct ChangePin {
 
 /// The PIN was changed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct PinChanged {
     /// The token's URI.
     pub uri: String,

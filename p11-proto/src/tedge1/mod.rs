@@ -15,21 +15,21 @@ mod pem;
 mod request;
 mod response;
 
-pub use pem::{odd_pem, public_key_from_odd_pem};
+pub use pem::{legacy_pem, public_key_from_legacy_pem};
 pub use request::{
     ChangePin, ChooseScheme, CreateKey, DeleteKey, InitToken, KeySpec, ListKeys, SigScheme, Sign,
     SignWithSigScheme, ToSign,
 };
-pub use response::{Algorithm, ChosenScheme, CreatedKey, Key, Token};
+pub use response::{Algorithm, ChosenScheme, CreatedKey, KeyEntry, TokenEntry};
 
 use serde::Serialize;
 use serde_bytes::ByteBuf;
 
 use crate::error::Error;
-use crate::frame::{Body, MARK, PREAMBLE};
+use crate::frame::{Body, MAGIC, PREAMBLE};
 use crate::secret::UriText;
 
-/// The first byte of every message. A client of protocol 1 sends [`MARK`] instead.
+/// The first byte of every message. A client of protocol 1 sends [`MAGIC`] instead.
 pub const VERSION: u8 = 0;
 
 /// The number of [`Response::Pong`].
@@ -74,7 +74,7 @@ codec::messages! {
         ChooseScheme(ChosenScheme) = 3,
         /// The signature as TLS sends it: ECDSA as a DER `Ecdsa-Sig-Value` (RFC 3279 section 2.2.3).
         Sign(ByteBuf) = 4,
-        /// The public key, see [`odd_pem`].
+        /// The public key, see [`legacy_pem`].
         GetPublicKeyPem(String) = 7,
         /// Somebody is there. See [`advertised_protocol`] for what may follow.
         Pong = PONG,
@@ -85,13 +85,13 @@ codec::messages! {
         /// The URI of the token that is ready.
         InitToken(String) = 15,
         /// The tokens.
-        ListTokens(Vec<Token>) = 17,
+        ListTokens(Vec<TokenEntry>) = 17,
         /// The URI of the token whose PIN was changed.
         ChangePin(String) = 19,
         /// The URIs of the objects that were deleted; none where there was none.
         DeleteKey(Vec<String>) = 21,
         /// The keys.
-        ListKeys(Vec<Key>) = 23,
+        ListKeys(Vec<KeyEntry>) = 23,
     }
 }
 
@@ -106,5 +106,5 @@ pub const fn pong_with_advertisement() -> [u8; 6] {
 /// `None` for a server that speaks tedge1 alone.
 pub fn advertised_protocol(reply: &[u8]) -> Option<u8> {
     let advertisement = reply.strip_prefix(&[VERSION, PONG])?;
-    advertisement.strip_prefix(&MARK)?.first().copied()
+    advertisement.strip_prefix(&MAGIC)?.first().copied()
 }

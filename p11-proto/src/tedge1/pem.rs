@@ -14,7 +14,7 @@ const END: &str = "-----END PUBLIC KEY-----";
 /// The PEM that released clients expect: labelled `PUBLIC KEY`, but around the bare key. That is, for
 /// RSA the DER `RSAPublicKey` (RFC 8017 appendix A.1.1), for EC the uncompressed point (SEC 1 section
 /// 2.3.3), for Ed25519 its 32 bytes.
-pub fn odd_pem(public: &PublicKey) -> String {
+pub fn legacy_pem(public: &PublicKey) -> String {
     let mut pem = BEGIN.to_owned();
     for (place, digit) in Base64::encode_string(public.key()).chars().enumerate() {
         if place % 64 == 0 {
@@ -25,18 +25,19 @@ pub fn odd_pem(public: &PublicKey) -> String {
     pem + "\n" + END + "\n"
 }
 
-/// The public key in a PEM labelled `PUBLIC KEY`, be the content the bare key, as in [`odd_pem`], or a
+/// The public key in a PEM labelled `PUBLIC KEY`, be the content the bare key, as in [`legacy_pem`], or a
 /// true `SubjectPublicKeyInfo`. A bare EC point tells its curve by its length.
 ///
 /// # Errors
 /// [`Error::PublicKey`] names what is not understood; nothing is guessed.
-pub fn public_key_from_odd_pem(pem: &str) -> Result<PublicKey, Error> {
+pub fn public_key_from_legacy_pem(pem: &str) -> Result<PublicKey, Error> {
     let key = content(pem).ok_or(Error::PublicKey("this is no PEM of a public key"))?;
     match key.as_slice() {
         point if point.len() == 32 => PublicKey::ed25519(point),
         point @ [0x04, ..] => {
             let curve = Curve::ALL
-                .into_iter()
+                .iter()
+                .copied()
                 .find(|curve| point.len() == 1 + 2 * curve.bytes())
                 .ok_or(Error::PublicKey("the EC point has the length of no curve"))?;
             PublicKey::ec(curve, point)

@@ -45,7 +45,7 @@ impl TryFrom<u8> for Algorithm {
 /// The key pair that was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreatedKey {
-    /// Its public key, see [`super::odd_pem`].
+    /// Its public key, see [`super::legacy_pem`].
     pub pem: String,
     /// Its URI.
     pub uri: String,
@@ -53,7 +53,7 @@ pub struct CreatedKey {
 
 /// One token (PKCS#11 section 3.2, `CK_TOKEN_INFO`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Token {
+pub struct TokenEntry {
     /// Number of the slot, today.
     pub slot: u64,
     /// Its label.
@@ -72,7 +72,7 @@ pub struct Token {
 
 /// One half of a key pair.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Key {
+pub struct KeyEntry {
     /// `private` or `public`.
     pub class: String,
     /// `RSA`, `EC` or another name.

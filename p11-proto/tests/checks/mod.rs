@@ -31,10 +31,10 @@ pub fn tedge1(input: &[u8]) {
         .map(|bytes| tedge1::Response::decode(&bytes));
     assert!(same(&response, again), "{response:?}");
     if let tedge1::Response::GetPublicKeyPem(pem) = &response
-        && let Ok(key) = tedge1::public_key_from_odd_pem(pem)
+        && let Ok(key) = tedge1::public_key_from_legacy_pem(pem)
     {
         // 32 bytes are an Ed25519 key, never an RSA key, which would have some 200 bits.
-        let again = tedge1::public_key_from_odd_pem(&tedge1::odd_pem(&key));
+        let again = tedge1::public_key_from_legacy_pem(&tedge1::legacy_pem(&key));
         assert!(
             again.is_ok_and(|again| again == key || key.key().len() == 32),
             "{pem}"

@@ -32,15 +32,15 @@ for key in p256 ed25519; do
     openssl req -x509 -new -key "$keys/$key.pem" -subj "/CN=$key" -days 36500 -outform DER -out $key-v3.crt
 done
 
-# The odd PEMs of tedge1: the label of an SPKI around what an SPKI wraps. And one true SPKI.
-odd() {
-    { echo "-----BEGIN PUBLIC KEY-----"; openssl base64; echo "-----END PUBLIC KEY-----"; } >"odd-$1.pem"
+# The legacy PEMs of tedge1: the label of an SPKI around what an SPKI wraps. And one true SPKI.
+legacy() {
+    { echo "-----BEGIN PUBLIC KEY-----"; openssl base64; echo "-----END PUBLIC KEY-----"; } >"legacy-$1.pem"
 }
-openssl rsa -pubin -inform DER -in rsa.der -RSAPublicKey_out -outform DER | odd rsa
-tail -c 65 p256.der | odd p256
-tail -c 97 p384.der | odd p384
-tail -c 133 p521.der | odd p521
-tail -c 32 ed25519.der | odd ed25519
+openssl rsa -pubin -inform DER -in rsa.der -RSAPublicKey_out -outform DER | legacy rsa
+tail -c 65 p256.der | legacy p256
+tail -c 97 p384.der | legacy p384
+tail -c 133 p521.der | legacy p521
+tail -c 32 ed25519.der | legacy ed25519
 openssl pkey -pubin -inform DER -in p256.der -pubout -out true-p256.pem
 
 sha256sum rsa.der p256.der p384.der p521.der ed25519.der

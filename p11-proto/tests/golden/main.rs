@@ -4,12 +4,12 @@
 //! is kept secret. All bytes were once held against those of Python's `msgpack`.
 #![cfg(test)]
 
-mod life;
 mod notation;
 mod objects;
 mod refusals;
 mod secrets;
 mod signing;
+mod status;
 mod tokens;
 
 use p11_proto::message::{Message, Ping};
@@ -34,7 +34,10 @@ fn the_preamble() {
 #[test]
 fn a_frame_is_a_length_and_a_message() {
     let bytes = wire("00 00 00 07  81 a4 'Ping' 80");
-    assert_eq!(*frame::encode(&Request::Ping(Ping {})).unwrap(), bytes);
+    assert_eq!(
+        *frame::encode(&Request::Ping(Ping::default())).unwrap(),
+        bytes
+    );
     let body = frame::read(&mut bytes.as_slice()).unwrap().unwrap();
     assert_eq!(*body, bytes[4..]);
 }
@@ -76,7 +79,7 @@ fn fields_that_are_not_known_are_ignored() {
     ));
     assert_eq!(
         body::<Request>("81 a4 'Ping' 81 a1 'x' 01").unwrap(),
-        Request::Ping(Ping {})
+        Request::Ping(Ping::default())
     );
 }
 
@@ -124,7 +127,10 @@ const VALUES: &[&str] = &[
 fn a_field_that_is_not_known_may_hold_any_value() {
     for value in VALUES {
         let request = format!("81 a4 'Ping' 82 a1 'x' {value} a1 'y' {value}");
-        assert_eq!(body::<Request>(&request).unwrap(), Request::Ping(Ping {}));
+        assert_eq!(
+            body::<Request>(&request).unwrap(),
+            Request::Ping(Ping::default())
+        );
         let bytes = wire(&request);
         for end in 0..bytes.len() {
             let result = frame::decode::<Request>(&bytes[..end]);
@@ -211,7 +217,7 @@ fn a_message_of_a_newer_peer_is_named() {
 /// Every request, with all optional fields and with none, and its bytes.
 fn all_requests() -> Vec<(Request, String)> {
     let families = [
-        life::requests(),
+        status::requests(),
         signing::requests(),
         tokens::requests(),
         objects::requests(),
@@ -222,7 +228,7 @@ fn all_requests() -> Vec<(Request, String)> {
 /// Every response, likewise.
 fn all_responses() -> Vec<(Response, String)> {
     let families = [
-        life::responses(),
+        status::responses(),
         signing::responses(),
         tokens::responses(),
         objects::responses(),

@@ -1,127 +1,107 @@
 //! Keys and certificates: `ListKeys` to `DeleteKey`.
 
 use p11_proto::message::{
-    Certificate, Certificates, Class, CreateKey, DeleteKey, Deleted, GetCertificates, GetPublicKey,
-    ImportCertificate, Imported, KeySpec, KeyType, ListKeys, Object, Objects, PublicKey,
+    CertificateEntry, Certificates, Class, CreateKey, DeleteKey, Deleted, GetCertificates,
+    GetPublicKey, ImportCertificate, Imported, KeySpec, KeyType, ListKeys, ObjectEntry, Objects,
+    PublicKeyEntry,
 };
 use p11_proto::{Pin, Request, Response};
 use serde_bytes::ByteBuf;
 
-use crate::notation::{assert_golden, body, wire};
-use crate::signing::{IDENTITY, SPKI, identity};
+use crate::notation::{assert_golden, body};
+use crate::signing::{IDENTITY, SPKI, public};
 
 pub fn requests() -> Vec<(Request, String)> {
     vec![
         (
-            Request::ListKeys(ListKeys {
-                uri: "pkcs11:object=k".into(),
-                pin: None,
-            }),
+            Request::ListKeys(ListKeys::new("pkcs11:object=k")),
             "81 a8 'ListKeys' 81 a3 'uri' af 'pkcs11:object=k'".to_owned(),
         ),
         (
-            Request::ListKeys(ListKeys {
-                uri: "pkcs11:object=k?pin-value=1234".into(),
-                pin: Some(Pin::from("1234")),
-            }),
+            Request::ListKeys(
+                ListKeys::new("pkcs11:object=k?pin-value=1234").pin(Pin::from("1234")),
+            ),
             "81 a8 'ListKeys' 82 a3 'uri' be 'pkcs11:object=k?pin-value=1234'
              a3 'pin' a4 '1234'"
                 .to_owned(),
         ),
         (
-            Request::GetPublicKey(GetPublicKey {
-                uri: "pkcs11:object=k".into(),
-                pin: None,
-            }),
+            Request::GetPublicKey(GetPublicKey::new("pkcs11:object=k")),
             "81 ac 'GetPublicKey' 81 a3 'uri' af 'pkcs11:object=k'".to_owned(),
         ),
         (
-            Request::GetPublicKey(GetPublicKey {
-                uri: "pkcs11:object=k?pin-value=1234".into(),
-                pin: Some(Pin::from("1234")),
-            }),
+            Request::GetPublicKey(
+                GetPublicKey::new("pkcs11:object=k?pin-value=1234").pin(Pin::from("1234")),
+            ),
             "81 ac 'GetPublicKey' 82 a3 'uri' be 'pkcs11:object=k?pin-value=1234'
              a3 'pin' a4 '1234'"
                 .to_owned(),
         ),
         (
-            Request::GetCertificates(GetCertificates {
-                uri: "pkcs11:object=k".into(),
-                pin: None,
-            }),
+            Request::GetCertificates(GetCertificates::new("pkcs11:object=k")),
             "81 af 'GetCertificates' 81 a3 'uri' af 'pkcs11:object=k'".to_owned(),
         ),
         (
-            Request::GetCertificates(GetCertificates {
-                uri: "pkcs11:object=k?pin-value=1234".into(),
-                pin: Some(Pin::from("1234")),
-            }),
+            Request::GetCertificates(
+                GetCertificates::new("pkcs11:object=k?pin-value=1234").pin(Pin::from("1234")),
+            ),
             "81 af 'GetCertificates' 82 a3 'uri' be 'pkcs11:object=k?pin-value=1234'
              a3 'pin' a4 '1234'"
                 .to_owned(),
         ),
         (
-            Request::DeleteKey(DeleteKey {
-                uri: "pkcs11:object=k".into(),
-                pin: None,
-            }),
+            Request::DeleteKey(DeleteKey::new("pkcs11:object=k")),
             "81 a9 'DeleteKey' 81 a3 'uri' af 'pkcs11:object=k'".to_owned(),
         ),
         (
-            Request::DeleteKey(DeleteKey {
-                uri: "pkcs11:object=k?pin-value=1234".into(),
-                pin: Some(Pin::from("1234")),
-            }),
+            Request::DeleteKey(
+                DeleteKey::new("pkcs11:object=k?pin-value=1234").pin(Pin::from("1234")),
+            ),
             "81 a9 'DeleteKey' 82 a3 'uri' be 'pkcs11:object=k?pin-value=1234'
              a3 'pin' a4 '1234'"
                 .to_owned(),
         ),
         (
-            Request::ImportCertificate(ImportCertificate {
-                uri: "pkcs11:object=k".into(),
-                pin: None,
-                certificate: ByteBuf::from([0x30, 0x00]),
-            }),
+            Request::ImportCertificate(ImportCertificate::new(
+                "pkcs11:object=k",
+                ByteBuf::from([0x30, 0x00]),
+            )),
             "81 b1 'ImportCertificate' 82 a3 'uri' af 'pkcs11:object=k'
              ab 'certificate' c4 02 30 00"
                 .to_owned(),
         ),
         (
-            Request::ImportCertificate(ImportCertificate {
-                uri: "pkcs11:object=k?pin-value=1234".into(),
-                pin: Some(Pin::from("1234")),
-                certificate: ByteBuf::from([0x30, 0x00]),
-            }),
+            Request::ImportCertificate(
+                ImportCertificate::new(
+                    "pkcs11:object=k?pin-value=1234",
+                    ByteBuf::from([0x30, 0x00]),
+                )
+                .pin(Pin::from("1234")),
+            ),
             "81 b1 'ImportCertificate' 83 a3 'uri' be 'pkcs11:object=k?pin-value=1234'
              a3 'pin' a4 '1234' ab 'certificate' c4 02 30 00"
                 .to_owned(),
         ),
         (
-            Request::CreateKey(CreateKey {
-                uri: "pkcs11:object=k".into(),
-                pin: None,
-                key: KeySpec {
-                    key_type: KeyType::Rsa,
-                    bits: 2048,
-                },
-                label: "k".to_owned(),
-                id: None,
-            }),
+            Request::CreateKey(CreateKey::new(
+                "pkcs11:object=k",
+                KeySpec::new(KeyType::Rsa, 2048),
+                "k",
+            )),
             "81 a9 'CreateKey' 83 a3 'uri' af 'pkcs11:object=k'
              a3 'key' 82 a8 'key_type' a3 'RSA' a4 'bits' cd 08 00 a5 'label' a1 'k'"
                 .to_owned(),
         ),
         (
-            Request::CreateKey(CreateKey {
-                uri: "pkcs11:object=k?pin-value=1234".into(),
-                pin: Some(Pin::from("1234")),
-                key: KeySpec {
-                    key_type: KeyType::Ec,
-                    bits: 256,
-                },
-                label: "k".to_owned(),
-                id: Some(ByteBuf::from([1, 2])),
-            }),
+            Request::CreateKey(
+                CreateKey::new(
+                    "pkcs11:object=k?pin-value=1234",
+                    KeySpec::new(KeyType::Ec, 256),
+                    "k",
+                )
+                .pin(Pin::from("1234"))
+                .id(ByteBuf::from([1, 2])),
+            ),
             "81 a9 'CreateKey' 85 a3 'uri' be 'pkcs11:object=k?pin-value=1234' a3 'pin' a4 '1234'
              a3 'key' 82 a8 'key_type' a2 'EC' a4 'bits' cd 01 00 a5 'label' a1 'k'
              a2 'id' c4 02 01 02"
@@ -133,10 +113,7 @@ pub fn requests() -> Vec<(Request, String)> {
 pub fn responses() -> Vec<(Response, String)> {
     vec![
         (
-            Response::Objects(Objects {
-                objects: Vec::new(),
-                truncated: true,
-            }),
+            Response::Objects(Objects::new(Vec::new()).truncated(true)),
             "81 a7 'Objects' 82 a7 'objects' 90 a9 'truncated' c3".to_owned(),
         ),
         (
@@ -151,46 +128,31 @@ pub fn responses() -> Vec<(Response, String)> {
             ),
         ),
         (
-            Response::PublicKey(PublicKey {
-                uri: "pkcs11:object=k".to_owned(),
-                key_type: KeyType::Ed25519,
-                bits: 255,
-                spki: ByteBuf::from(wire(SPKI)),
-                identity: identity(),
-            }),
+            Response::PublicKey(PublicKeyEntry::new("pkcs11:object=k", &public())),
             format!(
                 "81 a9 'PublicKey' 85 a3 'uri' af 'pkcs11:object=k' a8 'key_type' a7 'Ed25519'
                  a4 'bits' cc ff a4 'spki' c4 2c {SPKI} a8 'identity' c4 20 {IDENTITY}"
             ),
         ),
         (
-            Response::Certificates(Certificates {
-                certificates: vec![Certificate {
-                    uri: "pkcs11:object=c".to_owned(),
-                    certificate: ByteBuf::from([0x30, 0x00]),
-                }],
-                truncated: false,
-            }),
+            Response::Certificates(Certificates::new(vec![CertificateEntry::new(
+                "pkcs11:object=c",
+                ByteBuf::from([0x30, 0x00]),
+            )])),
             "81 ac 'Certificates' 82 ac 'certificates' 91 82 a3 'uri' af 'pkcs11:object=c'
              ab 'certificate' c4 02 30 00 a9 'truncated' c2"
                 .to_owned(),
         ),
         (
-            Response::Imported(Imported {
-                uri: "pkcs11:object=c".to_owned(),
-            }),
+            Response::Imported(Imported::new("pkcs11:object=c")),
             "81 a8 'Imported' 81 a3 'uri' af 'pkcs11:object=c'".to_owned(),
         ),
         (
-            Response::Deleted(Deleted {
-                deleted: Vec::new(),
-            }),
+            Response::Deleted(Deleted::new(Vec::new())),
             "81 a7 'Deleted' 81 a7 'deleted' 90".to_owned(),
         ),
         (
-            Response::Deleted(Deleted {
-                deleted: vec!["pkcs11:object=k".to_owned()],
-            }),
+            Response::Deleted(Deleted::new(vec!["pkcs11:object=k".to_owned()])),
             "81 a7 'Deleted' 81 a7 'deleted' 91 af 'pkcs11:object=k'".to_owned(),
         ),
     ]
@@ -236,21 +198,18 @@ fn sizes_and_ends_of_listings_may_be_left_out() {
 }
 
 fn object(class: Class, flag: Option<bool>) -> Response {
-    let object = Object {
+    let object = ObjectEntry::new(
         class,
-        key_type: KeyType::Ec,
-        bits: 256,
-        label: "k".to_owned(),
-        id: ByteBuf::from([1, 2]),
-        uri: "pkcs11:object=k".to_owned(),
-        can_sign: flag,
-        extractable: flag,
-        always_authenticate: flag,
-    };
-    Response::Objects(Objects {
-        objects: vec![object],
-        truncated: false,
-    })
+        KeyType::Ec,
+        "k",
+        ByteBuf::from([1, 2]),
+        "pkcs11:object=k",
+    )
+    .bits(256)
+    .can_sign(flag)
+    .extractable(flag)
+    .always_authenticate(flag);
+    Response::Objects(Objects::new(vec![object]))
 }
 
 /// From the number of its fields and its class to its flags.

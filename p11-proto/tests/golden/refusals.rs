@@ -2,7 +2,6 @@
 
 use p11_proto::message::Sign;
 use p11_proto::{Error, Request, Response, frame};
-use serde_bytes::ByteBuf;
 
 use crate::notation::{body, wire};
 use crate::signing::{IDENTITY, identity};
@@ -171,15 +170,7 @@ fn a_frame_that_is_too_long_is_refused_before_it_is_read() {
 
 #[test]
 fn a_message_that_is_too_long_is_not_sent() {
-    let request = |length| {
-        Request::Sign(Sign {
-            uri: "".into(),
-            pin: None,
-            scheme: 1,
-            message: ByteBuf::from(vec![0; length]),
-            identity: identity(),
-        })
-    };
+    let request = |length| Request::Sign(Sign::new("", 1, vec![0; length], identity()));
     let mut written = Vec::new();
     let result = frame::write(&mut written, &request(frame::MAX_LEN));
     assert!(matches!(result, Err(Error::TooLong(_))), "{result:?}");

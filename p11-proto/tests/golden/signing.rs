@@ -1,7 +1,8 @@
 //! `OpenKey` and `Sign`.
 
-use p11_proto::message::{Key, KeyType, OpenKey, Sign, Signature};
-use p11_proto::{Identity, Pin, Request, Response};
+use p11_proto::message::{KeyType, OpenKey, OpenedKey, Sign, Signature};
+use p11_proto::spki::PublicKey;
+use p11_proto::{Identity, Pin, Request, Response, Scheme};
 use serde_bytes::ByteBuf;
 
 use crate::notation::{assert_golden, body, wire};
@@ -16,44 +17,41 @@ pub const IDENTITY: &str = "06e3fd8fda29bb60ab59557de61edb0aecdb231134be30e75b45
 pub fn requests() -> Vec<(Request, String)> {
     vec![
         (
-            Request::OpenKey(OpenKey {
-                uri: "pkcs11:token=t".into(),
-                pin: None,
-                spki: None,
-            }),
+            Request::OpenKey(OpenKey::new("pkcs11:token=t")),
             "81 a7 'OpenKey' 81 a3 'uri' ae 'pkcs11:token=t'".to_owned(),
         ),
         (
-            Request::OpenKey(OpenKey {
-                uri: "pkcs11:token=t?pin-value=1234".into(),
-                pin: Some(Pin::from("1234")),
-                spki: Some(ByteBuf::from([0x30, 0x00])),
-            }),
+            Request::OpenKey(
+                OpenKey::new("pkcs11:token=t?pin-value=1234")
+                    .pin(Pin::from("1234"))
+                    .spki(ByteBuf::from([0x30, 0x00])),
+            ),
             "81 a7 'OpenKey' 83 a3 'uri' bd 'pkcs11:token=t?pin-value=1234'
              a3 'pin' a4 '1234' a4 'spki' c4 02 30 00"
                 .to_owned(),
         ),
         (
-            Request::Sign(Sign {
-                uri: "pkcs11:token=t".into(),
-                pin: None,
-                scheme: 0x0403,
-                message: ByteBuf::from(b"abc"),
-                identity: identity(),
-            }),
+            Request::Sign(Sign::new(
+                "pkcs11:token=t",
+                0x0403,
+                ByteBuf::from(b"abc"),
+                identity(),
+            )),
             format!(
                 "81 a4 'Sign' 84 a3 'uri' ae 'pkcs11:token=t' a6 'scheme' cd 04 03
                  a7 'message' c4 03 'abc' a8 'identity' c4 20 {IDENTITY}"
             ),
         ),
         (
-            Request::Sign(Sign {
-                uri: "pkcs11:token=t?pin-value=1234".into(),
-                pin: Some(Pin::from("1234")),
-                scheme: 0x0807,
-                message: ByteBuf::new(),
-                identity: identity(),
-            }),
+            Request::Sign(
+                Sign::new(
+                    "pkcs11:token=t?pin-value=1234",
+                    0x0807,
+                    ByteBuf::new(),
+                    identity(),
+                )
+                .pin(Pin::from("1234")),
+            ),
             format!(
                 "81 a4 'Sign' 85 a3 'uri' bd 'pkcs11:token=t?pin-value=1234' a3 'pin' a4 '1234'
                  a6 'scheme' cd 08 07 a7 'message' c4 00 a8 'identity' c4 20 {IDENTITY}"
@@ -65,14 +63,11 @@ pub fn requests() -> Vec<(Request, String)> {
 pub fn responses() -> Vec<(Response, String)> {
     vec![
         (
-            Response::Key(Key {
-                uri: "pkcs11:token=t;id=%01".to_owned(),
-                key_type: KeyType::Ed25519,
-                bits: 255,
-                schemes: vec![0x0807],
-                spki: ByteBuf::from(wire(SPKI)),
-                identity: identity(),
-            }),
+            Response::Key(OpenedKey::new(
+                "pkcs11:token=t;id=%01",
+                &public(),
+                [Scheme::Ed25519],
+            )),
             format!(
                 "81 a3 'Key' 86 a3 'uri' b5 'pkcs11:token=t;id=%01'
                  a8 'key_type' a7 'Ed25519' a4 'bits' cc ff a7 'schemes' 91 cd 08 07
@@ -80,16 +75,18 @@ pub fn responses() -> Vec<(Response, String)> {
             ),
         ),
         (
-            Response::Signature(Signature {
-                signature: ByteBuf::from([0x30, 0x06]),
-            }),
+            Response::Signature(Signature::new(ByteBuf::from([0x30, 0x06]))),
             "81 a9 'Signature' 81 a9 'signature' c4 02 30 06".to_owned(),
         ),
     ]
 }
 
+pub fn public() -> PublicKey {
+    PublicKey::from_spki(&wire(SPKI)).unwrap()
+}
+
 pub fn identity() -> Identity {
-    let identity = Identity::of(&wire(SPKI)).unwrap();
+    let identity = public().identity();
     assert_eq!(identity.to_string(), IDENTITY);
     identity
 }
@@ -114,15 +111,10 @@ fn a_key_type_of_a_newer_peer_is_unknown() {
     );
 }
 
-fn key_of(key_type: KeyType) -> Key {
-    Key {
-        uri: String::new(),
-        key_type,
-        bits: 0,
-        schemes: Vec::new(),
-        spki: ByteBuf::new(),
-        identity: identity(),
-    }
+fn key_of(key_type: KeyType) -> OpenedKey {
+    let mut key = OpenedKey::new("", &public(), []);
+    (key.key_type, key.bits, key.spki) = (key_type, 0, ByteBuf::new());
+    key
 }
 
 fn bytes_of_key(key_type: &str) -> String {

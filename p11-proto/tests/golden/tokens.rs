@@ -1,56 +1,45 @@
 //! `ListTokens`, `InitToken` and `ChangePin`.
 
 use p11_proto::message::{
-    ChangePin, InitToken, ListTokens, PinChanged, PinState, Token, TokenReady, Tokens,
+    ChangePin, InitToken, ListTokens, PinChanged, PinState, TokenEntry, TokenReady, Tokens,
 };
-use p11_proto::{Pin, Request, Response};
+use p11_proto::{Pin, Request, Response, UriText};
 
 use crate::notation::{assert_golden, body};
 
 pub fn requests() -> Vec<(Request, String)> {
     vec![
         (
-            Request::ListTokens(ListTokens {}),
+            Request::ListTokens(ListTokens::default()),
             "81 aa 'ListTokens' 80".to_owned(),
         ),
         (
-            Request::InitToken(InitToken {
-                uri: None,
-                label: "t".to_owned(),
-                so_pin: None,
-                pin: None,
-            }),
+            Request::InitToken(InitToken::new("t")),
             "81 a9 'InitToken' 81 a5 'label' a1 't'".to_owned(),
         ),
         (
-            Request::InitToken(InitToken {
-                uri: Some("pkcs11:slot-id=3?pin-value=1234".into()),
-                label: "t".to_owned(),
-                so_pin: Some(Pin::from("12345678")),
-                pin: Some(Pin::from("1234")),
-            }),
+            Request::InitToken(
+                InitToken::new("t")
+                    .uri(UriText::from("pkcs11:slot-id=3?pin-value=1234"))
+                    .so_pin(Pin::from("12345678"))
+                    .pin(Pin::from("1234")),
+            ),
             "81 a9 'InitToken' 84 a3 'uri' bf 'pkcs11:slot-id=3?pin-value=1234' a5 'label' a1 't'
              a6 'so_pin' a8 '12345678' a3 'pin' a4 '1234'"
                 .to_owned(),
         ),
         (
-            Request::ChangePin(ChangePin {
-                uri: None,
-                new_pin: Pin::from("1234"),
-                old_pin: None,
-                so_pin: None,
-                reset: false,
-            }),
+            Request::ChangePin(ChangePin::new("1234")),
             "81 a9 'ChangePin' 82 a7 'new_pin' a4 '1234' a5 'reset' c2".to_owned(),
         ),
         (
-            Request::ChangePin(ChangePin {
-                uri: Some("pkcs11:token=t?pin-value=1234".into()),
-                new_pin: Pin::from("1234"),
-                old_pin: Some(Pin::from("12345")),
-                so_pin: Some(Pin::from("12345678")),
-                reset: true,
-            }),
+            Request::ChangePin(
+                ChangePin::new("1234")
+                    .uri(UriText::from("pkcs11:token=t?pin-value=1234"))
+                    .old_pin(Pin::from("12345"))
+                    .so_pin(Pin::from("12345678"))
+                    .reset(true),
+            ),
             "81 a9 'ChangePin' 85 a3 'uri' bd 'pkcs11:token=t?pin-value=1234'
              a7 'new_pin' a4 '1234' a7 'old_pin' a5 '12345' a6 'so_pin' a8 '12345678'
              a5 'reset' c3"
@@ -62,32 +51,20 @@ pub fn requests() -> Vec<(Request, String)> {
 pub fn responses() -> Vec<(Response, String)> {
     vec![
         (
-            Response::Tokens(Tokens {
-                tokens: Vec::new(),
-                truncated: true,
-            }),
+            Response::Tokens(Tokens::new(Vec::new()).truncated(true)),
             "81 a6 'Tokens' 82 a6 'tokens' 90 a9 'truncated' c3".to_owned(),
         ),
         (tokens_with(PinState::Ok), bytes_of_tokens_with("a2 'ok'")),
         (
-            Response::TokenReady(TokenReady {
-                uri: "pkcs11:token=t".to_owned(),
-                created: true,
-            }),
+            Response::TokenReady(TokenReady::new("pkcs11:token=t", true)),
             "81 aa 'TokenReady' 82 a3 'uri' ae 'pkcs11:token=t' a7 'created' c3".to_owned(),
         ),
         (
-            Response::PinChanged(PinChanged {
-                uri: "pkcs11:token=t".to_owned(),
-                stale: None,
-            }),
+            Response::PinChanged(PinChanged::new("pkcs11:token=t")),
             "81 aa 'PinChanged' 81 a3 'uri' ae 'pkcs11:token=t'".to_owned(),
         ),
         (
-            Response::PinChanged(PinChanged {
-                uri: "pkcs11:token=t".to_owned(),
-                stale: Some("tedge.toml".to_owned()),
-            }),
+            Response::PinChanged(PinChanged::new("pkcs11:token=t").stale("tedge.toml".to_owned())),
             "81 aa 'PinChanged' 82 a3 'uri' ae 'pkcs11:token=t' a5 'stale' aa 'tedge.toml'"
                 .to_owned(),
         ),
@@ -128,25 +105,17 @@ fn what_a_change_of_pin_and_a_listing_leave_out_is_false() {
 }
 
 fn tokens_with(user_pin: PinState) -> Response {
-    let token = Token {
-        slot: 3,
-        label: "t".to_owned(),
-        model: "m".to_owned(),
-        manufacturer: "mf".to_owned(),
-        serial: "s".to_owned(),
-        uri: "pkcs11:token=t".to_owned(),
-        initialized: true,
-        user_pin_set: true,
-        login_required: true,
-        pin_pad: false,
-        write_protected: false,
-        user_pin,
-        so_pin: PinState::FinalTry,
-    };
-    Response::Tokens(Tokens {
-        tokens: vec![token],
-        truncated: false,
-    })
+    let token = TokenEntry::new(3, "pkcs11:token=t")
+        .label("t")
+        .model("m")
+        .manufacturer("mf")
+        .serial("s")
+        .initialized(true)
+        .user_pin_set(true)
+        .login_required(true)
+        .user_pin(user_pin)
+        .so_pin(PinState::FinalTry);
+    Response::Tokens(Tokens::new(vec![token]))
 }
 
 fn bytes_of_tokens_with(user_pin: &str) -> String {

@@ -1,6 +1,6 @@
 //! What must hold for any input: the bodies of the fuzz targets, called by `corpus.rs` on stable too.
 
-use p11_uri::{Error, MAX_LEN, ObjectFacts, ObjectType, TokenFacts, Uri, redact};
+use p11_uri::{ErrorKind, MAX_LEN, ObjectInfo, ObjectType, TokenInfo, Uri, redact};
 use secrecy::ExposeSecret;
 
 /// Any text is refused at a place of its own, or is read, printed and read alike.
@@ -17,29 +17,27 @@ pub fn parse(input: &[u8]) {
     let _ = (uri.pin_source_path(), uri.require_request_form());
     let bare = uri.without_query();
     same_when_printed(&bare);
-    let scoped = uri.scoped_by(&bare);
+    let scoped = uri.apply_scope(&bare);
     assert!(scoped.uri == uri && scoped.replaced.is_empty());
     if uri.pin_value().is_some() {
         assert!(Uri::parse(&uri.to_string()).is_err() && Uri::parse(&redact(text)).is_err());
     }
 }
 
-/// The URI made of any facts is read alike and means them.
+/// The URI of any token and object is read alike and means them.
 pub fn roundtrip(input: &[u8]) {
     let mut fields = input.split(|byte| *byte == b'\n');
     let mut bytes = || fields.next().unwrap_or_default();
     let id = bytes().to_vec();
     let mut text = || String::from_utf8_lossy(bytes()).into_owned();
-    let token = TokenFacts {
-        label: text(),
-        manufacturer: text(),
-        serial: text(),
-        model: text(),
-        slot_id: input
-            .iter()
-            .fold(0, |sum, byte| (sum << 8) | u64::from(*byte)),
-        ..TokenFacts::default()
-    };
+    let mut token = TokenInfo::default();
+    token.label = text();
+    token.manufacturer = text();
+    token.serial = text();
+    token.model = text();
+    token.slot_id = input
+        .iter()
+        .fold(0, |sum, byte| (sum << 8) | u64::from(*byte));
     let types = [
         ObjectType::Cert,
         ObjectType::Data,
@@ -48,11 +46,7 @@ pub fn roundtrip(input: &[u8]) {
         ObjectType::SecretKey,
     ];
     let object_type = types[input.len() % types.len()];
-    let object = ObjectFacts {
-        object_type,
-        label: text(),
-        id,
-    };
+    let object = ObjectInfo::new(object_type, text(), id);
 
     let uri = Uri::of_object(&token, &object);
     same_when_printed(&uri);
@@ -72,7 +66,7 @@ fn same_when_printed(uri: &Uri) {
         Err(error) => {
             let length = printed.len();
             assert!(
-                length > MAX_LEN && error == Error::TooLong { length },
+                length > MAX_LEN && *error.kind() == ErrorKind::TooLong(length),
                 "{error}"
             );
         }

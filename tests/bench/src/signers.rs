@@ -94,20 +94,10 @@ impl Ours {
             name,
             open: Box::new(move || {
                 let client = Client::new(Config::new(&socket));
-                let open = OpenKey {
-                    uri: KEY.into(),
-                    pin: None,
-                    spki: None,
-                };
+                let open = OpenKey::new(KEY);
                 let key = client.open_key(open).unwrap();
                 Box::new(move || {
-                    let sign = Sign {
-                        uri: key.uri.as_str().into(),
-                        pin: None,
-                        scheme: 0x0403,
-                        message: MESSAGE.to_vec().into(),
-                        identity: key.identity,
-                    };
+                    let sign = Sign::new(key.uri.as_str(), 0x0403, MESSAGE.to_vec(), key.identity);
                     client.sign(sign).unwrap();
                 })
             }),

@@ -27,7 +27,7 @@ fn no_login_on_tokens_that_ask_for_none() {
         .pin(PIN)
         .start();
     let client = TestClient::of(&server);
-    let listed = match client.ask(&Request::ListTokens(ListTokens {})) {
+    let listed = match client.ask(&Request::ListTokens(ListTokens::default())) {
         Response::Tokens(tokens) => tokens,
         other => panic!("no tokens but {other:?}"),
     };

@@ -175,10 +175,7 @@ fn a_point_that_is_on_no_curve_is_no_key() {
 fn a_public_key_costs_no_login() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.server().start();
-    let request = Request::GetPublicKey(GetPublicKey {
-        uri: KEY.into(),
-        pin: None,
-    });
+    let request = Request::GetPublicKey(GetPublicKey::new(KEY));
     match TestClient::of(&server).ask(&request) {
         Response::PublicKey(key) => assert_eq!(key.spki.as_ref(), fixture.key.spki),
         other => panic!("no public key but {other:?}"),

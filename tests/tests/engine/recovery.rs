@@ -464,10 +464,7 @@ fn a_request_about_one_token_that_means_several_causes_no_reload() {
     client.open(KEY).unwrap();
     // From now on a miss would cause one.
     thread::sleep(Duration::from_secs(31));
-    let all = ListKeys {
-        uri: "pkcs11:".into(),
-        pin: None,
-    };
+    let all = ListKeys::new("pkcs11:");
     let Response::Error(failure) = client.ask(&Request::ListKeys(all)) else {
         panic!("a listing of two tokens");
     };

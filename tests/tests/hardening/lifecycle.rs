@@ -41,11 +41,7 @@ use super::raw::{RawClient, wait_until};
 /// answered well.
 fn sign_until_it_is_gone(socket: &Path, signatures: &AtomicU32) {
     let client = Client::new(Config::new(socket).retry_for(Duration::ZERO));
-    let open = OpenKey {
-        uri: KEY.into(),
-        pin: None,
-        spki: None,
-    };
+    let open = OpenKey::new(KEY);
     let key = match client.open_key(open) {
         Ok(key) => key,
         Err(p11_client::Error::Server(failure)) => panic!("{failure}"),
@@ -53,13 +49,7 @@ fn sign_until_it_is_gone(socket: &Path, signatures: &AtomicU32) {
         Err(_) => return,
     };
     loop {
-        let request = Sign {
-            uri: KEY.into(),
-            pin: None,
-            scheme: key.schemes[0],
-            message: b"a message".to_vec().into(),
-            identity: key.identity,
-        };
+        let request = Sign::new(KEY, key.schemes[0], b"a message".to_vec(), key.identity);
         match client.sign(request) {
             Ok(_) => signatures.fetch_add(1, Ordering::Relaxed),
             Err(p11_client::Error::Server(failure)) => panic!("{failure}"),
@@ -278,11 +268,7 @@ impl Configured {
 }
 
 fn open(kept: &mut RawClient) -> Result<(), ErrorCode> {
-    let open = Request::OpenKey(OpenKey {
-        uri: "pkcs11:object=key".into(),
-        pin: None,
-        spki: None,
-    });
+    let open = Request::OpenKey(OpenKey::new("pkcs11:object=key"));
     match kept.ask(&open).expect("the connection is kept") {
         Response::Key(_) => Ok(()),
         Response::Error(failure) => Err(failure.code),
@@ -291,7 +277,7 @@ fn open(kept: &mut RawClient) -> Result<(), ErrorCode> {
 }
 
 fn tokens(kept: &mut RawClient) -> Vec<String> {
-    match kept.ask(&Request::ListTokens(ListTokens {})) {
+    match kept.ask(&Request::ListTokens(ListTokens::default())) {
         Some(Response::Tokens(listing)) => {
             let tokens = listing.tokens.into_iter();
             tokens
@@ -373,5 +359,5 @@ fn sighup_refuses_a_bad_configuration_and_the_old_one_stays() {
         assert_eq!(open(&mut kept), Ok(()));
         assert_eq!(tokens(&mut kept), ["device"]);
     }
-    assert!(kept.ask(&Request::Ping(Ping {})).is_some());
+    assert!(kept.ask(&Request::Ping(Ping::default())).is_some());
 }

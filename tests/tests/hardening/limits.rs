@@ -34,13 +34,12 @@ fn two_users(server: &Server) -> [AsUser; 2] {
 }
 
 fn sign_with(key: &ClientKey) -> Request {
-    Request::Sign(Sign {
-        uri: KEY.into(),
-        pin: None,
-        scheme: key.told().schemes[0],
-        message: b"a message".to_vec().into(),
-        identity: key.told().identity,
-    })
+    Request::Sign(Sign::new(
+        KEY,
+        key.told().schemes[0],
+        b"a message".to_vec(),
+        key.told().identity,
+    ))
 }
 
 /// A connection with a signature under way, which the module delays.

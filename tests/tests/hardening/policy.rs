@@ -7,7 +7,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use p11_client::{ErrorCode, Failure};
+use p11_client::{ErrorCode, Failure, Pin, UriText};
 use p11_fault_module::Function::{C_Initialize, C_Login};
 use p11_proto::{
     Request, Response,
@@ -64,16 +64,12 @@ fn not_allowed(response: Response) -> Failure {
 }
 
 fn open(uri: &str) -> Request {
-    Request::OpenKey(OpenKey {
-        uri: uri.into(),
-        pin: None,
-        spki: None,
-    })
+    Request::OpenKey(OpenKey::new(uri))
 }
 
 /// The tokens that a user is shown.
 fn tokens(socket: &Path) -> Vec<String> {
-    match ask(socket, &Request::ListTokens(ListTokens {})) {
+    match ask(socket, &Request::ListTokens(ListTokens::default())) {
         Response::Tokens(listing) => {
             let tokens = listing.tokens.into_iter();
             // SoftHSM has one more, for the next to come.
@@ -86,10 +82,7 @@ fn tokens(socket: &Path) -> Vec<String> {
 
 /// The labels of the keys that a user is shown.
 fn keys(socket: &Path, uri: &str) -> Vec<String> {
-    let list = ListKeys {
-        uri: uri.into(),
-        pin: None,
-    };
+    let list = ListKeys::new(uri);
     match ask(socket, &Request::ListKeys(list)) {
         Response::Objects(listing) => {
             let mut labels: Vec<_> = listing.objects.into_iter().map(|key| key.label).collect();
@@ -130,7 +123,10 @@ fn a_user_may_do_what_a_rule_for_him_says_and_others_may_not() {
         refused.message,
         format!("sign is not allowed: no rule of the policy is for uid {BOB}")
     );
-    let refused = not_allowed(ask(alice.socket(), &Request::ListTokens(ListTokens {})));
+    let refused = not_allowed(ask(
+        alice.socket(),
+        &Request::ListTokens(ListTokens::default()),
+    ));
     assert_eq!(
         refused.message,
         format!("list is not allowed: rule 1 of the policy does not allow it to uid {ALICE}")
@@ -138,7 +134,10 @@ fn a_user_may_do_what_a_rule_for_him_says_and_others_may_not() {
     // Who runs the server is no exception.
     not_allowed(ask(server.socket(), &open(KEY)));
     // What tells nothing of tokens is for all.
-    for harmless in [Request::Ping(Ping {}), Request::Status(GetStatus {})] {
+    for harmless in [
+        Request::Ping(Ping::default()),
+        Request::Status(GetStatus::default()),
+    ] {
         assert!(!matches!(ask(bob.socket(), &harmless), Response::Error(_)));
     }
 }
@@ -265,10 +264,7 @@ fn a_rule_with_a_uri_holds_for_that_token_alone() {
     );
     assert_eq!(tokens(alice.socket()), ["device"]);
     assert_eq!(keys(alice.socket(), "pkcs11:token=device"), ["key"]);
-    let second = ListKeys {
-        uri: "pkcs11:token=second".into(),
-        pin: None,
-    };
+    let second = ListKeys::new("pkcs11:token=second");
     not_allowed(ask(alice.socket(), &Request::ListKeys(second)));
 }
 
@@ -286,10 +282,7 @@ fn an_error_is_no_listing_of_what_a_rule_hides() {
         ),
     );
     let alice = AsUser::new(&server, ALICE, ALICE);
-    let all_keys = Request::ListKeys(ListKeys {
-        uri: "pkcs11:".into(),
-        pin: None,
-    });
+    let all_keys = Request::ListKeys(ListKeys::new("pkcs11:"));
     for (request, code, hidden) in [
         (
             open("pkcs11:object=nothing"),
@@ -343,16 +336,10 @@ fn a_rule_with_an_object_holds_for_that_key_alone() {
     assert!(matches!(ask(alice.socket(), &open(KEY)), Response::Key(_)));
     let secret = "pkcs11:token=device;object=secret";
     not_allowed(ask(alice.socket(), &open(secret)));
-    let public = GetPublicKey {
-        uri: secret.into(),
-        pin: None,
-    };
+    let public = GetPublicKey::new(secret);
     not_allowed(ask(alice.socket(), &Request::GetPublicKey(public)));
     assert_eq!(keys(alice.socket(), "pkcs11:token=device"), ["key"]);
-    let certificates = GetCertificates {
-        uri: "pkcs11:token=device".into(),
-        pin: None,
-    };
+    let certificates = GetCertificates::new("pkcs11:token=device");
     match ask(alice.socket(), &Request::GetCertificates(certificates)) {
         Response::Certificates(shown) => {
             let [only] = &shown.certificates[..] else {
@@ -389,35 +376,25 @@ fn a_user_cannot_have_a_pin_tried_on_a_token_that_no_rule_gives_him() {
 
 /// The same request for a key that no token shows without a login on the token `second`, with a PIN.
 fn at_second(request: Request, certificate: &[u8]) -> Option<Request> {
-    let uri = || "pkcs11:token=second;object=hidden".into();
-    let pin = || Some("13579135".into());
+    let uri = || UriText::from("pkcs11:token=second;object=hidden");
+    let pin = || Some(Pin::from("13579135"));
     Some(match request {
-        Request::OpenKey(open) => Request::OpenKey(OpenKey {
-            uri: uri(),
-            pin: pin(),
-            ..open
-        }),
+        Request::OpenKey(mut open) => {
+            (open.uri, open.pin) = (uri(), pin());
+            Request::OpenKey(open)
+        }
         Request::Sign(mut sign) => {
             (sign.uri, sign.pin) = (uri(), pin());
             Request::Sign(sign)
         }
-        Request::ListKeys(_) => Request::ListKeys(ListKeys {
-            uri: uri(),
-            pin: pin(),
-        }),
-        Request::GetPublicKey(_) => Request::GetPublicKey(GetPublicKey {
-            uri: uri(),
-            pin: pin(),
-        }),
-        Request::GetCertificates(_) => Request::GetCertificates(GetCertificates {
-            uri: uri(),
-            pin: pin(),
-        }),
-        Request::ImportCertificate(_) => Request::ImportCertificate(ImportCertificate {
-            uri: uri(),
-            pin: pin(),
-            certificate: certificate.to_vec().into(),
-        }),
+        Request::ListKeys(_) => Request::ListKeys(ListKeys::new(uri()).pin(pin())),
+        Request::GetPublicKey(_) => Request::GetPublicKey(GetPublicKey::new(uri()).pin(pin())),
+        Request::GetCertificates(_) => {
+            Request::GetCertificates(GetCertificates::new(uri()).pin(pin()))
+        }
+        Request::ImportCertificate(_) => Request::ImportCertificate(
+            ImportCertificate::new(uri(), certificate.to_vec()).pin(pin()),
+        ),
         Request::CreateKey(mut create) => {
             (create.uri, create.pin) = (uri(), pin());
             Request::CreateKey(create)

@@ -7,10 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use p11_client::UriText;
 use p11_proto::{
     Request, Response, frame,
     message::{
-        ChangePin, CreateKey, DeleteKey, GetCertificates, GetPublicKey, GetStatus,
+        ByteBuf, ChangePin, CreateKey, DeleteKey, GetCertificates, GetPublicKey, GetStatus,
         ImportCertificate, InitToken, KeySpec, KeyType, ListKeys, ListTokens, Message, OpenKey,
         Ping, Sign,
     },
@@ -63,7 +64,10 @@ impl RawClient {
 
     /// Whether the server answers.
     pub fn ping(&mut self) -> bool {
-        matches!(self.ask(&Request::Ping(Ping {})), Some(Response::Pong(_)))
+        matches!(
+            self.ask(&Request::Ping(Ping::default())),
+            Some(Response::Pong(_))
+        )
     }
 
     /// Whether the server has closed the connection, or does so in a moment.
@@ -92,68 +96,27 @@ pub fn ask_tedge1(socket: &Path, request: &tedge1::Request) -> tedge1::Response 
 
 /// One request of each kind, for a token that does not exist.
 pub fn every_request() -> Vec<Request> {
-    let uri = || "pkcs11:token=nowhere;object=nothing".into();
-    let bytes = || vec![7; 32].into();
+    let uri = || UriText::from("pkcs11:token=nowhere;object=nothing");
+    let bytes = || ByteBuf::from(vec![7; 32]);
     let all = vec![
-        Request::Ping(Ping {}),
-        Request::Status(GetStatus {}),
-        Request::OpenKey(OpenKey {
-            uri: uri(),
-            pin: None,
-            spki: None,
-        }),
-        Request::Sign(Sign {
-            uri: uri(),
-            pin: None,
-            scheme: 0x0403,
-            message: bytes(),
-            identity: p11_client::Identity::of(NOBODYS_KEY).unwrap(),
-        }),
-        Request::ListTokens(ListTokens {}),
-        Request::ListKeys(ListKeys {
-            uri: uri(),
-            pin: None,
-        }),
-        Request::GetPublicKey(GetPublicKey {
-            uri: uri(),
-            pin: None,
-        }),
-        Request::GetCertificates(GetCertificates {
-            uri: uri(),
-            pin: None,
-        }),
-        Request::ImportCertificate(ImportCertificate {
-            uri: uri(),
-            pin: None,
-            certificate: bytes(),
-        }),
-        Request::CreateKey(CreateKey {
-            uri: uri(),
-            pin: None,
-            key: KeySpec {
-                key_type: KeyType::Ec,
-                bits: 256,
-            },
-            label: "new".into(),
-            id: None,
-        }),
-        Request::DeleteKey(DeleteKey {
-            uri: uri(),
-            pin: None,
-        }),
-        Request::InitToken(InitToken {
-            uri: Some(uri()),
-            label: "new".into(),
-            so_pin: None,
-            pin: None,
-        }),
-        Request::ChangePin(ChangePin {
-            uri: Some(uri()),
-            new_pin: "13579135".into(),
-            old_pin: None,
-            so_pin: None,
-            reset: false,
-        }),
+        Request::Ping(Ping::default()),
+        Request::Status(GetStatus::default()),
+        Request::OpenKey(OpenKey::new(uri())),
+        Request::Sign(Sign::new(
+            uri(),
+            0x0403,
+            bytes(),
+            p11_client::Identity::of(NOBODYS_KEY).unwrap(),
+        )),
+        Request::ListTokens(ListTokens::default()),
+        Request::ListKeys(ListKeys::new(uri())),
+        Request::GetPublicKey(GetPublicKey::new(uri())),
+        Request::GetCertificates(GetCertificates::new(uri())),
+        Request::ImportCertificate(ImportCertificate::new(uri(), bytes())),
+        Request::CreateKey(CreateKey::new(uri(), KeySpec::new(KeyType::Ec, 256), "new")),
+        Request::DeleteKey(DeleteKey::new(uri())),
+        Request::InitToken(InitToken::new("new").uri(uri())),
+        Request::ChangePin(ChangePin::new("13579135").uri(uri())),
     ];
     assert_eq!(all.len(), Request::NAMES.len(), "one is missing");
     all

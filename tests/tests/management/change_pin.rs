@@ -1,6 +1,6 @@
 //! ChangePin: the token takes another PIN, and the running server with it.
 
-use p11_client::{ErrorCode, Pin, message::ChangePin};
+use p11_client::{ErrorCode, Pin, UriText, message::ChangePin};
 use p11_fault_module::{
     self as fault,
     Function::{C_InitPIN, C_Login, C_SetPIN},
@@ -26,11 +26,7 @@ fn some(pin: &str) -> Option<Pin> {
 }
 
 fn reset(so_pin: &str, new: &str) -> ChangePin {
-    ChangePin {
-        reset: true,
-        so_pin: some(so_pin),
-        ..pin(new)
-    }
+    pin(new).so_pin(some(so_pin)).reset(true)
 }
 
 /// Whether another program can log in with this PIN.
@@ -87,18 +83,10 @@ fn by_the_configured_pin() {
 
 #[test]
 fn by_a_pin_of_the_request() {
-    goes_on_with_the_new_pin(ChangePin {
-        old_pin: some(PIN),
-        ..pin(NEW)
-    });
-    goes_on_with_the_new_pin(ChangePin {
-        uri: Some(
-            format!("pkcs11:token=device?pin-value={PIN}")
-                .as_str()
-                .into(),
-        ),
-        ..pin(NEW)
-    });
+    goes_on_with_the_new_pin(pin(NEW).old_pin(some(PIN)));
+    goes_on_with_the_new_pin(pin(NEW).uri(UriText::from(
+        format!("pkcs11:token=device?pin-value={PIN}").as_str(),
+    )));
 }
 
 #[test]
@@ -108,13 +96,7 @@ fn by_the_security_officer() {
 
 #[test]
 fn the_old_pin_is_not_tried_any_more() {
-    for change in [
-        pin(NEW),
-        ChangePin {
-            old_pin: some(PIN),
-            ..pin(NEW)
-        },
-    ] {
+    for change in [pin(NEW), pin(NEW).old_pin(some(PIN))] {
         let fixture = Fixture::new(KeyKind::P256);
         let server = start(&fixture);
         // Nobody has logged in before.
@@ -139,11 +121,7 @@ fn a_pin_may_be_changed_back() {
     ] {
         let reset = so_pin.is_some();
         manager
-            .change_pin(ChangePin {
-                so_pin,
-                reset,
-                ..pin(new)
-            })
+            .change_pin(pin(new).so_pin(so_pin).reset(reset))
             .unwrap();
         TestClient::of(&server)
             .open_with(KEY, Some(new))
@@ -177,12 +155,7 @@ fn reply_and_log_name_the_source_that_still_holds_the_old_pin() {
         );
         // Back to what is configured, nothing is stale.
         let old_pin = some(NEW);
-        let back = manager
-            .change_pin(ChangePin {
-                old_pin,
-                ..pin(PIN)
-            })
-            .unwrap();
+        let back = manager.change_pin(pin(PIN).old_pin(old_pin)).unwrap();
         assert_eq!(back.stale, None);
     }
 }
@@ -192,10 +165,7 @@ fn a_source_that_never_held_the_pin_is_not_stale() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.server().pin(WRONG).start();
     let old_pin = some(PIN);
-    let changed = Manager::of(&server).change_pin(ChangePin {
-        old_pin,
-        ..pin(NEW)
-    });
+    let changed = Manager::of(&server).change_pin(pin(NEW).old_pin(old_pin));
     assert_eq!(changed.unwrap().stale, None);
 }
 
@@ -217,10 +187,7 @@ fn a_wrong_old_pin_is_tried_once() {
     for _ in 0..5 {
         let old_pin = some(WRONG);
         let told = refused(
-            manager.change_pin(ChangePin {
-                old_pin,
-                ..pin(NEW)
-            }),
+            manager.change_pin(pin(NEW).old_pin(old_pin)),
             ErrorCode::PinIncorrect,
         );
         assert!(
@@ -241,10 +208,7 @@ fn while_the_token_is_logged_in_a_wrong_old_pin_is_not_tried_at_all() {
     let key = TestClient::of(&server).open(KEY).unwrap();
     let old_pin = some(WRONG);
     let told = refused(
-        Manager::of(&server).change_pin(ChangePin {
-            old_pin,
-            ..pin(NEW)
-        }),
+        Manager::of(&server).change_pin(pin(NEW).old_pin(old_pin)),
         ErrorCode::PinIncorrect,
     );
     assert!(
@@ -376,7 +340,7 @@ fn the_token_is_the_only_one_or_named() {
         "{told}"
     );
     let uri = Some(second.uri().as_str().into());
-    let changed = manager.change_pin(ChangePin { uri, ..pin(NEW) }).unwrap();
+    let changed = manager.change_pin(pin(NEW).uri(uri)).unwrap();
     assert!(changed.uri.contains("token=second"), "{changed:?}");
     assert!(takes_pin(
         &fixture,
@@ -395,10 +359,7 @@ fn what_cannot_be_changed_is_told() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = start(&fixture);
     let manager = Manager::of(&server);
-    let without_so_pin = ChangePin {
-        reset: true,
-        ..pin(NEW)
-    };
+    let without_so_pin = pin(NEW).reset(true);
     let told = refused(manager.change_pin(without_so_pin), ErrorCode::BadRequest);
     assert!(told.message.contains("so_pin"), "{told}");
 

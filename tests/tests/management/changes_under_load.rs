@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use p11_client::{ErrorCode, Failure, message::ChangePin};
+use p11_client::{ErrorCode, Failure, Pin, message::ChangePin};
 use p11_fault_module::{
     self as fault,
     Function::{C_Login, C_OpenSession, C_Sign},
@@ -56,11 +56,7 @@ fn while_others_sign(fixture: &Fixture, job: impl FnOnce(&Manager)) -> usize {
 
 /// A request for a new PIN by the security officer.
 fn reset(new: &str) -> ChangePin {
-    ChangePin {
-        so_pin: Some(SO_PIN.into()),
-        reset: true,
-        ..pin(new)
-    }
+    pin(new).so_pin(Pin::from(SO_PIN)).reset(true)
 }
 
 /// Ends the signing when it is dropped, by a test that fails too.
@@ -200,10 +196,7 @@ fn a_token_with_one_session_in_all_is_logged_in_after_a_change() {
     sign();
 
     // A PIN that cannot be the right one disturbs nobody.
-    let wrong = ChangePin {
-        old_pin: Some("000001".into()),
-        ..pin(PIN)
-    };
+    let wrong = pin(PIN).old_pin(Pin::from("000001"));
     let refuse = || {
         drop(refused(
             manager.change_pin(wrong.clone()),

@@ -4,7 +4,7 @@ use std::{process::Command, sync::Barrier, thread};
 
 use p11_client::{
     ErrorCode,
-    message::{KeySpec, KeyType, PublicKey},
+    message::{KeySpec, KeyType, PublicKeyEntry},
 };
 use p11_fault_module::{
     Function::{C_GenerateKeyPair, C_Login},
@@ -24,11 +24,11 @@ use crate::manager::{Manager, P256};
 const DEVICE: &str = "pkcs11:token=device";
 
 fn kind(key_type: KeyType, bits: u32) -> KeySpec {
-    KeySpec { key_type, bits }
+    KeySpec::new(key_type, bits)
 }
 
 /// Other programs see the key of id a1b2 as it should be.
-fn is_seen(hsm: &SoftHsm, token: &Token, made: &PublicKey) {
+fn is_seen(hsm: &SoftHsm, token: &Token, made: &PublicKeyEntry) {
     let said = |tool: &mut Command| String::from_utf8(run(tool)).unwrap();
     for (class, usage, access) in [
         (

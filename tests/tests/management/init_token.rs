@@ -2,7 +2,7 @@
 
 use std::{sync::Barrier, thread};
 
-use p11_client::{ErrorCode, Pin, message::InitToken};
+use p11_client::{ErrorCode, Pin, UriText};
 use p11_fault_module::{
     Function::{C_InitPIN, C_InitToken, C_SetPIN},
     cryptoki_sys::*,
@@ -56,11 +56,7 @@ fn the_free_slot_becomes_a_token_with_the_pins_of_the_request() {
     server.secrets().add(NEW_PIN);
     server.secrets().add(NEW_SO_PIN);
     let ready = manager
-        .init(InitToken {
-            pin: some(NEW_PIN),
-            so_pin: some(NEW_SO_PIN),
-            ..token("new")
-        })
+        .init(token("new").so_pin(some(NEW_SO_PIN)).pin(some(NEW_PIN)))
         .unwrap();
     assert!(ready.created);
     let told = manager.token("new");
@@ -90,11 +86,7 @@ fn the_security_officers_pin_defaults_to_the_users() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
     let (pin, uri) = (some(NEW_PIN), None);
-    let request = InitToken {
-        pin,
-        uri,
-        ..token("new")
-    };
+    let request = token("new").uri(uri).pin(pin);
     Manager::of(&server).init(request).unwrap();
     has_pins(&fixture, "new", NEW_PIN, NEW_PIN);
     // The server has learnt the PIN of this token.
@@ -109,12 +101,7 @@ fn a_usable_token_of_that_label_stays_as_it_is() {
     let manager = Manager::of(&server);
     let key = TestClient::of(&server).open(KEY).unwrap();
     for pin in [None, some(NEW_PIN)] {
-        let ready = manager
-            .init(InitToken {
-                pin,
-                ..token("device")
-            })
-            .unwrap();
+        let ready = manager.init(token("device").pin(pin)).unwrap();
         assert!(!ready.created);
         assert_eq!(ready.uri, manager.token("device").uri);
     }
@@ -133,12 +120,7 @@ fn where_no_slot_is_free_the_only_usable_token_is_the_answer() {
     let manager = Manager::of(&server);
     // SoftHSM always has a free slot, but not where the URI looks.
     let uri = Some(format!("pkcs11:slot-id={}", fixture.token.slot).into());
-    let ready = manager
-        .init(InitToken {
-            uri,
-            ..token("other")
-        })
-        .unwrap();
+    let ready = manager.init(token("other").uri(uri)).unwrap();
     assert!(!ready.created);
     assert_eq!(ready.uri, manager.token("device").uri);
     assert_eq!(fixture.faults.count(C_InitToken), 0);
@@ -182,20 +164,12 @@ fn the_uri_of_a_free_slot_names_it() {
     let manager = Manager::of(&server);
     fixture.add_token("second");
     let uri = Some(manager.token("").uri.as_str().into());
-    let ready = manager
-        .init(InitToken {
-            uri,
-            ..token("new")
-        })
-        .unwrap();
+    let ready = manager.init(token("new").uri(uri)).unwrap();
     assert!(ready.created);
     is_ready(&server, "new", PIN);
     let uri = Some("pkcs11:slot-id=4242".into());
     let told = refused(
-        manager.init(InitToken {
-            uri,
-            ..token("newer")
-        }),
+        manager.init(token("newer").uri(uri)),
         ErrorCode::TokenNotFound,
     );
     assert!(told.message.contains("slot-id=4242"), "{told}");
@@ -207,20 +181,15 @@ fn another_token_of_the_same_label_elsewhere_is_not_touched() {
     let server = fixture.start();
     let manager = Manager::of(&server);
     let so_pin = || some(SO_PIN);
-    let first = InitToken {
-        so_pin: so_pin(),
-        ..token("twin")
-    };
+    let first = token("twin").so_pin(so_pin());
     let first = manager.init(first).unwrap();
     let made = manager.create(&first.uri, P256, "made", None).unwrap();
 
     // The URI leads past the token that has this label.
-    let second = InitToken {
-        uri: Some(manager.token("").uri.as_str().into()),
-        pin: some(NEW_PIN),
-        so_pin: so_pin(),
-        ..token("twin")
-    };
+    let second = token("twin")
+        .uri(UriText::from(manager.token("").uri.as_str()))
+        .so_pin(so_pin())
+        .pin(some(NEW_PIN));
     let second = manager.init(second).unwrap();
     assert!(second.created);
     assert_ne!(second.uri, first.uri);
@@ -240,10 +209,7 @@ fn an_initialisation_that_was_cut_short_is_brought_to_its_end() {
     fixture
         .faults
         .set([on(C_InitPIN).next(1).returns(CKR_DEVICE_ERROR)]);
-    let request = || InitToken {
-        pin: some(NEW_PIN),
-        ..token("new")
-    };
+    let request = || token("new").pin(some(NEW_PIN));
     {
         let server = fixture.start();
         let told = refused(Manager::of(&server).init(request()), ErrorCode::Module);
@@ -296,22 +262,12 @@ fn a_pin_that_the_token_does_not_take_is_told_and_the_next_one_is_taken() {
     let manager = Manager::of(&server);
     let (pin, so_pin) = (some("12"), some(NEW_SO_PIN));
     let told = refused(
-        manager.init(InitToken {
-            pin,
-            so_pin: so_pin.clone(),
-            ..token("new")
-        }),
+        manager.init(token("new").so_pin(so_pin.clone()).pin(pin)),
         ErrorCode::BadRequest,
     );
     assert!(told.message.contains("4 to 255 characters"), "{told}");
     let pin = some(NEW_PIN);
-    manager
-        .init(InitToken {
-            pin,
-            so_pin,
-            ..token("new")
-        })
-        .unwrap();
+    manager.init(token("new").so_pin(so_pin).pin(pin)).unwrap();
     has_pins(&fixture, "new", NEW_PIN, NEW_SO_PIN);
 }
 

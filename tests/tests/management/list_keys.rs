@@ -2,7 +2,7 @@
 
 use p11_client::{
     ErrorCode,
-    message::{Class, KeyType, Object},
+    message::{Class, KeyType, ObjectEntry},
 };
 use p11_fault_module::{Function::C_Login, Rule, cryptoki_sys::*, object};
 use p11_proto::Identity;
@@ -23,7 +23,7 @@ fn fixture(kind: KeyKind) -> Fixture {
     fixture
 }
 
-fn classes(objects: &[Object]) -> Vec<Class> {
+fn classes(objects: &[ObjectEntry]) -> Vec<Class> {
     objects.iter().map(|object| object.class).collect()
 }
 

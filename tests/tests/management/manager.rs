@@ -6,18 +6,15 @@ use std::path::Path;
 use p11_client::{
     Client, Config, Failure, Pin,
     message::{
-        Certificate, ChangePin, CreateKey, DeleteKey, GetCertificates, GetPublicKey,
-        ImportCertificate, InitToken, KeySpec, KeyType, ListKeys, Object, PinChanged, PublicKey,
-        Token, TokenReady,
+        CertificateEntry, ChangePin, CreateKey, DeleteKey, GetCertificates, GetPublicKey,
+        ImportCertificate, InitToken, KeySpec, KeyType, ListKeys, ObjectEntry, PinChanged,
+        PublicKeyEntry, TokenEntry, TokenReady,
     },
 };
 use p11_tests::{fixture::failure, server::Server};
 
 /// A P-256 key, where the kind does not matter.
-pub const P256: KeySpec = KeySpec {
-    key_type: KeyType::Ec,
-    bits: 256,
-};
+pub const P256: KeySpec = KeySpec::new(KeyType::Ec, 256);
 
 /// A program that manages tokens. It sends no PIN unless it is told to.
 pub struct Manager {
@@ -45,42 +42,42 @@ impl Manager {
         Self { pin, ..self }
     }
 
-    pub fn tokens(&self) -> Vec<Token> {
+    pub fn tokens(&self) -> Vec<TokenEntry> {
         self.client.list_tokens().unwrap().tokens
     }
 
     /// The only token of this label.
-    pub fn token(&self, label: &str) -> Token {
+    pub fn token(&self, label: &str) -> TokenEntry {
         let mut tokens = self.tokens();
         tokens.retain(|token| token.label == label);
         assert_eq!(tokens.len(), 1, "{tokens:?}");
         tokens.remove(0)
     }
 
-    pub fn keys(&self, uri: &str) -> Result<Vec<Object>, Failure> {
-        let (uri, pin) = (uri.into(), self.pin.clone());
-        let listed = self.client.list_keys(ListKeys { uri, pin });
+    pub fn keys(&self, uri: &str) -> Result<Vec<ObjectEntry>, Failure> {
+        let pin = self.pin.clone();
+        let listed = self.client.list_keys(ListKeys::new(uri).pin(pin));
         Ok(listed.map_err(failure)?.objects)
     }
 
-    pub fn public_key(&self, uri: &str) -> Result<PublicKey, Failure> {
-        let (uri, pin) = (uri.into(), self.pin.clone());
-        let public = self.client.get_public_key(GetPublicKey { uri, pin });
+    pub fn public_key(&self, uri: &str) -> Result<PublicKeyEntry, Failure> {
+        let pin = self.pin.clone();
+        let public = self.client.get_public_key(GetPublicKey::new(uri).pin(pin));
         public.map_err(failure)
     }
 
-    pub fn certificates(&self, uri: &str) -> Result<Vec<Certificate>, Failure> {
-        let (uri, pin) = (uri.into(), self.pin.clone());
-        let found = self.client.get_certificates(GetCertificates { uri, pin });
+    pub fn certificates(&self, uri: &str) -> Result<Vec<CertificateEntry>, Failure> {
+        let pin = self.pin.clone();
+        let found = self
+            .client
+            .get_certificates(GetCertificates::new(uri).pin(pin));
         Ok(found.map_err(failure)?.certificates)
     }
 
     pub fn import(&self, uri: &str, der: &[u8]) -> Result<String, Failure> {
-        let imported = self.client.import_certificate(ImportCertificate {
-            uri: uri.into(),
-            pin: self.pin.clone(),
-            certificate: der.to_vec().into(),
-        });
+        let imported = self
+            .client
+            .import_certificate(ImportCertificate::new(uri, der.to_vec()).pin(self.pin.clone()));
         Ok(imported.map_err(failure)?.uri)
     }
 
@@ -90,20 +87,18 @@ impl Manager {
         key: KeySpec,
         label: &str,
         id: Option<&[u8]>,
-    ) -> Result<PublicKey, Failure> {
-        let made = self.client.create_key(CreateKey {
-            uri: uri.into(),
-            pin: self.pin.clone(),
-            key,
-            label: label.into(),
-            id: id.map(|id| id.to_vec().into()),
-        });
+    ) -> Result<PublicKeyEntry, Failure> {
+        let made = self.client.create_key(
+            CreateKey::new(uri, key, label)
+                .pin(self.pin.clone())
+                .id(id.map(|id| id.to_vec().into())),
+        );
         made.map_err(failure)
     }
 
     pub fn delete(&self, uri: &str) -> Result<Vec<String>, Failure> {
-        let (uri, pin) = (uri.into(), self.pin.clone());
-        let deleted = self.client.delete_key(DeleteKey { uri, pin });
+        let pin = self.pin.clone();
+        let deleted = self.client.delete_key(DeleteKey::new(uri).pin(pin));
         Ok(deleted.map_err(failure)?.deleted)
     }
 
@@ -118,21 +113,10 @@ impl Manager {
 
 /// A request to make a token of this label, in whatever slot, with the configured PIN.
 pub fn token(label: &str) -> InitToken {
-    InitToken {
-        uri: None,
-        label: label.into(),
-        so_pin: None,
-        pin: None,
-    }
+    InitToken::new(label)
 }
 
 /// A request for a new PIN on the only token, by the configured one.
 pub fn pin(new: &str) -> ChangePin {
-    ChangePin {
-        uri: None,
-        new_pin: new.into(),
-        old_pin: None,
-        so_pin: None,
-        reset: false,
-    }
+    ChangePin::new(new)
 }

@@ -1,8 +1,8 @@
 //! Our client manages tokens through a server that behaves as released ones do.
 
 use p11_client::{
-    ErrorCode,
-    message::{ChangePin, Class, InitToken, KeyType},
+    ErrorCode, Pin,
+    message::{Class, KeyType},
 };
 use p11_proto::Identity;
 use p11_tests::{
@@ -70,11 +70,7 @@ fn tokens_are_listed_and_made_and_their_pins_changed() {
         &["--list-objects", &format!("--pin={NEW}")]
     ));
     let so_pin = Some(SO_PIN.into());
-    let reset = ChangePin {
-        so_pin,
-        reset: true,
-        ..pin(PIN)
-    };
+    let reset = pin(PIN).so_pin(so_pin).reset(true);
     manager.change_pin(reset).unwrap();
     assert!(takes_pin(
         &fixture,
@@ -82,10 +78,7 @@ fn tokens_are_listed_and_made_and_their_pins_changed() {
         &["--list-objects", &format!("--pin={PIN}")]
     ));
 
-    let request = || InitToken {
-        pin: Some(PIN.into()),
-        ..token("new")
-    };
+    let request = || token("new").pin(Pin::from(PIN));
     assert!(manager.init(request()).unwrap().created);
     assert!(!manager.init(request()).unwrap().created);
 }

@@ -1,9 +1,6 @@
 //! A request that would change something outside of the server's own URI is refused, not redirected.
 
-use p11_client::{
-    ErrorCode,
-    message::{ChangePin, InitToken},
-};
+use p11_client::ErrorCode;
 use p11_fault_module::Function::{
     C_CreateObject, C_DestroyObject, C_GenerateKeyPair, C_InitPIN, C_InitToken, C_Login, C_SetPIN,
 };
@@ -45,12 +42,7 @@ fn another_token_is_out_of_scope_for_every_change() {
         manager.create(second, P256, "made", None).map(drop),
         manager.import(second, &certificate_for(&fixture)).map(drop),
         manager.delete(second).map(drop),
-        manager
-            .change_pin(ChangePin {
-                uri,
-                ..pin("305419")
-            })
-            .map(drop),
+        manager.change_pin(pin("305419").uri(uri)).map(drop),
     ] {
         let told = refused(outcome, ErrorCode::OutOfScope);
         for part in ["token=second", "pkcs11:token=device: token differs"] {
@@ -114,10 +106,7 @@ fn a_token_is_made_within_the_scope_of_slot_and_model_alone() {
     let server = start("pkcs11:model=other");
     let uri = Some("pkcs11:model=SoftHSM%20v2".into());
     let told = refused(
-        Manager::of(&server).init(InitToken {
-            uri,
-            ..token("new")
-        }),
+        Manager::of(&server).init(token("new").uri(uri)),
         ErrorCode::OutOfScope,
     );
     assert!(told.message.contains("model differs"), "{told}");
@@ -141,18 +130,10 @@ fn a_usable_token_outside_of_the_scope_is_no_answer_to_a_wish_for_one() {
                 .into(),
         )
     };
-    let request = InitToken {
-        uri: uri(),
-        ..token("mine")
-    };
+    let request = token("mine").uri(uri());
     refused(Manager::of(&server).init(request), ErrorCode::TokenNotFound);
     let so_pin = Some(SO_PIN.into());
-    let request = ChangePin {
-        uri: uri(),
-        so_pin,
-        reset: true,
-        ..pin("305419")
-    };
+    let request = pin("305419").uri(uri()).so_pin(so_pin).reset(true);
     refused(
         Manager::of(&server).change_pin(request),
         ErrorCode::TokenNotFound,

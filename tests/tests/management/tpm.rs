@@ -3,7 +3,7 @@
 
 use p11_client::{
     ErrorCode,
-    message::{ChangePin, Class, KeySpec, KeyType},
+    message::{Class, KeySpec, KeyType},
 };
 use p11_fault_module::{Faults, Function::C_GenerateKeyPair};
 use p11_proto::Identity;
@@ -49,10 +49,7 @@ fn keys_are_made_listed_used_and_deleted() {
     let setup = setup();
     let manager = Manager::of(&setup.server);
     let client = TestClient::of(&setup.server);
-    let rsa = KeySpec {
-        key_type: KeyType::Rsa,
-        bits: 2048,
-    };
+    let rsa = KeySpec::new(KeyType::Rsa, 2048);
     for spec in [P256, rsa] {
         let before = setup.faults.count(C_GenerateKeyPair);
         let made = manager
@@ -107,17 +104,12 @@ fn a_token_is_made_and_its_pin_changed() {
     key.sign().unwrap();
 
     let uri = Some(ready.uri.as_str().into());
-    let changed = manager.change_pin(ChangePin { uri, ..pin(NEW) }).unwrap();
+    let changed = manager.change_pin(pin(NEW).uri(uri)).unwrap();
     assert_eq!(changed.uri, ready.uri);
     key.sign().unwrap();
     let uri = Some(ready.uri.as_str().into());
     let so_pin = Some(PIN.into());
-    let reset = ChangePin {
-        uri,
-        so_pin,
-        reset: true,
-        ..pin(PIN)
-    };
+    let reset = pin(PIN).uri(uri).so_pin(so_pin).reset(true);
     manager.change_pin(reset).unwrap();
     key.sign().unwrap();
     refused(

@@ -2,7 +2,7 @@
 
 use p11_client::{
     Client, Config, Error, ErrorCode, Failure,
-    message::{DeleteKey, Key as Told, OpenKey, Request, Response},
+    message::{ByteBuf, DeleteKey, OpenKey, OpenedKey, Request, Response},
 };
 use p11_tests::{
     fixture::{TestClient, refused},
@@ -16,12 +16,8 @@ use p11_tests::{
 use super::{Store, assert_opens, assert_refused, full_uri, log_lines, open};
 
 /// Opens the key that has the public key of a certificate.
-fn open_certified(server: &Server, uri: &str, spki: &[u8]) -> Result<Told, Failure> {
-    let request = OpenKey {
-        uri: uri.into(),
-        pin: None,
-        spki: Some(spki.to_vec().into()),
-    };
+fn open_certified(server: &Server, uri: &str, spki: &[u8]) -> Result<OpenedKey, Failure> {
+    let request = OpenKey::new(uri).spki(ByteBuf::from(spki.to_vec()));
     match Client::new(Config::new(server.socket())).open_key(request) {
         Err(Error::Server(failure)) => Err(failure),
         other => Ok(other.unwrap()),
@@ -29,10 +25,7 @@ fn open_certified(server: &Server, uri: &str, spki: &[u8]) -> Result<Told, Failu
 }
 
 fn delete(server: &Server, uri: &str) -> Response {
-    let request = DeleteKey {
-        uri: uri.into(),
-        pin: None,
-    };
+    let request = DeleteKey::new(uri);
     TestClient::of(server).ask(&Request::DeleteKey(request))
 }
 

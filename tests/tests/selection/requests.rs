@@ -23,13 +23,12 @@ fn a_client_cannot_make_the_server_read_files_or_load_modules() {
         let uri = format!("pkcs11:object=key?{name}={value}");
         let failure = assert_refused(&server, &uri, ErrorCode::BadUri);
         assert!(failure.message.contains(name), "{failure}");
-        let sign = Sign {
-            uri: uri.as_str().into(),
-            pin: None,
-            scheme: 0x0403,
-            message: b"a message".to_vec().into(),
-            identity: Identity::of(&key.spki).unwrap(),
-        };
+        let sign = Sign::new(
+            uri.as_str(),
+            0x0403,
+            b"a message".to_vec(),
+            Identity::of(&key.spki).unwrap(),
+        );
         match client.sign(sign) {
             Err(Error::Server(failure)) => assert_eq!(failure.code, ErrorCode::BadUri, "{failure}"),
             other => panic!("{other:?}"),

@@ -1,0 +1,185 @@
+//! The states of one connection: who answers its request, its own thread or the reaper of overdue ones.
+//!
+//! A PKCS#11 call cannot be interrupted. Its thread waits for it, for ever if need be; the client is
+//! answered by the reaper and its place on the server is free again.
+
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{MsgFlags, recv, send};
+use p11_proto::frame::Body;
+
+use crate::daemon::peer::Peer;
+
+/// How long an answer may wait to be taken while nobody else needs the place.
+const SLUGGISH: Duration = Duration::from_secs(1);
+
+/// One connection, as its thread, the reaper and the limiter see it.
+pub(crate) struct Connection {
+    /// The socket.
+    pub stream: UnixStream,
+    /// Who is at the other end.
+    pub peer: Peer,
+    progress: Mutex<Progress>,
+    /// What the reaper answers, in the protocol of the client.
+    overdue_answer: OnceLock<Body>,
+}
+
+struct Progress {
+    state: State,
+    /// When the last complete request came, or the connection itself.
+    last_request: Instant,
+    /// The server stops: the request that runs is the last.
+    last: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// No complete request is there.
+    Idle,
+    /// A request runs, and is overdue at this time.
+    Working(Instant),
+    /// Its answer is being sent, since then.
+    Answering(Instant),
+    /// The connection was given up.
+    Closed,
+}
+
+impl Connection {
+    /// A connection that was just accepted.
+    pub fn new(stream: UnixStream, peer: Peer) -> Connection {
+        Connection {
+            stream,
+            peer,
+            progress: Mutex::new(Progress {
+                state: State::Idle,
+                last_request: Instant::now(),
+                last: false,
+            }),
+            overdue_answer: OnceLock::new(),
+        }
+    }
+
+    /// Settles what the client is told when a request is overdue.
+    pub fn set_overdue_answer(&self, answer: Body) {
+        let _ = self.overdue_answer.set(answer);
+    }
+
+    /// A complete request has come, and its operation begins. False if the connection was given up
+    /// meanwhile.
+    pub fn begin(&self, deadline: Duration) -> bool {
+        let mut progress = self.progress();
+        progress.last_request = Instant::now();
+        let is_open = progress.state != State::Closed;
+        if is_open {
+            progress.state = State::Working(Instant::now() + deadline);
+        }
+        is_open
+    }
+
+    /// The operation has ended. False if the reaper has answered in its place.
+    pub fn finish(&self) -> bool {
+        let mut progress = self.progress();
+        let is_open = progress.state != State::Closed;
+        if is_open {
+            progress.state = State::Answering(Instant::now());
+        }
+        is_open
+    }
+
+    /// The answer was sent. False if there is to be no further request.
+    pub fn answered(&self) -> bool {
+        let mut progress = self.progress();
+        let goes_on = progress.state != State::Closed && !progress.last;
+        if goes_on {
+            progress.state = State::Idle;
+        }
+        goes_on
+    }
+
+    /// Since when no complete request has come; `None` while one is at work. A client that does not
+    /// take its answer keeps nobody at work.
+    pub fn silent_since(&self) -> Option<Instant> {
+        let progress = self.progress();
+        progress.is_silent().then_some(progress.last_request)
+    }
+
+    /// Ends the connection if no request is at work on it.
+    pub fn close_if_silent(&self) -> bool {
+        let mut progress = self.progress();
+        progress.is_silent() && self.close(&mut progress)
+    }
+
+    /// Ends the connection, as soon as the request that is at work has been answered.
+    pub fn close_when_answered(&self) -> bool {
+        let mut progress = self.progress();
+        progress.last = true;
+        progress.state == State::Idle && self.close(&mut progress)
+    }
+
+    /// Answers in place of an operation that is overdue, and ends the connection.
+    pub fn close_if_overdue(&self) -> bool {
+        let mut progress = self.progress();
+        if !matches!(progress.state, State::Working(due) if due <= Instant::now()) {
+            return false;
+        }
+        if let Some(answer) = self.overdue_answer.get() {
+            self.send_now(answer);
+        }
+        self.close(&mut progress)
+    }
+
+    /// The first byte that the client has sent, if it has sent one; it stays there to be read.
+    pub fn first_byte(&self) -> Option<u8> {
+        let mut first = [0];
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        match recv(self.stream.as_raw_fd(), &mut first, flags) {
+            Ok(1) => Some(first[0]),
+            _ => None,
+        }
+    }
+
+    /// Takes leave of a client without waiting for it, with a last answer.
+    pub fn close_after(&self, answer: &[u8]) {
+        self.send_now(answer);
+        let _ = self.stream.shutdown(Shutdown::Write);
+        // Bytes that are unread when the socket is closed would reset the connection. Of a client
+        // that sends on and on no more are taken than a socket holds.
+        let mut unread = [0; 4096];
+        for _ in 0..64 {
+            let flags = MsgFlags::MSG_DONTWAIT;
+            let Ok(1..) = recv(self.stream.as_raw_fd(), &mut unread, flags) else {
+                break;
+            };
+        }
+    }
+
+    /// Sends without waiting for a client that does not read.
+    fn send_now(&self, answer: &[u8]) {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let _ = send(self.stream.as_raw_fd(), answer, flags);
+    }
+
+    fn close(&self, progress: &mut Progress) -> bool {
+        progress.state = State::Closed;
+        let _ = self.stream.shutdown(Shutdown::Both);
+        true
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Progress {
+    fn is_silent(&self) -> bool {
+        match self.state {
+            State::Idle => true,
+            State::Answering(since) => since.elapsed() > SLUGGISH,
+            State::Working(_) | State::Closed => false,
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! One connection from its beginning to its end: requests are read and handled, responses written.
+
+use std::io::{self, Read};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use p11_proto::frame::Body;
+use p11_proto::{Error, ErrorCode, Failure, Request, Response, frame, tedge1};
+use tracing::debug;
+
+use super::connection::Connection;
+use super::timeouts::{DeadlineStream, IoTimeouts};
+use crate::daemon::audit::Entry;
+use crate::daemon::policy::Policy;
+use crate::daemon::request::RequestContext;
+use crate::daemon::{protocol1, tedge1 as old};
+use crate::engine::Timeouts;
+use crate::error::Error as ServiceError;
+use crate::service::Service;
+
+/// What answers the requests of all connections.
+pub(crate) struct Handler {
+    service: Arc<dyn Service>,
+    policy: RwLock<Arc<Policy>>,
+    timeouts: Timeouts,
+}
+
+impl Handler {
+    /// A handler whose answers may take as long as the engine's `timeouts` say.
+    pub fn new(service: Arc<dyn Service>, policy: Policy, timeouts: Timeouts) -> Handler {
+        Handler {
+            service,
+            policy: RwLock::new(Arc::new(policy)),
+            timeouts,
+        }
+    }
+
+    /// From the next request on, another policy holds.
+    pub fn set_policy(&self, policy: Policy) {
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+    }
+
+    /// Serves a connection until the client leaves, errs or falls silent. Its first byte tells which
+    /// protocol it speaks.
+    ///
+    /// # Errors
+    /// What the system says; a client that leaves is no error.
+    pub fn handle_connection(
+        &self,
+        connection: &Connection,
+        timeouts: IoTimeouts,
+    ) -> io::Result<()> {
+        let mut stream = DeadlineStream::new(&connection.stream, timeouts)?;
+        match stream.peek()? {
+            None => Ok(()),
+            Some(tedge1::VERSION) => self.handle_tedge1(connection, &mut stream),
+            Some(_) => match self.handle_protocol1(connection, &mut stream) {
+                Err(error) => {
+                    debug!(peer = %connection.peer, "closing a connection: {error}");
+                    let Some(failure) = refusal(&error, &stream) else {
+                        return Ok(());
+                    };
+                    stream.send(&encode(&Response::Error(failure)))?;
+                    stream.close()
+                }
+                Ok(()) => Ok(()),
+            },
+        }
+    }
+
+    /// Many requests, one after the other. Ends with `Ok` when the client is done, with an error when
+    /// the connection cannot go on.
+    fn handle_protocol1(
+        &self,
+        connection: &Connection,
+        stream: &mut DeadlineStream<'_>,
+    ) -> Result<(), Error> {
+        let overdue = "the token did not answer in time; the operation may still complete";
+        let overdue = Response::Error(Failure::new(ErrorCode::Timeout, overdue));
+        connection.set_overdue_answer(encode(&overdue));
+        let mut preamble = [0; 4];
+        stream
+            .read_exact(&mut preamble)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => Error::NotProtocol1,
+                _ => Error::Io(error),
+            })?;
+        frame::check_preamble(preamble)?;
+        loop {
+            stream.next_request();
+            let Some(body) = frame::read(stream)? else {
+                return Ok(());
+            };
+            let request = match frame::decode::<Request>(&body) {
+                Err(Error::UnknownMessage(name)) => Err(name),
+                other => Ok(other?),
+            };
+            drop(body);
+            let goes_on = match request {
+                Ok(request) => {
+                    let deadline = protocol1::deadline(&request, &self.timeouts);
+                    let entry = Entry::of(&request);
+                    self.handle_request(connection, stream, deadline, entry, |context| {
+                        encode(&protocol1::answer(context, &request))
+                    })
+                }
+                Err(name) => {
+                    let deadline = self.timeouts.request;
+                    self.handle_request(connection, stream, deadline, Entry::unknown(), |_| {
+                        encode(&Response::Error(unsupported(&name)))
+                    })
+                }
+            };
+            if !goes_on? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// One request, which ends when the client shuts down its writing half.
+    fn handle_tedge1(
+        &self,
+        connection: &Connection,
+        stream: &mut DeadlineStream<'_>,
+    ) -> io::Result<()> {
+        let overdue = ServiceError::Busy("the token did not answer in time".into());
+        connection.set_overdue_answer(encode_old(&old::failure(&overdue)));
+        let request = frame::read_to_end(stream).and_then(|bytes| tedge1::Request::decode(&bytes));
+        let request = match request {
+            Ok(request) => request,
+            Err(error) => {
+                debug!(peer = %connection.peer, "closing a connection: {error}");
+                stream.send(&encode_old(&old::not_understood(&error)))?;
+                return stream.close();
+            }
+        };
+        let deadline = old::deadline(&request, &self.timeouts);
+        let entry = Entry::new(request.name());
+        self.handle_request(
+            connection,
+            stream,
+            deadline,
+            entry,
+            |context| match old::answer(context, request) {
+                tedge1::Response::Pong => tedge1::pong_with_advertisement().to_vec().into(),
+                response => encode_old(&response),
+            },
+        )
+        .map(drop)
+    }
+
+    /// Does what a request asks for, sends the answer and writes the line of the audit. False if there
+    /// is to be no further request: the reaper has answered, the connection was given up, the server
+    /// stops.
+    fn handle_request(
+        &self,
+        connection: &Connection,
+        stream: &mut DeadlineStream<'_>,
+        deadline: Duration,
+        entry: Entry,
+        answer: impl FnOnce(&mut RequestContext<'_>) -> Body,
+    ) -> io::Result<bool> {
+        if !connection.begin(deadline) {
+            return Ok(false);
+        }
+        let began = Instant::now();
+        let policy = self.policy();
+        let mut context = RequestContext {
+            service: &*self.service,
+            policy: &policy,
+            peer: &connection.peer,
+            audit: entry,
+        };
+        let answer = answer(&mut context);
+        let took = began.elapsed();
+        // The client waits for its answer, not for its line in the log. An operation that ended after
+        // the reaper had answered has a line too.
+        let sent = connection.finish().then(|| stream.send(&answer));
+        context.audit.write(&connection.peer, took);
+        match sent {
+            Some(sent) => sent?,
+            None => return Ok(false),
+        }
+        Ok(connection.answered())
+    }
+
+    /// The policy that holds at this moment.
+    fn policy(&self) -> Arc<Policy> {
+        self.policy
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// Tells a client that there is no place for it, in the protocol that it speaks if it has said so.
+pub(super) fn refuse(connection: &Connection) {
+    let why = "all connections of the server are at work; try again";
+    let first = connection.first_byte();
+    connection.close_after(&match first {
+        Some(tedge1::VERSION) => encode_old(&old::failure(&ServiceError::Busy(why.into()))),
+        _ => encode(&Response::Error(Failure::new(ErrorCode::Busy, why))),
+    });
+}
+
+/// What the client is told before the connection is closed, where it can be told anything.
+fn refusal(error: &Error, stream: &DeadlineStream<'_>) -> Option<Failure> {
+    match error {
+        Error::Io(error) if error.kind() == io::ErrorKind::TimedOut && stream.has_begun() => {
+            Some(Failure::new(
+                ErrorCode::BadFrame,
+                "the request was not complete in time; send it without pauses",
+            ))
+        }
+        Error::Io(_) | Error::Truncated => None,
+        Error::Version(version) => Some(Failure::new(
+            ErrorCode::UnsupportedVersion,
+            format!(
+                "version {version} of the protocol is not spoken here, the highest is {}",
+                frame::VERSION
+            ),
+        )),
+        other => Some(Failure::new(ErrorCode::BadFrame, other.to_string())),
+    }
+}
+
+fn unsupported(name: &str) -> Failure {
+    let name: String = name.chars().take(64).collect();
+    Failure::new(
+        ErrorCode::Unsupported,
+        format!(
+            "{name:?} is not known to this server, tedge-p11-server {}; update it",
+            env!("CARGO_PKG_VERSION")
+        ),
+    )
+}
+
+/// A response as a frame. One that is too long for a frame becomes an error that is not.
+fn encode(response: &Response) -> Body {
+    let encoded = frame::encode(response).or_else(|error| {
+        let failure = Failure::new(ErrorCode::Internal, error.to_string());
+        frame::encode(&Response::Error(failure))
+    });
+    encoded.unwrap_or_default()
+}
+
+fn encode_old(response: &tedge1::Response) -> Body {
+    let encoded = response
+        .encode()
+        .or_else(|error| old::failure(&ServiceError::Internal(error.to_string())).encode());
+    encoded.unwrap_or_default()
+}

@@ -1,0 +1,240 @@
+//! How many connections are served and wait, shared fairly among users.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::connection::Connection;
+use super::timeouts::IoTimeouts;
+
+/// How many connections there may be, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConnectionLimits {
+    /// Of all users together.
+    pub all: usize,
+    /// Of one user.
+    pub per_user: usize,
+    /// How long each may take for its part.
+    pub timeouts: IoTimeouts,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        ConnectionLimits {
+            all: 256,
+            per_user: 64,
+            timeouts: IoTimeouts::default(),
+        }
+    }
+}
+
+/// Who waits for a place looks this often whether somebody has become silent.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// The connections that are being served, and those that wait for it: of each kind as many as the
+/// limits allow, so that a user who is at work with all of his keeps nobody else from his own.
+pub(crate) struct Limiter {
+    limits: ConnectionLimits,
+    state: Mutex<State>,
+    freed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    served: HashMap<u64, Arc<Connection>>,
+    next: u64,
+    /// How many of each user wait.
+    waiting: HashMap<u32, usize>,
+}
+
+/// A connection that is served or waits for it. Dropped, it makes room.
+pub(crate) struct Permit {
+    /// The connection.
+    pub connection: Arc<Connection>,
+    limiter: Arc<Limiter>,
+    /// `None` while it waits.
+    place: Option<u64>,
+}
+
+impl Limiter {
+    /// Nobody is served yet.
+    pub fn new(limits: ConnectionLimits) -> Arc<Limiter> {
+        Arc::new(Limiter {
+            limits,
+            state: Mutex::default(),
+            freed: Condvar::new(),
+        })
+    }
+
+    /// Lets a connection in, to a place or to the queue for one; `None` where the queue is full too.
+    ///
+    /// Where the user has no place left, its connection that has been without a complete request the
+    /// longest is closed; where nobody has, one of the user that holds most and is not at work with
+    /// all.
+    pub fn admit(self: &Arc<Self>, connection: Arc<Connection>) -> Option<Permit> {
+        let mut state = self.lock();
+        let place = self.place(&mut state, &connection);
+        if place.is_none() {
+            let user = connection.peer.uid;
+            let of_user = state.waiting.get(&user).copied().unwrap_or(0);
+            let of_all: usize = state.waiting.values().sum();
+            if of_user >= self.limits.per_user || of_all >= self.limits.all {
+                return None;
+            }
+            state.waiting.insert(user, of_user + 1);
+        }
+        Some(Permit {
+            connection,
+            limiter: self.clone(),
+            place,
+        })
+    }
+
+    /// How long each connection may take for its part.
+    pub fn timeouts(&self) -> IoTimeouts {
+        self.limits.timeouts
+    }
+
+    /// How many connections are served.
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        self.lock().served.len()
+    }
+
+    /// Answers for every operation that is overdue and frees its place.
+    pub fn close_overdue(&self) {
+        let mut state = self.lock();
+        let before = state.served.len();
+        state
+            .served
+            .retain(|_, connection| !connection.close_if_overdue());
+        if state.served.len() < before {
+            self.freed.notify_all();
+        }
+    }
+
+    /// Closes every connection that is not at work, and waits until the others are done, or until
+    /// `grace` is over. Answers how many are left.
+    pub fn drain(&self, grace: Duration) -> usize {
+        let end = Instant::now() + grace;
+        let mut state = self.lock();
+        loop {
+            state
+                .served
+                .retain(|_, connection| !connection.close_when_answered());
+            let left = state.served.len();
+            let pause = end.saturating_duration_since(Instant::now()).min(LOOK);
+            if left == 0 || pause.is_zero() {
+                return left;
+            }
+            state = self.wait(state, pause);
+        }
+    }
+
+    fn place(&self, state: &mut State, connection: &Arc<Connection>) -> Option<u64> {
+        let user = connection.peer.uid;
+        loop {
+            let user_has_room = state.of(user).count() < self.limits.per_user;
+            if user_has_room && state.served.len() < self.limits.all {
+                state.next += 1;
+                state.served.insert(state.next, connection.clone());
+                return Some(state.next);
+            }
+            let has_closed_one = match user_has_room {
+                true => state
+                    .users_by_count()
+                    .into_iter()
+                    .any(|user| state.evict(user)),
+                false => state.evict(user),
+            };
+            if !has_closed_one {
+                return None;
+            }
+        }
+    }
+
+    fn wait<'p>(&self, state: MutexGuard<'p, State>, pause: Duration) -> MutexGuard<'p, State> {
+        let waited = self.freed.wait_timeout(state, pause);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn of(&self, user: u32) -> impl Iterator<Item = (u64, &Arc<Connection>)> {
+        self.served
+            .iter()
+            .filter(move |(_, connection)| connection.peer.uid == user)
+            .map(|(number, connection)| (*number, connection))
+    }
+
+    fn users_by_count(&self) -> Vec<u32> {
+        let mut counts = HashMap::<u32, usize>::new();
+        for connection in self.served.values() {
+            *counts.entry(connection.peer.uid).or_default() += 1;
+        }
+        let mut users: Vec<_> = counts.into_iter().collect();
+        users.sort_unstable_by_key(|(user, count)| (Reverse(*count), *user));
+        users.into_iter().map(|(user, _)| user).collect()
+    }
+
+    /// Closes the user's connection that has been silent the longest, if there is one.
+    fn evict(&mut self, user: u32) -> bool {
+        let silent = self.of(user).filter_map(|(number, connection)| {
+            let since = connection.silent_since()?;
+            Some((since, number))
+        });
+        let mut silent: Vec<_> = silent.collect();
+        silent.sort_unstable();
+        // One may have begun to work just now: then the next.
+        let closed = silent.into_iter().find(|(_, number)| {
+            let connection = self.served.get(number);
+            connection.is_some_and(|connection| connection.close_if_silent())
+        });
+        closed.is_some_and(|(_, number)| self.served.remove(&number).is_some())
+    }
+
+    fn stop_waiting(&mut self, user: u32) {
+        if let Some(count) = self.waiting.get_mut(&user) {
+            *count -= 1;
+            if *count == 0 {
+                self.waiting.remove(&user);
+            }
+        }
+    }
+}
+
+impl Permit {
+    /// Waits for a place, where it has none yet. False if there was none in time.
+    pub fn wait(&mut self) -> bool {
+        let give_up = Instant::now() + self.limiter.limits.timeouts.queue;
+        let mut state = self.limiter.lock();
+        while self.place.is_none() {
+            let left = give_up.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.limiter.wait(state, left.min(LOOK));
+            self.place = self.limiter.place(&mut state, &self.connection);
+            if self.place.is_some() {
+                state.stop_waiting(self.connection.peer.uid);
+            }
+        }
+        true
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut state = self.limiter.lock();
+        match self.place {
+            Some(number) => drop(state.served.remove(&number)),
+            None => state.stop_waiting(self.connection.peer.uid),
+        }
+        self.limiter.freed.notify_all();
+    }
+}

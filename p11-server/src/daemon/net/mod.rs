@@ -1,0 +1,18 @@
+//! The socket and its connections, with limits and deadlines.
+
+mod accept;
+mod connection;
+mod handler;
+mod limits;
+mod listen;
+mod timeouts;
+
+#[cfg(any(test, fuzzing))]
+pub(super) mod checks;
+#[cfg(test)]
+mod tests;
+
+pub(super) use accept::Server;
+pub(super) use handler::Handler;
+pub(super) use limits::ConnectionLimits;
+pub(super) use listen::Socket;

@@ -1,0 +1,145 @@
+//! How long a client may take for its part, and what becomes of it afterwards.
+
+use std::io::Write;
+use std::net::Shutdown;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::daemon::net::limits::ConnectionLimits;
+use crate::daemon::net::timeouts::IoTimeouts;
+use p11_proto::{ErrorCode, Response, frame};
+
+use super::fixture::{Fixture, sign, wait_until};
+use super::frames::every_request;
+
+/// One of the timeouts ends soon.
+fn fixture(timeouts: IoTimeouts) -> Fixture {
+    Fixture::new(ConnectionLimits {
+        timeouts,
+        ..ConnectionLimits::default()
+    })
+}
+
+const SOON: Duration = Duration::from_millis(300);
+
+#[test]
+fn defaults_are_as_documented() {
+    let timeouts = IoTimeouts::default();
+    assert_eq!(timeouts.idle, Duration::from_secs(5 * 60));
+    assert_eq!(timeouts.read, Duration::from_secs(5));
+    assert_eq!(timeouts.write, Duration::from_secs(5));
+    assert_eq!(timeouts.queue, Duration::from_secs(5));
+    let limits = ConnectionLimits::default();
+    assert_eq!((limits.all, limits.per_user), (256, 64));
+}
+
+#[test]
+fn a_connection_without_a_request_is_closed_in_the_end() {
+    let fixture = fixture(IoTimeouts {
+        idle: SOON,
+        ..IoTimeouts::default()
+    });
+    let mut silent = fixture.connect();
+    let mut kept = fixture.served();
+    let began = Instant::now();
+    assert_eq!(kept.answer(), None);
+    assert_eq!(silent.answer(), None);
+    assert!(began.elapsed() >= SOON - Duration::from_millis(50));
+    wait_until(|| fixture.server.connections() == 0);
+}
+
+#[test]
+fn a_request_that_is_sent_byte_by_byte_has_to_be_there_in_time() {
+    let fixture = fixture(IoTimeouts {
+        read: SOON,
+        ..IoTimeouts::default()
+    });
+    let mut slow = fixture.connect();
+    slow.greet();
+    let began = Instant::now();
+    for byte in &every_request()[3] {
+        // In the end the server does not listen any more.
+        if slow.0.write_all(&[*byte]).is_err() || began.elapsed() > 2 * SOON {
+            break;
+        }
+        thread::sleep(SOON / 10);
+    }
+    match slow.answer() {
+        Some(Response::Error(failure)) => {
+            assert_eq!(failure.code, ErrorCode::BadFrame);
+            assert!(failure.message.contains("in time"), "{failure}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(slow.answer(), None);
+}
+
+#[test]
+fn each_request_has_the_whole_time() {
+    let time = Duration::from_secs(2);
+    let fixture = fixture(IoTimeouts {
+        read: time,
+        ..IoTimeouts::default()
+    });
+    let mut client = fixture.connect();
+    client.greet();
+    for _ in 0..2 {
+        let ping = &every_request()[0];
+        let (start, end) = ping.split_at(2);
+        client.0.write_all(start).unwrap();
+        thread::sleep(time * 6 / 10);
+        client.0.write_all(end).unwrap();
+        assert!(matches!(client.answer(), Some(Response::Pong(_))));
+    }
+}
+
+#[test]
+fn a_client_that_takes_no_answer_is_closed() {
+    let fixture = fixture(IoTimeouts {
+        write: SOON,
+        ..IoTimeouts::default()
+    });
+    // One that asked for much, and one that asked often.
+    let mut large = fixture.connect();
+    large.greet();
+    large.send(&sign(&vec![0; frame::MAX_LEN - 1000]));
+    let mut often = fixture.connect();
+    often.greet();
+    let pings = every_request()[0].repeat(1000);
+    while often.0.write_all(&pings).is_ok() {}
+    wait_until(|| fixture.server.connections() == 0);
+}
+
+#[test]
+fn a_client_that_has_said_all_is_answered_and_release() {
+    let fixture = Fixture::new(ConnectionLimits::default());
+    let mut half_closed = fixture.connect();
+    half_closed.greet();
+    half_closed.send(&sign(b"message"));
+    half_closed.0.shutdown(Shutdown::Write).unwrap();
+    assert!(matches!(half_closed.answer(), Some(Response::Signature(_))));
+    assert_eq!(half_closed.answer(), None);
+    wait_until(|| fixture.server.connections() == 0);
+}
+
+#[test]
+fn stopping_lets_the_running_request_end_and_takes_no_other() {
+    let fixture = Fixture::new(ConnectionLimits::default());
+    let mut idle = fixture.served();
+    let mut at_work = fixture.at_work();
+    at_work.send(&sign(b"another"));
+    let draining = {
+        let server = fixture.server.clone();
+        thread::spawn(move || server.drain(Duration::from_secs(5)))
+    };
+    assert_eq!(idle.answer(), None);
+    // By now the other knows that its request is the last.
+    assert_eq!(fixture.server.connections(), 1);
+    fixture.fake.release();
+    assert!(matches!(at_work.answer(), Some(Response::Signature(_))));
+    assert!(
+        at_work.is_closed(),
+        "the next request is for the next server"
+    );
+    assert_eq!(draining.join().unwrap(), 0);
+}

@@ -1,0 +1,294 @@
+//! A policy file enters; who may do what with which key or token leaves.
+//!
+//! Without a file, whoever can open the socket may do everything.
+//!
+//! ```toml
+//! [[rule]]
+//! users = ["tedge"]                  # names or numbers
+//! groups = ["iot"]                   # primary group, or the account's groups
+//! operations = ["sign", "list"]
+//! uri = "pkcs11:token=device-token"  # without it: every token and key
+//! ```
+
+mod file;
+mod operation;
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::unistd::{Gid, Uid, User, getgrouplist};
+use p11_uri::{ObjectInfo, TokenInfo, Uri};
+use tracing::warn;
+
+use crate::error::Error as ServiceError;
+use crate::service::Access;
+
+pub(super) use operation::Operation;
+
+/// Why a policy file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be read.
+    #[error("cannot read the policy {}: {cause}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// It is no policy.
+    #[error("the policy {} cannot be used: {cause}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Which line and rule, what about it, and what may stand there.
+        cause: String,
+    },
+}
+
+/// Who may do what.
+#[derive(Debug, Default)]
+pub struct Policy {
+    /// `None`: everybody may do everything.
+    rules: Option<Vec<Rule>>,
+    sign_only: bool,
+    /// The groups of users who have asked, looked up once in the life of a policy.
+    groups: Mutex<HashMap<(u32, u32), Vec<Gid>>>,
+}
+
+#[derive(Debug)]
+struct Rule {
+    number: usize,
+    users: Vec<Uid>,
+    groups: Vec<Gid>,
+    operations: Vec<Operation>,
+    uri: Uri,
+}
+
+impl Policy {
+    /// Reads a policy, or the one that allows everything; `sign_only` refuses all that changes a
+    /// token, whatever the rules say.
+    ///
+    /// # Errors
+    /// [`Error`] names line or rule.
+    pub fn load(path: Option<&Path>, sign_only: bool) -> Result<Policy, Error> {
+        let rules = path.map(|path| {
+            let text = fs::read_to_string(path).map_err(|cause| Error::Read {
+                path: path.into(),
+                cause,
+            })?;
+            file::rules(&text).map_err(|cause| Error::Invalid {
+                path: path.into(),
+                cause,
+            })
+        });
+        Ok(Policy {
+            rules: rules.transpose()?,
+            sign_only,
+            groups: Mutex::default(),
+        })
+    }
+
+    /// Whether this user may do this at all; if so, to what.
+    ///
+    /// # Errors
+    /// [`ServiceError::NotAllowed`]
+    pub fn grant(
+        &self,
+        uid: u32,
+        gid: u32,
+        operation: Operation,
+    ) -> Result<Grant<'_>, ServiceError> {
+        if self.sign_only && operation.changes() {
+            return Err(ServiceError::NotAllowed(format!(
+                "{} is not allowed: the server was started with --sign-only",
+                operation.name()
+            )));
+        }
+        let Some(rules) = &self.rules else {
+            return Ok(Grant {
+                operation,
+                rules: None,
+            });
+        };
+        let by_group = rules.iter().any(|rule| !rule.groups.is_empty());
+        let groups = if by_group {
+            self.groups_of(uid, gid)
+        } else {
+            Vec::new()
+        };
+        let for_user = |rule: &&Rule| {
+            rule.users.contains(&Uid::from_raw(uid))
+                || rule.groups.iter().any(|group| groups.contains(group))
+        };
+        let of_user: Vec<&Rule> = rules.iter().filter(for_user).collect();
+        let allowing: Vec<&Rule> = of_user
+            .iter()
+            .filter(|rule| rule.operations.contains(&operation))
+            .copied()
+            .collect();
+        if allowing.is_empty() {
+            let which = match of_user.as_slice() {
+                [] => format!("no rule of the policy is for uid {uid}"),
+                rules => format!(
+                    "{} of the policy does not allow it to uid {uid}",
+                    numbers(rules)
+                ),
+            };
+            let message = format!("{} is not allowed: {which}", operation.name());
+            return Err(ServiceError::NotAllowed(message));
+        }
+        Ok(Grant {
+            operation,
+            rules: Some(allowing),
+        })
+    }
+}
+
+impl Policy {
+    /// The groups of an account in the host's user database, and the one that its process has.
+    fn groups_of(&self, uid: u32, gid: u32) -> Vec<Gid> {
+        if let Some(groups) = self.known_groups().get(&(uid, gid)) {
+            return groups.clone();
+        }
+        // The database may be far away: nobody else waits meanwhile, and what it failed to tell is
+        // asked again.
+        let mut groups = vec![Gid::from_raw(gid)];
+        match account_groups(Uid::from_raw(uid)) {
+            Ok(of_account) => {
+                groups.extend(of_account);
+                self.known_groups().insert((uid, gid), groups.clone());
+            }
+            Err(error) => warn!("cannot look up the groups of uid {uid}: {error}"),
+        }
+        groups
+    }
+
+    fn known_groups(&self) -> MutexGuard<'_, HashMap<(u32, u32), Vec<Gid>>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// None for a user without an account.
+fn account_groups(uid: Uid) -> nix::Result<Vec<Gid>> {
+    let Some(user) = User::from_uid(uid)? else {
+        return Ok(Vec::new());
+    };
+    match CString::new(user.name) {
+        Ok(name) => getgrouplist(&name, user.gid),
+        Err(_) => Ok(Vec::new()),
+    }
+}
+
+/// An operation that a user may do, and the rules that say to what.
+pub struct Grant<'p> {
+    operation: Operation,
+    rules: Option<Vec<&'p Rule>>,
+}
+
+impl Access for Grant<'_> {
+    fn check(&self, token: &TokenInfo, object: Option<&ObjectInfo>) -> Result<(), ServiceError> {
+        let Some(rules) = &self.rules else {
+            return Ok(());
+        };
+        let covers = |rule: &&Rule| {
+            rule.uri.matches_token(token)
+                && object.is_none_or(|object| rule.uri.matches_key(&object.label, &object.id))
+        };
+        if rules.iter().any(covers) {
+            return Ok(());
+        }
+        let uri = match object {
+            Some(object) => Uri::of_object(token, object),
+            None => Uri::of_token(token),
+        };
+        Err(ServiceError::NotAllowed(format!(
+            "{} is not allowed for {uri}: {} of the policy is limited to other URIs",
+            self.operation.name(),
+            numbers(rules)
+        )))
+    }
+}
+
+/// `rule 2`, or `rules 1, 3`
+fn numbers(rules: &[&Rule]) -> String {
+    let numbers: Vec<_> = rules.iter().map(|rule| rule.number.to_string()).collect();
+    let plural = if numbers.len() > 1 { "s" } else { "" };
+    format!("rule{plural} {}", numbers.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(text: &str) -> Policy {
+        Policy {
+            rules: Some(file::rules(text).unwrap()),
+            ..Policy::default()
+        }
+    }
+
+    fn token(label: &str) -> TokenInfo {
+        let mut token = TokenInfo::default();
+        token.label = label.into();
+        token
+    }
+
+    #[test]
+    fn a_rule_allows_its_operations_to_its_users_on_its_tokens() {
+        let policy = policy(
+            "[[rule]]\nusers = [\"root\"]\noperations = [\"sign\"]\nuri = \"pkcs11:token=a\"",
+        );
+        let grant = policy.grant(0, 0, Operation::Sign).unwrap();
+        grant.check(&token("a"), None).unwrap();
+        let refused = grant.check(&token("b"), None).unwrap_err().to_string();
+        assert!(
+            refused.contains("sign is not allowed for pkcs11:token=b: rule 1"),
+            "{refused}"
+        );
+
+        let nobody = policy
+            .grant(65534, 65534, Operation::Sign)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            nobody.contains("no rule of the policy is for uid 65534"),
+            "{nobody}"
+        );
+    }
+
+    #[test]
+    fn a_group_is_the_primary_one_or_one_of_the_account() {
+        let policy = policy("[[rule]]\ngroups = [\"root\", 4711]\noperations = [\"sign\"]");
+        assert!(
+            policy.grant(65534, 4711, Operation::Sign).is_ok(),
+            "of the process"
+        );
+        assert!(
+            policy.grant(0, 65534, Operation::Sign).is_ok(),
+            "of the account"
+        );
+        assert!(policy.grant(65534, 65534, Operation::Sign).is_err());
+    }
+
+    #[test]
+    fn sign_only_goes_before_every_rule() {
+        let policy = Policy {
+            sign_only: true,
+            ..policy("[[rule]]\nusers = [0]\noperations = [\"sign\", \"delete-key\"]")
+        };
+        assert!(policy.grant(0, 0, Operation::Sign).is_ok());
+        let refused = policy
+            .grant(0, 0, Operation::DeleteKey)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(refused.contains("delete-key is not allowed"), "{refused}");
+        assert!(refused.contains("--sign-only"), "{refused}");
+    }
+}

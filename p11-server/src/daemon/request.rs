@@ -1,0 +1,46 @@
+//! One request of one peer: whether the policy allows it, the call, and what the audit says of it.
+
+use p11_proto::{Request, Response};
+use tracing::warn;
+
+use super::audit::Entry;
+use super::peer::Peer;
+use super::policy::{Operation, Policy};
+use crate::error::Error;
+use crate::service::{Service, Unrestricted};
+
+/// Who asks, and whom.
+pub(super) struct RequestContext<'a> {
+    pub service: &'a dyn Service,
+    pub policy: &'a Policy,
+    pub peer: &'a Peer,
+    /// What the log will say of the request.
+    pub audit: Entry,
+}
+
+impl RequestContext<'_> {
+    /// Does what a request asks for, if the policy allows it.
+    ///
+    /// # Errors
+    /// [`Error::NotAllowed`], and those of the service.
+    pub fn call(&mut self, request: &Request) -> Result<Response, Error> {
+        self.audit.set_request(request);
+        let response = match Operation::of(request) {
+            Some(operation) => {
+                let grant = self.policy.grant(self.peer.uid, self.peer.gid, operation)?;
+                self.service.call(request, &grant)?
+            }
+            None => self.service.call(request, &Unrestricted)?,
+        };
+        self.audit.set_response(&response);
+        Ok(response)
+    }
+
+    /// Notes how the request failed.
+    pub fn fail(&mut self, error: &Error) {
+        self.audit.set_failure(error);
+        if let Error::NotAllowed(why) = error {
+            warn!(peer = %self.peer, "{why}");
+        }
+    }
+}

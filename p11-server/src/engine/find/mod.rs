@@ -1,0 +1,8 @@
+//! The key that a URI means, and what is on a token.
+
+pub mod key;
+mod not_found;
+pub mod object;
+pub mod pair;
+mod public_key;
+pub mod search;

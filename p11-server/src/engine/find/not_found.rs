@@ -1,0 +1,116 @@
+//! The error for a key that was not found: where it was looked for, and what is there instead. The client
+//! is told only of tokens and keys that it may know of.
+
+use std::sync::Arc;
+
+use p11_uri::Uri;
+
+use super::object::Object;
+use super::search::{Contents, Search, Skipped, uri, visible_keys};
+use crate::engine::token::Token;
+use crate::engine::token::slots;
+use crate::error::Error;
+
+/// Keys that an error message names at most.
+const MOST_NAMED: usize = 10;
+
+impl Search<'_> {
+    /// The URI matches none of the tokens.
+    pub(super) fn no_token(&self, tokens: &[Arc<Token>]) -> Error {
+        let looked_for = self.uri.without_query();
+        let there = match self.known(tokens.iter().map(AsRef::as_ref)).as_slice() {
+            [] => "there is none".into(),
+            known => format!("there are {}", list(known)),
+        };
+        Error::TokenNotFound(format!(
+            "Didn't find a slot to use: no initialised token matches {looked_for}; {there}"
+        ))
+    }
+
+    /// The tokens that the URI matches hold no such key.
+    pub(super) fn not_found(&self, tokens: &[Arc<Token>]) -> Error {
+        let looked_for = self.uri.without_query();
+        let (all, skipped) = self.look_around(tokens);
+        // The URI leads to keys, but not to the one of the client's certificate.
+        if let Some(wanted) = self.expected {
+            if self.opened && visible_keys(&all).next().is_some() {
+                return Error::KeyChanged {
+                    uri: looked_for.to_string(),
+                    opened: wanted,
+                };
+            }
+            let others = self.known_keys(&all);
+            if !others.is_empty() {
+                return Error::KeyNotFound(format!(
+                    "Failed to find a signing key: none of those that match {looked_for} has the \
+                     public key {wanted}; there are {}",
+                    list(&others)
+                ));
+            }
+        }
+        let searched = match self.known(all.iter().map(|contents| contents.token.as_ref())) {
+            none if none.is_empty() => "no token that you may use".into(),
+            known => known.join(", "),
+        };
+        let mut message =
+            format!("Failed to find a signing key: none matches {looked_for}; searched {searched}");
+        let any_key = Search {
+            uri: &Uri::default(),
+            ..*self
+        };
+        let there = self.known_keys(&any_key.look_around(tokens).0);
+        match there.as_slice() {
+            [] => message.push_str(", where no key that can sign is in sight"),
+            there => message.push_str(&format!(", where there are {}", list(there))),
+        }
+        for contents in &all {
+            let known = |(key, _): &&_| self.may_know(&contents.token, key);
+            for (_, unusable) in contents.unusable.iter().filter(known) {
+                message.push_str(&format!("; {unusable}"));
+            }
+        }
+        for Skipped { token, error } in skipped {
+            for name in self.known([token].into_iter()) {
+                message.push_str(&format!("; not searched {name}: {error}"));
+            }
+        }
+        Error::KeyNotFound(message)
+    }
+
+    /// Several tokens could be hiding the key, and none is shown a PIN for that.
+    pub(super) fn hidden(&self, all: &[Contents]) -> Error {
+        let hiding = all.iter().filter(|contents| contents.hidden);
+        let known = self.known(hiding.map(|contents| contents.token.as_ref()));
+        Error::KeyHidden(format!(
+            "Found multiple initialized tokens that could hold the key, and each wants a login, so none \
+             was tried; add token=… or serial=… to the URI to name one{}",
+            slots::one_of(&known)
+        ))
+    }
+
+    fn known<'t>(&self, tokens: impl Iterator<Item = &'t Token>) -> Vec<&'t str> {
+        slots::known(tokens, self.access)
+    }
+
+    fn may_know(&self, token: &Token, key: &Object) -> bool {
+        self.access.check(&token.info(), Some(&key.info())).is_ok()
+    }
+
+    fn known_keys(&self, all: &[Contents]) -> Vec<String> {
+        visible_keys(all)
+            .filter(|(token, key)| self.may_know(token, key))
+            .map(uri)
+            .collect()
+    }
+}
+
+/// The first of them, and how many more there are.
+fn list(all: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let mut all = all.into_iter();
+    let named: Vec<_> = all.by_ref().take(MOST_NAMED).collect();
+    let named: Vec<_> = named.iter().map(AsRef::as_ref).collect();
+    match all.count() {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}

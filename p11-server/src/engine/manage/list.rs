@@ -1,0 +1,209 @@
+//! Listing tokens and keys, and public keys alone.
+
+use cryptoki::context::Function;
+use cryptoki::object::ObjectClass;
+use cryptoki::slot;
+use p11_proto::message::{
+    Class, GetPublicKey, ListKeys, ObjectEntry, Objects, PinState, PublicKeyEntry, TokenEntry,
+    Tokens,
+};
+use p11_proto::spki::PublicKey;
+use p11_uri::{ObjectType, TokenInfo, Uri};
+use tracing::info;
+
+use crate::engine::core::Core;
+use crate::engine::find::object::Object;
+use crate::engine::find::pair;
+use crate::engine::login::pin_guard::Pins;
+use crate::engine::module::Call;
+use crate::engine::query::KeyQuery;
+use crate::engine::token::Token;
+use crate::engine::token::slots;
+use crate::error::Error;
+use crate::service::Access;
+
+impl Core {
+    /// The tokens that the client may know of, initialised or not.
+    pub fn list_tokens(&self, access: &dyn Access) -> Result<Tokens, Error> {
+        let scope = self.settings().scope.clone();
+        self.retry(|call, _| {
+            let mut tokens = Vec::new();
+            for (_, info, flags) in slots::list(call.pkcs11())? {
+                let in_scope = match flags.token_initialized() {
+                    true => scope.matches_token(&info),
+                    false => in_scope_before_it_has_a_label(&scope, &info),
+                };
+                if in_scope && access.check(&info, None).is_ok() {
+                    tokens.push(token_entry(info, &flags));
+                }
+            }
+            tokens.sort_unstable_by(|a, b| {
+                (&a.label, &a.serial, a.slot).cmp(&(&b.label, &b.serial, b.slot))
+            });
+            Ok(Tokens::new(tokens))
+        })
+    }
+
+    /// The keys and certificates of one token that the client may know of.
+    pub fn list_keys(&self, request: &ListKeys, access: &dyn Access) -> Result<Objects, Error> {
+        let query = self.query(&request.uri, request.pin.as_ref(), access)?;
+        self.retry(|call, _| {
+            let uri = query.scoped()?;
+            let token = self.tokens.one(call, &uri, access)?;
+            self.log_in_to_look(call, &token, &query)?;
+            let token_info = token.info();
+            let session = token.acquire(call)?;
+            let mut objects = Vec::new();
+            for (class, object_type) in [
+                (Class::Private, ObjectType::Private),
+                (Class::Public, ObjectType::Public),
+                (Class::Certificate, ObjectType::Cert),
+            ] {
+                for object in Object::find(&session, of(class), uri.object(), uri.id())? {
+                    let info = object.info_as(object_type);
+                    // Either type of key names the pair.
+                    let is_meant = match class {
+                        Class::Certificate => uri.matches_object(&info),
+                        _ => uri.matches_key(&info.label, &info.id),
+                    };
+                    if is_meant && access.check(&token_info, Some(&info)).is_ok() {
+                        let uri = Uri::of_object(&token_info, &info).to_string();
+                        let public = match class {
+                            Class::Private => pair::public_half(&session, &object).ok(),
+                            _ => object.public_key().ok().flatten(),
+                        };
+                        objects.push(object_entry(class, &object, public, uri));
+                    }
+                }
+            }
+            session.finish();
+            objects.sort_unstable_by(|a, b| {
+                (&a.label, &a.id, a.class).cmp(&(&b.label, &b.id, b.class))
+            });
+            Ok(Objects::new(objects))
+        })
+    }
+
+    /// The public half of a key.
+    pub fn get_public_key(
+        &self,
+        request: &GetPublicKey,
+        access: &dyn Access,
+    ) -> Result<PublicKeyEntry, Error> {
+        let query = self.query(&request.uri, request.pin.as_ref(), access)?;
+        self.retry(|call, _| {
+            let uri = query.scoped()?;
+            let search = self.search(call, &query, &uri);
+            let (uri, public) = search.public_key(&self.tokens.scan(call)?)?;
+            Ok(PublicKeyEntry::new(uri.to_string(), &public))
+        })
+    }
+
+    /// A listing shows what is public without a PIN. A PIN of the request has to be right; the
+    /// server's own is used if somebody has set it, and what is public is shown where it is wrong.
+    pub fn log_in_to_look(
+        &self,
+        call: &Call<'_>,
+        token: &Token,
+        query: &KeyQuery<'_>,
+    ) -> Result<(), Error> {
+        query.access.check(&token.info(), None)?;
+        let pins = query.pins();
+        let server = pins.server.filter(|_| query.settings.pin_origin.is_some());
+        if pins.own.is_none() && server.is_none() {
+            return Ok(());
+        }
+        match self.guard.log_in(call, token, Pins { server, ..pins }) {
+            Err(error) if pins.own.is_none() && is_about_the_pin(&error) => {
+                info!("listing only what is public: {error}");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}
+
+/// Whether a token without label and serial number lies in a scope: the other attributes decide.
+pub(super) fn in_scope_before_it_has_a_label(scope: &Uri, info: &TokenInfo) -> bool {
+    let mut labelled = info.clone();
+    labelled.label = scope.token().unwrap_or(&info.label).into();
+    labelled.serial = scope.serial().unwrap_or(&info.serial).into();
+    scope.matches_token(&labelled)
+}
+
+/// The module's name for a class.
+fn of(class: Class) -> ObjectClass {
+    match class {
+        Class::Private => ObjectClass::PRIVATE_KEY,
+        Class::Public => ObjectClass::PUBLIC_KEY,
+        _ => ObjectClass::CERTIFICATE,
+    }
+}
+
+fn object_entry(
+    class: Class,
+    object: &Object,
+    public: Option<PublicKey>,
+    uri: String,
+) -> ObjectEntry {
+    let kind = public.map(|public| public.kind());
+    let key_type = kind.map_or_else(|| object.key_type(), Into::into);
+    let entry = ObjectEntry::new(class, key_type, &object.label, object.id.clone(), uri)
+        .bits(kind.map_or(0, |kind| kind.bits()));
+    match class {
+        Class::Private => entry
+            .can_sign(object.can_sign())
+            .extractable(object.extractable())
+            .always_authenticate(object.always_authenticate()),
+        _ => entry,
+    }
+}
+
+fn token_entry(info: TokenInfo, flags: &slot::TokenInfo) -> TokenEntry {
+    let initialized = flags.token_initialized();
+    let uri = match initialized {
+        true => Uri::of_token(&info),
+        false => Uri::of_slot(&info),
+    };
+    let mut entry = TokenEntry::new(info.slot_id, uri.to_string());
+    entry.label = info.label;
+    entry.model = info.model;
+    entry.manufacturer = info.manufacturer;
+    entry.serial = info.serial;
+    entry.initialized = initialized;
+    entry.user_pin_set = flags.user_pin_initialized();
+    entry.login_required = flags.login_required();
+    entry.pin_pad = flags.protected_authentication_path();
+    entry.write_protected = flags.write_protected();
+    entry.user_pin = pin_state(
+        flags.user_pin_locked(),
+        flags.user_pin_final_try(),
+        flags.user_pin_count_low(),
+    );
+    entry.so_pin = pin_state(
+        flags.so_pin_locked(),
+        flags.so_pin_final_try(),
+        flags.so_pin_count_low(),
+    );
+    entry
+}
+
+fn pin_state(locked: bool, final_try: bool, low: bool) -> PinState {
+    match (locked, final_try, low) {
+        (true, ..) => PinState::Locked,
+        (_, true, _) => PinState::FinalTry,
+        (.., true) => PinState::Low,
+        _ => PinState::Ok,
+    }
+}
+
+fn is_about_the_pin(error: &Error) -> bool {
+    match error {
+        Error::PinRequired { .. }
+        | Error::PinIncorrect(_)
+        | Error::PinLocked(_)
+        | Error::PinGuarded(_) => true,
+        Error::Module { function, .. } => matches!(function, Function::Login),
+        _ => false,
+    }
+}

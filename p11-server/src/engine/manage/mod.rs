@@ -1,0 +1,8 @@
+//! What changes or lists tokens and keys, a request each.
+
+mod certificates;
+mod create;
+mod delete;
+mod init;
+mod list;
+mod pin;

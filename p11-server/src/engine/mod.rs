@@ -1,0 +1,170 @@
+//! The engine: requests come in as messages of protocol 1, and calls of one PKCS#11 module go out.
+//!
+//! Each module imports only modules below it.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `manage` | list tokens and keys, store certificates, make and delete keys, initialise tokens, change PINs |
+//! | `recovery` | one more try, after what the CKR code calls for |
+//! | `core` | what all requests share |
+//! | `find` | the key that a URI means: objects, pairs, search, the cache of keys |
+//! | `query` | a request's URI and PIN beside the operator's |
+//! | `sign` | what a key can sign, by which mechanism, and the two calls |
+//! | `login` | every `C_Login`, behind the guard that remembers refused PINs |
+//! | `token` | the tokens in the slots, and their sessions |
+//! | `module` | the loaded module, and the calls that run in it |
+//! | `settings` | what the operator decides, and deadlines |
+
+mod core;
+mod find;
+mod login;
+mod manage;
+mod module;
+mod query;
+mod recovery;
+mod settings;
+mod sign;
+mod token;
+
+use std::path::Path;
+
+use p11_proto::message::{Message, OpenKey, OpenedKey, Pong, Sign, Signature, Status};
+use p11_proto::{Identity, Request, Response, frame};
+
+use self::core::Core;
+use self::query::KeyQuery;
+use crate::error::Error;
+use crate::service::{Access, Service};
+
+pub use self::settings::{Settings, Timeouts};
+
+/// How the server names itself to clients.
+const SERVER: &str = concat!("tedge-p11-server ", env!("CARGO_PKG_VERSION"));
+
+/// The keys of one PKCS#11 module, for many clients at once.
+pub struct Engine(Core);
+
+impl Engine {
+    /// Loads the module. Call [`Engine::start`] next.
+    ///
+    /// # Errors
+    /// [`Error::Load`] where the file is no usable PKCS#11 module.
+    pub fn load(module: &Path, settings: Settings) -> Result<Engine, Error> {
+        Engine::load_with(module, settings, Timeouts::default())
+    }
+
+    /// The same with other deadlines than the usual ones.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn load_with(
+        module: &Path,
+        settings: Settings,
+        timeouts: Timeouts,
+    ) -> Result<Engine, Error> {
+        Core::load(module, settings, timeouts).map(Engine)
+    }
+
+    /// Initialises the module if it is down. Where that fails, the next call of this or the next request
+    /// tries it again, with back-off.
+    ///
+    /// # Errors
+    /// [`Error::ModuleUnavailable`] says when the next try is due.
+    pub fn start(&self) -> Result<(), Error> {
+        self.0.start()
+    }
+
+    /// The operator has changed the settings, or says that PINs may be tried again.
+    pub fn reconfigure(&self, settings: Settings) {
+        self.0.reconfigure(settings);
+    }
+
+    /// Logs out, closes all sessions and finalises the module, unless a call is stuck in it. No request
+    /// succeeds afterwards.
+    pub fn shut_down(&self) {
+        self.0.module.shut_down(|call| {
+            for token in self.0.tokens.known() {
+                token.log_out(call);
+            }
+        });
+    }
+
+    /// What is wrong with the module, `None` if nothing is. Calls no token.
+    pub fn trouble(&self) -> Option<String> {
+        let stuck = || Some(format!("no PKCS#11 call returns on {}", self.stuck()?));
+        self.0.module.trouble().or_else(stuck)
+    }
+
+    /// What is stuck, if anything is: no call on it has returned for two deadlines.
+    pub fn stuck(&self) -> Option<String> {
+        self.0.module.stuck()
+    }
+
+    /// Does what a request asks for, if `access` lets it.
+    ///
+    /// # Errors
+    /// Each failure says what happened and what to do, and has a code for programs.
+    pub fn call(&self, request: &Request, access: &dyn Access) -> Result<Response, Error> {
+        let core = &self.0;
+        Ok(match request {
+            Request::Ping(_) => Response::Pong(Pong::new(SERVER, frame::VERSION)),
+            Request::Status(_) => {
+                let trouble = self.trouble();
+                Response::Status(Status::new(SERVER, trouble.is_none()).trouble(trouble))
+            }
+            Request::OpenKey(open) => Response::Key(self.open_key(open, access)?),
+            Request::Sign(sign) => Response::Signature(self.sign(sign, access)?),
+            Request::ListTokens(_) => Response::Tokens(core.list_tokens(access)?),
+            Request::ListKeys(list) => Response::Objects(core.list_keys(list, access)?),
+            Request::GetPublicKey(get) => Response::PublicKey(core.get_public_key(get, access)?),
+            Request::GetCertificates(get) => {
+                Response::Certificates(core.get_certificates(get, access)?)
+            }
+            Request::ImportCertificate(import) => {
+                Response::Imported(core.import_certificate(import, access)?)
+            }
+            Request::CreateKey(create) => Response::PublicKey(core.create_key(create, access)?),
+            Request::DeleteKey(delete) => Response::Deleted(core.delete_key(delete, access)?),
+            Request::InitToken(init) => Response::TokenReady(core.init_token(init, access)?),
+            Request::ChangePin(change) => Response::PinChanged(core.change_pin(change, access)?),
+            other => {
+                let name = other.name();
+                return Err(Error::NotSupported(format!("{name} is not known here")));
+            }
+        })
+    }
+
+    fn open_key(&self, request: &OpenKey, access: &dyn Access) -> Result<OpenedKey, Error> {
+        let expected = request.spki.as_ref().map(|spki| Identity::of(spki));
+        let expected = expected.transpose();
+        let query = KeyQuery {
+            expected: expected.map_err(|error| Error::BadRequest(error.to_string()))?,
+            ..self.0.query(&request.uri, request.pin.as_ref(), access)?
+        };
+        self.0.retry(|call, failed| {
+            let key = failed.insert(self.0.key(call, &query)?);
+            Ok(key.message.clone())
+        })
+    }
+
+    fn sign(&self, request: &Sign, access: &dyn Access) -> Result<Signature, Error> {
+        let query = KeyQuery {
+            expected: Some(request.identity),
+            opened: true,
+            ..self.0.query(&request.uri, request.pin.as_ref(), access)?
+        };
+        self.0.retry(|call, failed| {
+            let key = failed.insert(self.0.key(call, &query)?);
+            let method = key.method(request.scheme)?;
+            let signature =
+                key.sign(call, &self.0.guard, method, &request.message, query.pins())?;
+            Ok(Signature::new(signature))
+        })
+    }
+}
+
+impl Service for Engine {
+    fn call(&self, request: &Request, access: &dyn Access) -> Result<Response, Error> {
+        Engine::call(self, request, access)
+    }
+}

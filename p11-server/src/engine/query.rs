@@ -1,0 +1,114 @@
+//! What a request asks for: its URI and PIN beside the operator's scope and PIN.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use p11_proto::{Identity, Pin};
+use p11_uri::Uri;
+use tracing::warn;
+
+use super::login::pin_guard::Pins;
+use super::settings::Settings;
+use crate::error::Error;
+use crate::service::Access;
+
+/// A token, and the key on it, as a request asks for them.
+pub(crate) struct KeyQuery<'a> {
+    /// The URI as it came.
+    pub uri: &'a str,
+    /// The URI without PIN, by which the key is remembered.
+    pub name: Cow<'a, str>,
+    /// The PIN of the URI or of the request.
+    pub own_pin: Option<Cow<'a, Pin>>,
+    /// The only key that will do.
+    pub expected: Option<Identity>,
+    /// Whether it was opened before, so that another key in its place is a change.
+    pub opened: bool,
+    /// What the client may do with which of them.
+    pub access: &'a dyn Access,
+    /// The operator's, as they were when the request came.
+    pub settings: Arc<Settings>,
+}
+
+/// What a request about a token asks for, of whatever key.
+pub(crate) fn query<'a>(
+    uri: &'a str,
+    pin: Option<&'a Pin>,
+    access: &'a dyn Access,
+    settings: Arc<Settings>,
+) -> Result<KeyQuery<'a>, Error> {
+    let mut query = KeyQuery {
+        uri,
+        name: Cow::Borrowed(uri),
+        own_pin: pin.map(Cow::Borrowed),
+        expected: None,
+        opened: false,
+        access,
+        settings,
+    };
+    // Without a query there is nothing to look at before the key is found.
+    if uri.contains('?') {
+        let parsed = Uri::parse(uri)?;
+        parsed.require_request_form()?;
+        query.name = Cow::Owned(parsed.without_query().to_string());
+        if let Some(pin) = parsed.pin_value() {
+            query.own_pin = Some(Cow::Owned(Pin::from(pin.clone())));
+        }
+    }
+    Ok(query)
+}
+
+impl KeyQuery<'_> {
+    /// The URI, held to the server's scope.
+    pub fn scoped(&self) -> Result<Uri, Error> {
+        let scope = &self.settings.scope;
+        let scoped = Uri::parse(self.uri)?.apply_scope(scope);
+        if !scoped.replaced.is_empty() {
+            warn!(
+                "the request for {} is held to the server's own URI {}: {} replaced",
+                self.name,
+                scope.without_query(),
+                scoped.replaced.join(", ")
+            );
+        }
+        Ok(scoped.uri)
+    }
+
+    /// The URI of a request that changes a token: it must lie within the scope by itself.
+    pub fn in_scope(&self) -> Result<Uri, Error> {
+        self.restrict(&Uri::parse(self.uri)?)
+    }
+
+    /// The URI within the scope, an error where the scope replaces any of it but its type: either half
+    /// of a key pair stands for both.
+    pub fn restrict(&self, uri: &Uri) -> Result<Uri, Error> {
+        let scope = &self.settings.scope;
+        let mut scoped = uri.apply_scope(scope);
+        scoped.replaced.retain(|name| name != "type");
+        match scoped.replaced.is_empty() {
+            true => Ok(scoped.uri),
+            false => Err(out_of_scope(
+                &uri.without_query().to_string(),
+                scope,
+                &scoped.replaced,
+            )),
+        }
+    }
+
+    /// The PINs for a token that wants one.
+    pub fn pins(&self) -> Pins<'_> {
+        Pins {
+            own: self.own_pin.as_deref(),
+            server: self.settings.pin.as_ref(),
+        }
+    }
+}
+
+/// The refusal to change what the scope leaves out.
+pub(crate) fn out_of_scope(uri: &str, scope: &Uri, differing: &[String]) -> Error {
+    Error::OutOfScope(format!(
+        "{uri} lies outside of what this server may change, {}: {} differs",
+        scope.without_query(),
+        differing.join(", ")
+    ))
+}

@@ -1,0 +1,64 @@
+//! What the operator decides about the engine, and its deadlines.
+
+use std::time::Duration;
+
+use p11_proto::Pin;
+use p11_uri::Uri;
+
+/// What the operator decides and may change while the engine runs.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Settings {
+    /// The PIN for requests that bring none.
+    pub pin: Option<Pin>,
+    /// Where the operator has set it, for people; `None` for a default that nobody has set.
+    pub pin_origin: Option<String>,
+    /// The server's URI: its path attributes replace those of every request.
+    pub scope: Uri,
+}
+
+/// How long the engine waits, and for what. Tests shorten it.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Timeouts {
+    /// What a request to a token should take at most.
+    pub request: Duration,
+    /// The same for what a card may take minutes for: making an RSA key, initialising a token.
+    pub long_request: Duration,
+    /// How long a request waits for a session: a little less than for its answer, so that the client
+    /// learns what it waited for.
+    pub session: Duration,
+    /// How long a change waits for signatures that are being made, or for another change.
+    pub change: Duration,
+    /// How long a reload waits for running calls to return; none starts under a call that is older.
+    pub drain: Duration,
+    /// The first pause after a failed or repeated `C_Initialize`; it doubles up to `longest_pause`.
+    pub first_pause: Duration,
+    /// The longest of these pauses.
+    pub longest_pause: Duration,
+    /// After this long without a reload the next pause is the first again.
+    pub quiet: Duration,
+    /// How often a token or key that is not there may cause a reload: some modules do not look for new
+    /// ones by themselves.
+    pub missing: Duration,
+    /// After this long without use a handle is checked before it signs, and a PIN's tries are looked at
+    /// before it is sent.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            request: Duration::from_secs(30),
+            long_request: Duration::from_secs(10 * 60),
+            session: Duration::from_secs(28),
+            change: Duration::from_secs(10),
+            drain: Duration::from_secs(5),
+            first_pause: Duration::from_secs(1),
+            longest_pause: Duration::from_secs(30),
+            quiet: Duration::from_secs(20),
+            missing: Duration::from_secs(30),
+            idle: Duration::from_secs(30),
+        }
+    }
+}
