@@ -5,29 +5,26 @@ use std::io::{self, Read, Write};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use crate::body::WipingBuffer;
 use crate::error::Error;
 use crate::message::Message;
-use crate::reader::{DecodeError, Reader};
+
+pub use crate::body::{Body, MAX_LEN};
+pub use crate::decode::decode;
 
 /// The version of the protocol that this crate speaks.
 pub const VERSION: u8 = 1;
 
-/// The mark that a client of protocol 1 sends first. A tedge1 client sends a zero byte instead.
+/// The first bytes that a client of protocol 1 sends. A client of tedge1 sends a zero byte instead.
 pub const MAGIC: [u8; 3] = *b"P11";
 
-/// Mark and version: what a client sends before its first frame.
+/// [`MAGIC`] and [`VERSION`], which a client sends before its first frame.
 pub const PREAMBLE: [u8; 4] = [MAGIC[0], MAGIC[1], MAGIC[2], VERSION];
-
-/// The longest body, in bytes, either way. TLS 1.2 signs whole transcripts, hence so much.
-pub const MAX_LEN: usize = 1 << 20;
-
-/// A body that may hold a PIN and is wiped when dropped.
-pub type Body = Zeroizing<Vec<u8>>;
 
 /// Checks a preamble that was read.
 ///
 /// # Errors
-/// [`Error::NotProtocol1`] for another mark, [`Error::Version`] for another version.
+/// [`Error::NotProtocol1`] for other first bytes, [`Error::Version`] for another version.
 pub fn check_preamble(preamble: [u8; 4]) -> Result<(), Error> {
     match preamble {
         PREAMBLE => Ok(()),
@@ -64,7 +61,7 @@ pub fn read(reader: &mut impl Read) -> Result<Option<Body>, Error> {
     Ok(Some(body))
 }
 
-/// Reads all that a peer sends until it shuts down its writing half: a message of [`crate::tedge1`].
+/// Reads all that a peer sends until it shuts down its writing half: a message of tedge1.
 ///
 /// # Errors
 /// [`Error::TooLong`] as soon as there is more than [`MAX_LEN`], [`Error::Io`].
@@ -104,34 +101,11 @@ pub fn encode(message: &impl Message) -> Result<Body, Error> {
         .map_err(|_| Error::Malformed("it has no MessagePack form"))?;
     let mut frame = frame.0;
     let length = frame.len() - 4;
-    match u32::try_from(length) {
-        Ok(prefix) if length <= MAX_LEN => {
-            for (place, byte) in frame.iter_mut().zip(prefix.to_be_bytes()) {
-                *place = byte;
-            }
-            Ok(frame)
-        }
-        _ => Err(Error::TooLong(length)),
+    match (u32::try_from(length), frame.first_chunk_mut()) {
+        (Ok(prefix), Some(first)) if length <= MAX_LEN => *first = prefix.to_be_bytes(),
+        _ => return Err(Error::TooLong(length)),
     }
-}
-
-/// A buffer that leaves no copy of a PIN behind when it grows.
-struct WipingBuffer(Body);
-
-impl Write for WipingBuffer {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.capacity() - self.0.len() < bytes.len() {
-            let mut larger = Vec::with_capacity(2 * (self.0.len() + bytes.len()));
-            larger.extend_from_slice(&self.0);
-            self.0 = Zeroizing::new(larger);
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    Ok(frame)
 }
 
 /// Cuts a listing to what fits into a frame. Answers whether there was more.
@@ -146,31 +120,4 @@ pub fn truncate<T: Serialize>(listing: &mut Vec<T>) -> bool {
     let truncated = count < listing.len();
     listing.truncate(count);
     truncated
-}
-
-/// The message in the body of a frame.
-///
-/// # Errors
-/// [`Error::UnknownMessage`] for a well-formed message of another name, [`Error::Malformed`] for
-/// anything else, bytes after the message among it.
-pub fn decode<M: Message>(body: &[u8]) -> Result<M, Error> {
-    // Borrows from the body: a PIN is copied once, into the `Pin` that will be wiped.
-    let mut reader = Reader::new(body);
-    match M::deserialize(&mut reader) {
-        Ok(message) if reader.is_at_end() => Ok(message),
-        Ok(_) => Err(Error::Malformed("bytes follow it")),
-        Err(fault) => match name(body) {
-            Ok(Some(name)) if !M::NAMES.contains(&name) => Err(Error::UnknownMessage(name.into())),
-            _ => Err(Error::Malformed(fault.explain())),
-        },
-    }
-}
-
-/// The name of a message whose fields may be any; `None` where there is more than one message.
-fn name(body: &[u8]) -> Result<Option<&str>, DecodeError> {
-    let mut reader = Reader::new(body);
-    let entries = reader.map()?;
-    let name = reader.text()?;
-    reader.skip()?;
-    Ok(Some(name).filter(|_| entries == 1 && reader.is_at_end()))
 }

@@ -1,4 +1,4 @@
-//! The TLS signature schemes that a key can be asked for: a number on the wire, a [`Scheme`] here.
+//! TLS signature schemes (RFC 8446 section 4.2.3), which are numbers on the wire.
 
 use std::fmt;
 

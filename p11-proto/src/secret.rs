@@ -1,11 +1,11 @@
-//! What carries a PIN, from the moment it is read to `C_Login`: wiped when dropped, never printed.
+//! PINs, and URIs that may hold one: wiped when they are dropped, and never printed.
 
 use std::fmt;
 use std::ops::Deref;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 /// The PIN of a token's user or security officer.
 ///
@@ -22,7 +22,7 @@ impl Pin {
 
 impl From<String> for Pin {
     fn from(pin: String) -> Self {
-        Pin(pin.into())
+        Pin(Zeroizing::new(pin).as_str().into())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Public keys of OpenSSL's making (`data/make.sh`) in, their one normalised form out.
+//! Public keys made by OpenSSL (`data/make.sh`), and their normalised form.
 #![cfg(test)]
 
 use p11_proto::spki::{Certificate, Curve, Kind, PublicKey};

@@ -5,6 +5,7 @@
 
 use serde_bytes::ByteBuf;
 
+use super::failure::{ErrorCode, Failure};
 use super::objects::{
     CertificateEntry, Certificates, Class, CreateKey, DeleteKey, Deleted, GetCertificates,
     GetPublicKey, ImportCertificate, Imported, KeySpec, ListKeys, ObjectEntry, Objects,
@@ -12,7 +13,6 @@ use super::objects::{
 use super::signing::{KeyType, OpenKey, Sign, Signature};
 use super::status::{Pong, Status};
 use super::tokens::{ChangePin, InitToken, PinChanged, PinState, TokenEntry, TokenReady, Tokens};
-use crate::error::{ErrorCode, Failure};
 use crate::secret::{Pin, UriText};
 use crate::spki::Identity;
 

@@ -5,6 +5,8 @@
 //! out; fields that a reader does not know are ignored.
 
 mod builders;
+mod failure;
+mod nil;
 mod objects;
 mod signing;
 mod status;
@@ -12,10 +14,9 @@ mod tokens;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Failure;
-
 pub use serde_bytes::ByteBuf;
 
+pub use failure::{ErrorCode, Failure};
 pub use objects::{
     CertificateEntry, Certificates, Class, CreateKey, DeleteKey, Deleted, GetCertificates,
     GetPublicKey, ImportCertificate, Imported, KeySpec, ListKeys, ObjectEntry, Objects,
@@ -58,9 +59,9 @@ macro_rules! messages {
 messages! {
     /// What a client asks for.
     Request {
-        /// Is anybody there, and who? Answered by [`Response::Pong`].
+        /// Does the server run, and which is it? Answered by [`Response::Pong`].
         Ping(Ping),
-        /// How is the module doing? Answered by [`Response::Status`]. Touches no token.
+        /// Can the module be used? Answered by [`Response::Status`]. Touches no token.
         Status(GetStatus),
         /// Which key is this, and what can it sign? Answered by [`Response::Key`].
         OpenKey(OpenKey),

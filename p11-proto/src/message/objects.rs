@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use super::nil::or_default;
 use super::signing::KeyType;
 use crate::secret::{Pin, UriText};
 use crate::spki::{Identity, PublicKey};
@@ -27,7 +28,7 @@ pub struct Objects {
     /// In a stable order.
     pub objects: Vec<ObjectEntry>,
     /// Whether there are more than fit into a frame.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub truncated: bool,
 }
 
@@ -40,7 +41,7 @@ pub struct ObjectEntry {
     /// The kind of the key, or of the certificate's key.
     pub key_type: KeyType,
     /// RSA: bits of the modulus. EC: bits of the curve's field. 0 where it cannot be told.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub bits: u32,
     /// `CKA_LABEL`
     pub label: String,
@@ -77,12 +78,7 @@ pub enum Class {
 
 impl fmt::Display for Class {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Class::Private => "private",
-            Class::Public => "public",
-            Class::Certificate => "certificate",
-            Class::Unknown => "unknown",
-        })
+        self.serialize(f)
     }
 }
 
@@ -144,7 +140,7 @@ pub struct Certificates {
     /// Leaf first.
     pub certificates: Vec<CertificateEntry>,
     /// Whether there are more than fit into a frame.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub truncated: bool,
 }
 
@@ -204,7 +200,7 @@ pub struct KeySpec {
     /// RSA, EC or Ed25519.
     pub key_type: KeyType,
     /// RSA: 2048, 3072 or 4096. EC: 256, 384 or 521. Ed25519: nothing.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub bits: u32,
 }
 

@@ -1,13 +1,13 @@
-//! Is the server there, and is it well?
+//! `Ping` and `Status`: whether the server runs, and whether it can use its module.
 
 use serde::{Deserialize, Serialize};
 
-/// Asks for a sign of life.
+/// Asks whether the server runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Ping {}
 
-/// A sign of life.
+/// The server runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Pong {
@@ -17,12 +17,12 @@ pub struct Pong {
     pub protocol: u8,
 }
 
-/// Asks how the module is doing.
+/// Asks whether the module can be used.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct GetStatus {}
 
-/// How the module is doing.
+/// Whether the module can be used.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Status {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::nil::or_default;
 use crate::secret::{Pin, UriText};
 
 /// Asks for every slot with a token. Needs no PIN.
@@ -18,7 +19,7 @@ pub struct Tokens {
     /// In a stable order.
     pub tokens: Vec<TokenEntry>,
     /// Whether there are more than fit into a frame.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub truncated: bool,
 }
 
@@ -75,13 +76,7 @@ pub enum PinState {
 
 impl fmt::Display for PinState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            PinState::Ok => "ok",
-            PinState::Low => "low",
-            PinState::FinalTry => "final-try",
-            PinState::Locked => "locked",
-            PinState::Unknown => "unknown",
-        })
+        self.serialize(f)
     }
 }
 
@@ -128,7 +123,7 @@ pub struct ChangePin {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub so_pin: Option<Pin>,
     /// Whether the security officer resets the PIN, whatever the old one was.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub reset: bool,
 }
 

@@ -1,11 +1,13 @@
-//! The frame around a message: its number and the bytes of its fields in, or out.
+//! Encoding and decoding of tedge1: a version, the number of the message, its fields in postcard.
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::VERSION;
+use crate::body::{Body, MAX_LEN};
 use crate::error::Error;
-use crate::frame::{Body, MAX_LEN};
+
+/// The first byte of every message. A client of protocol 1 sends "P" instead.
+pub const VERSION: u8 = 0;
 
 /// An enum of messages, each of a number and at most one value, with its codec.
 macro_rules! messages {

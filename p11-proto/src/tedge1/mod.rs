@@ -1,4 +1,4 @@
-//! tedge1, the protocol of released `tedge` clients and servers (1.7 to 2.0): bytes in, messages out.
+//! tedge1, the protocol of released `tedge` clients and servers (1.7 to 2.0).
 //!
 //! A client writes one request and shuts down its writing half; the server reads to the end, writes
 //! one response and closes. There is no length prefix: whoever reads the socket stops at
@@ -9,12 +9,15 @@
 //! the number of the message, then its fields in order. Bytes that follow are ignored, since a newer
 //! peer may append fields. A message is decoded without allocating more than a multiple of its length,
 //! whatever lengths it claims.
+//!
+//! This protocol does not grow any more, so its types are exhaustive.
 
 mod codec;
 mod pem;
 mod request;
 mod response;
 
+pub use codec::VERSION;
 pub use pem::{legacy_pem, public_key_from_legacy_pem};
 pub use request::{
     ChangePin, ChooseScheme, CreateKey, DeleteKey, InitToken, KeySpec, ListKeys, SigScheme, Sign,
@@ -25,12 +28,10 @@ pub use response::{Algorithm, ChosenScheme, CreatedKey, KeyEntry, TokenEntry};
 use serde::Serialize;
 use serde_bytes::ByteBuf;
 
+use crate::body::Body;
 use crate::error::Error;
-use crate::frame::{Body, MAGIC, PREAMBLE};
+use crate::frame::{MAGIC, PREAMBLE};
 use crate::secret::UriText;
-
-/// The first byte of every message. A client of protocol 1 sends [`MAGIC`] instead.
-pub const VERSION: u8 = 0;
 
 /// The number of [`Response::Pong`].
 const PONG: u8 = 9;
@@ -46,7 +47,7 @@ codec::messages! {
         SignWithSigScheme(SignWithSigScheme) = 5,
         /// The public key of the key that the URI means, or of the only one.
         GetPublicKeyPem(Option<UriText>) = 6,
-        /// Is anybody there? Wakes a server that is activated by its socket.
+        /// Does the server run? Wakes a server that is activated by its socket.
         Ping = 8,
         /// A new key pair on a token.
         CreateKey(CreateKey) = 10,
@@ -76,7 +77,7 @@ codec::messages! {
         Sign(ByteBuf) = 4,
         /// The public key, see [`legacy_pem`].
         GetPublicKeyPem(String) = 7,
-        /// Somebody is there. See [`advertised_protocol`] for what may follow.
+        /// The server runs. See [`advertised_protocol`] for what may follow.
         Pong = PONG,
         /// The key pair that was made.
         CreateKey(CreatedKey) = 11,

@@ -1,4 +1,4 @@
-//! Public keys in the PEM of tedge1: a public key in, a text out, and back.
+//! The PEM in which tedge1 sends public keys.
 //!
 //! The label is that of a `SubjectPublicKeyInfo` (RFC 7468 section 13), the content is only what one
 //! wraps. Released clients build certificate requests from it, so it stays as it is.

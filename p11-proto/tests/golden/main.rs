@@ -188,6 +188,14 @@ fn optional_fields_may_be_absent_or_nil() {
             Ok(Request::OpenKey(open)) if open.pin.is_none() && open.spki.is_none()
         ));
     }
+    assert!(matches!(
+        body("81 a9 'ChangePin' 82 a7 'new_pin' a1 '1' a5 'reset' c0"),
+        Ok(Request::ChangePin(change)) if !change.reset
+    ));
+    assert!(matches!(
+        body("81 a6 'Tokens' 82 a6 'tokens' 90 a9 'truncated' c0"),
+        Ok(Response::Tokens(tokens)) if !tokens.truncated
+    ));
 }
 
 #[test]

@@ -29,6 +29,12 @@ fn no_error_quotes_a_pin() {
         "81 a9 'CreateKey' 82 a3 'uri' a0 a3 'key' a9 '271828182'".to_owned(),
         "81 a9 'CreateKey' 82 a3 'uri' a0 a3 'key' 81 a8 'key_type' 81 a9 '271828182' c0"
             .to_owned(),
+        "81 a9 'CreateKey' 82 a3 'uri' a0 a3 'key' 81 a8 'key_type' 81 a9 '271828182' 00"
+            .to_owned(),
+        // The names of fields.
+        format!("81 a7 'OpenKey' 81 {number} a0"),
+        format!("81 a7 'OpenKey' 81 d2 {:08x} a0", -271_828_182),
+        "81 a7 'OpenKey' 81 a9 '271828182' a0".to_owned(),
     ] {
         assert_nothing_quoted(&request);
     }
