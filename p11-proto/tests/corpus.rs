@@ -19,7 +19,7 @@ fn tedge1_decode() {
 
 fn replay(target: &str, check: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../fuzz/corpus")
+        .join("corpus")
         .join(target);
     let files: Vec<_> = fs::read_dir(&folder)
         .expect("the corpus")
