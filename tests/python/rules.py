@@ -48,6 +48,7 @@ def check(path, uri):
     assert code_of(client.call, "OpenKey", uri="no uri") == "BadUri"
     assert code_of(client.call, "OpenKey", uri=uri + "?module-path=/x.so") == "BadUri"
     assert code_of(client.call, "OpenKey", uri=uri, spki=b"none") == "BadRequest"
+    assert code_of(client.call, "OpenKey", uri=7) == "BadRequest"
     assert code_of(client.call, "Sign", **{**sign, "identity": ZERO_IDENTITY}) == "KeyChanged"
     assert code_of(client.call, "Sign", **{**sign, "scheme": 0x0201}) == "UnsupportedScheme"
     assert expect("Signature", client.call("Sign", **sign))["signature"]

@@ -37,11 +37,11 @@ impl Entry {
         }
     }
 
-    /// A message of this name that is no request that we know.
-    pub fn unknown() -> Entry {
+    /// A message that is refused before anything is done.
+    pub fn refused(operation: &'static str, code: ErrorCode) -> Entry {
         Entry {
-            failure: Some((ErrorCode::Unsupported, None)),
-            ..Entry::new("unknown")
+            failure: Some((code, None)),
+            ..Entry::new(operation)
         }
     }
 

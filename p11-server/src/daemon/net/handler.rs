@@ -92,7 +92,11 @@ impl Handler {
                 return Ok(());
             };
             let request = match frame::decode::<Request>(&body) {
-                Err(Error::UnknownMessage(name)) => Err(name),
+                Err(Error::UnknownMessage(name)) => Err(("unknown", unsupported(&name))),
+                Err(error @ Error::Field { message, .. }) => {
+                    let failure = Failure::new(ErrorCode::BadRequest, error.to_string());
+                    Err((message, failure))
+                }
                 other => Ok(other?),
             };
             drop(body);
@@ -104,10 +108,11 @@ impl Handler {
                         encode(&protocol1::answer(context, &request))
                     })
                 }
-                Err(name) => {
+                Err((name, failure)) => {
                     let deadline = self.timeouts.request;
-                    self.handle_request(connection, stream, deadline, Entry::unknown(), |_| {
-                        encode(&Response::Error(unsupported(&name)))
+                    let entry = Entry::refused(name, failure.code);
+                    self.handle_request(connection, stream, deadline, entry, |_| {
+                        encode(&Response::Error(failure))
                     })
                 }
             };

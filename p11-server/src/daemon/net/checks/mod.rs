@@ -90,7 +90,7 @@ fn as_protocol1(input: &[u8], mut answer: &[u8]) -> usize {
             }
             Ok(Some(body)) => match frame::decode::<Request>(&body) {
                 Ok(_) => assert!(answered().is_some()),
-                Err(Error::UnknownMessage(_)) => refused(answered()),
+                Err(Error::UnknownMessage(_) | Error::Field { .. }) => refused(answered()),
                 Err(_) => {
                     refused(answered());
                     break;
