@@ -1,4 +1,4 @@
-//! What a program can ask the server for: one method for each request.
+//! A client of the server: one method for each request.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use crate::transport::Transport;
 
 /// A client of `tedge-p11-server`.
 ///
-/// Connects with the first request and keeps the connection. Clones share their connections, and
-/// several threads may ask at once: each has a connection of its own meanwhile.
+/// Connects with the first request and keeps the connection. Clones share their connections. Several
+/// threads may send requests at once, each over a connection of its own.
 ///
 /// Requests are repeated while the server restarts, see [`Config::retry_for`]. Those that change a
-/// token are sent once: where the answer is lost the error is [`Error::OutcomeUnknown`]. What else a
-/// request can fail with is listed in [`Error`].
+/// token are sent once: if the answer is lost, the error is [`Error::OutcomeUnknown`]. All other
+/// errors are listed in [`Error`].
 #[derive(Clone, Debug)]
 pub struct Client(Arc<Transport>);
 
-/// Sends a request and returns what the response that belongs to it holds.
+/// Sends a request and returns the fields of the response that belongs to it.
 macro_rules! ask {
     ($client:ident, $request:ident($fields:expr) => $response:ident) => {
         match $client.0.call(&Request::$request($fields))? {
@@ -41,22 +41,22 @@ impl Client {
         Client(Arc::new(Transport::new(config)))
     }
 
-    /// Asks for a sign of life; a server that is started by its socket wakes up.
+    /// Asks for the server's name and protocol; a server that is activated by its socket starts.
     pub fn ping(&self) -> Result<Pong, Error> {
         ask!(self, Ping(Ping::default()) => Pong)
     }
 
-    /// Asks how the server's PKCS#11 module is doing.
+    /// Asks whether the server's PKCS#11 module works, and what is wrong if it does not.
     pub fn status(&self) -> Result<Status, Error> {
         ask!(self, Status(GetStatus::default()) => Status)
     }
 
-    /// Asks which key is meant and what it can do.
+    /// Finds the key that matches a URI and what it can do.
     pub fn open_key(&self, request: OpenKey) -> Result<OpenedKey, Error> {
         ask!(self, OpenKey(request) => Key)
     }
 
-    /// Asks for a signature.
+    /// Signs a message. ECDSA signatures are a DER `Ecdsa-Sig-Value` (RFC 3279 section 2.2.3).
     pub fn sign(&self, request: Sign) -> Result<Vec<u8>, Error> {
         ask!(self, Sign(request) => Signature).map(|answer| answer.signature.into_vec())
     }
@@ -71,7 +71,7 @@ impl Client {
         ask!(self, ListKeys(request) => Objects)
     }
 
-    /// Reads the public half of a key.
+    /// Reads the public key of a key.
     pub fn get_public_key(&self, request: GetPublicKey) -> Result<PublicKeyEntry, Error> {
         ask!(self, GetPublicKey(request) => PublicKey)
     }
@@ -86,18 +86,18 @@ impl Client {
         ask!(self, ImportCertificate(request) => Imported)
     }
 
-    /// Makes a key pair on a token.
+    /// Creates a key pair on a token.
     pub fn create_key(&self, request: CreateKey) -> Result<PublicKeyEntry, Error> {
         ask!(self, CreateKey(request) => PublicKey)
     }
 
-    /// Deletes a key pair. An old server deletes all pairs that the URI matches, where one of
-    /// protocol 1 refuses to choose.
+    /// Deletes a key pair. If several match the URI, an old server deletes them all; one that speaks
+    /// protocol 1 refuses.
     pub fn delete_key(&self, request: DeleteKey) -> Result<Deleted, Error> {
         ask!(self, DeleteKey(request) => Deleted)
     }
 
-    /// Makes a token ready for use.
+    /// Initialises a token.
     pub fn init_token(&self, request: InitToken) -> Result<TokenReady, Error> {
         ask!(self, InitToken(request) => TokenReady)
     }

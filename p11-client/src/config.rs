@@ -1,9 +1,9 @@
-//! How the server is reached: which socket, in which language, and for how long to try.
+//! Configuration of a client: the socket, the protocol and the deadlines.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where the server listens unless its operator has chosen another place.
+/// Where the server's systemd unit listens.
 const DEFAULT_SOCKET: &str = "/run/tedge-p11-server/tedge-p11-server.sock";
 
 /// How a [`Client`](crate::Client) reaches the server.
@@ -16,16 +16,17 @@ pub struct Config {
     pub(crate) retry_for: Duration,
 }
 
-/// What is spoken with the server.
+/// The protocol that a client speaks with the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Protocol {
-    /// The client finds out by one short connection before the first request, and again when the
-    /// server was gone, since it may have been exchanged meanwhile.
+    /// The client finds out by one short connection before the first request, and again after a
+    /// request has failed, since another version of the server may run by then.
     #[default]
     Auto,
     /// Protocol 1 of this project.
     V1,
-    /// The protocol of released servers, 1.7 to 2.0, which can do less.
+    /// tedge1, the protocol of `tedge-p11-server` 1.7 to 2.0, which can do less.
     Tedge1,
 }
 
@@ -35,15 +36,15 @@ impl Config {
         Config {
             socket_path: socket_path.as_ref().to_owned(),
             protocol: Protocol::default(),
-            // Above what the server allows a token, and a card that makes an RSA key.
+            // 5 s more than the server allows for a request.
             deadline: Duration::from_secs(35),
             long_deadline: Duration::from_secs(605),
-            // Enough for the server to be restarted or to be started by the first connection.
+            // Enough for a restart of the server.
             retry_for: Duration::from_secs(10),
         }
     }
 
-    /// What to speak with the server. By default the client finds out.
+    /// The protocol to speak, [`Protocol::Auto`] by default.
     #[must_use]
     pub fn protocol(mut self, protocol: Protocol) -> Self {
         self.protocol = protocol;

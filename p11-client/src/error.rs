@@ -1,5 +1,6 @@
-//! What can go wrong between a program and its signature, each with what to do about it.
+//! Errors of the client, each with what to do about it.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt::Display;
 use std::io;
@@ -7,18 +8,19 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::unistd::{Gid, Group};
 use p11_proto::{Failure, Identity};
 
-use crate::socket::Target;
-
 /// Why there is no answer, no key or no signature.
+///
+/// Its text is for people and may change; programs decide on the variant or on [`Error::code`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// There is no socket at the path.
     #[error("there is no socket {0:?}: is tedge-p11-server running, and is this its socket path?")]
     NoSocket(PathBuf),
-    /// The socket is there and nobody listens on it.
+    /// There is a socket at the path and nobody listens on it.
     #[error("nobody listens on {0:?}: start tedge-p11-server")]
     Refused(PathBuf),
     /// This user may not use the socket.
@@ -31,6 +33,7 @@ pub enum Error {
     ConnectionLost,
     /// The socket could not be used for another reason.
     #[error("the socket {path:?} cannot be used: {source}")]
+    #[non_exhaustive]
     Socket {
         /// The path that was tried.
         path: PathBuf,
@@ -41,6 +44,7 @@ pub enum Error {
     #[error(
         "the server at {path:?} did not answer within {deadline:?}: its token may be busy or stuck, or it does not speak the protocol that this client is set to"
     )]
+    #[non_exhaustive]
     Deadline {
         /// The path that was tried.
         path: PathBuf,
@@ -53,20 +57,22 @@ pub enum Error {
     /// The server answered that the request failed.
     #[error(transparent)]
     Server(Failure),
-    /// The server speaks tedge1 alone, in which this cannot be said.
+    /// The server speaks tedge1 alone, which has no message for this.
     #[error(
         "the server at {path:?} is an old one and cannot {what}; tedge-p11-server 0.1 of this client's project can, and so can later ones"
     )]
+    #[non_exhaustive]
     TooOld {
         /// The path that was tried.
         path: PathBuf,
         /// What the server cannot do, after "to".
         what: String,
     },
-    /// What answered speaks no protocol that this client knows, or not the one that it is set to.
+    /// The answer is not in a protocol that this client knows, or not in the one that it is set to.
     #[error(
         "what answers on {path:?} does not speak a protocol of tedge-p11-server ({cause}): is it the right socket, and is the server as new as this client?"
     )]
+    #[non_exhaustive]
     Protocol {
         /// The path that was tried.
         path: PathBuf,
@@ -86,6 +92,7 @@ pub enum Error {
     #[error(
         "the client certificate and the key {uri:?} do not belong together: the certificate is for the key {certificate}, the token has the key {key} (SHA-256 of the public key); name the certificate's key or get a certificate for this one"
     )]
+    #[non_exhaustive]
     Mismatch {
         /// The URI of the key.
         uri: String,
@@ -97,10 +104,32 @@ pub enum Error {
 }
 
 impl Error {
+    /// A stable name for programs and logs: that of the variant, `NoSocket` for example. For
+    /// [`Error::Server`] it is the server's [`ErrorCode`](p11_proto::ErrorCode), `KeyNotFound` for
+    /// example.
+    pub fn code(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Error::Server(failure) => return failure.code.to_string().into(),
+            Error::NoSocket(_) => "NoSocket",
+            Error::Refused(_) => "Refused",
+            Error::PermissionDenied(_) => "PermissionDenied",
+            Error::ConnectionLost => "ConnectionLost",
+            Error::Socket { .. } => "Socket",
+            Error::Deadline { .. } => "Deadline",
+            Error::OutcomeUnknown(_) => "OutcomeUnknown",
+            Error::TooOld { .. } => "TooOld",
+            Error::Protocol { .. } => "Protocol",
+            Error::Request(_) => "Request",
+            Error::NoCertificate => "NoCertificate",
+            Error::Certificate(_) => "Certificate",
+            Error::Mismatch { .. } => "Mismatch",
+        })
+    }
+
     /// Finds this crate's error in what a failed handshake returned, however wrapped: in a
     /// [`rustls::Error`], an [`io::Error`] around one, or an error that has one of these as source.
     ///
-    /// When it is [`Error::Server`] with the code `KeyChanged`, the key must be opened again.
+    /// If its [code](Error::code) is `KeyChanged`, the key must be opened again.
     pub fn in_handshake<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
         let mut next = Some(error);
         while let Some(error) = next {
@@ -122,42 +151,15 @@ impl Error {
         None
     }
 
-    /// Whether the server was not there, which a restart explains and a repetition may mend.
+    /// Whether the server was not there or has left, as during a restart.
     pub(crate) fn is_lost_server(&self) -> bool {
         matches!(
             self,
-            Error::NoSocket { .. } | Error::Refused { .. } | Error::ConnectionLost
+            Error::NoSocket(_) | Error::Refused(_) | Error::ConnectionLost
         )
     }
 
-    pub(crate) fn from_connecting(error: io::Error, target: Target<'_>) -> Self {
-        let path = target.path.to_owned();
-        match error.kind() {
-            io::ErrorKind::NotFound => Error::NoSocket(path),
-            io::ErrorKind::ConnectionRefused => Error::Refused(path),
-            io::ErrorKind::PermissionDenied => Error::PermissionDenied(path),
-            _ => Error::from_exchange(error.into(), target),
-        }
-    }
-
-    pub(crate) fn from_exchange(error: p11_proto::Error, target: Target<'_>) -> Self {
-        use io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, WouldBlock};
-        let path = target.path.to_owned();
-        match error {
-            p11_proto::Error::Truncated => Error::ConnectionLost,
-            p11_proto::Error::Io(source) => match source.kind() {
-                BrokenPipe | ConnectionReset => Error::ConnectionLost,
-                WouldBlock | TimedOut => Error::Deadline {
-                    path,
-                    deadline: target.deadline.allowed(),
-                },
-                _ => Error::Socket { path, source },
-            },
-            other => Error::not_understood(target.path, other),
-        }
-    }
-
-    /// For an answer that makes no sense.
+    /// For an answer that cannot be decoded.
     pub(crate) fn not_understood(path: &Path, cause: impl Display) -> Self {
         Error::Protocol {
             path: path.to_owned(),
@@ -170,7 +172,7 @@ impl Error {
         Error::not_understood(path, format_args!("its answer was {name:?}"))
     }
 
-    /// For what goes wrong after a request was sent that may be sent only once.
+    /// For an error after a request was sent that may be sent only `once`.
     pub(crate) fn if_sent(self, once: bool) -> Self {
         match once {
             true => Error::OutcomeUnknown(Box::new(self)),
@@ -179,39 +181,27 @@ impl Error {
     }
 }
 
-/// The server's own words, fit for a log or terminal.
+/// With the control characters in the server's text escaped, for logs and terminals.
 impl From<Failure> for Error {
     fn from(mut failure: Failure) -> Self {
-        failure.message = printable(&failure.message);
+        let escaped = |c: char| match c.is_control() {
+            true => c.escape_default().to_string(),
+            false => c.to_string(),
+        };
+        failure.message = failure.message.chars().map(escaped).collect();
         Error::Server(failure)
     }
 }
 
-/// Text in which control characters are escaped.
-fn printable(text: &str) -> String {
-    let escaped = |c: char| match c.is_control() {
-        true => c.escape_default().to_string(),
-        false => c.to_string(),
-    };
-    text.chars().map(escaped).collect()
-}
-
-/// Whose group to join. The socket's folder may hide it.
+/// Which group to join, unless the socket's folder hides the socket.
 fn permission_remedy(path: &Path) -> String {
-    match path.metadata() {
-        Ok(socket) => format!("join its group {} and log in again", group(socket.gid())),
-        Err(_) => "its folder is closed to this user".to_owned(),
-    }
-}
-
-/// The name of a group as `/etc/group` has it, else its number.
-fn group(gid: u32) -> String {
-    let number = gid.to_string();
-    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
-    let name = groups.lines().find_map(|group| {
-        let mut fields = group.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == number).then(|| format!("{name:?}"))
-    });
-    name.unwrap_or(number)
+    let Ok(socket) = path.metadata() else {
+        return "its folder is closed to this user".to_owned();
+    };
+    let gid = socket.gid();
+    let group = match Group::from_gid(Gid::from_raw(gid)) {
+        Ok(Some(group)) => format!("{:?}", group.name),
+        _ => gid.to_string(),
+    };
+    format!("join its group {group} and log in again")
 }

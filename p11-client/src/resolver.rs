@@ -1,4 +1,4 @@
-//! A certificate chain and the key in the token that it was issued for, as rustls asks for them.
+//! A rustls certificate resolver: a certificate chain with the key in the token.
 
 use std::sync::Arc;
 
@@ -39,8 +39,8 @@ impl Resolver {
 }
 
 impl ResolvesClientCert for Resolver {
-    /// The one certificate, whatever the peer asks for: when it offers no fitting scheme, the
-    /// [`SigningKey`] says so in the log.
+    /// The one certificate, whatever the peer accepts: if it offers no scheme of the key, the
+    /// [`SigningKey`] logs a warning.
     fn resolve(
         &self,
         _issuers: &[&[u8]],

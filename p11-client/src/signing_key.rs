@@ -1,4 +1,4 @@
-//! The key as rustls sees it: asked for once when opened, then one request for each signature.
+//! A rustls signing key: one request when it is opened, then one for each signature.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use crate::uri::split_pin;
 
 /// A private key in a token, for [`rustls::sign::CertifiedKey`].
 ///
-/// It stands for the one key that was found when it was opened. When the token has another key by
-/// now, handshakes fail with `KeyChanged` (see [`Error::in_handshake`]) until a new one is opened.
+/// It is the key that was found when it was opened. If the URI leads to another key later, handshakes
+/// fail with `KeyChanged` (see [`Error::in_handshake`]) until a new `SigningKey` is opened.
 #[derive(Clone, Debug)]
 pub struct SigningKey(Arc<Opened>);
 
@@ -31,10 +31,10 @@ struct Opened {
 }
 
 impl SigningKey {
-    /// Asks the server for the key that an RFC 7512 URI means.
+    /// Asks the server for the key that matches an RFC 7512 URI.
     ///
-    /// Among several that match, the one of the certificate is meant, and no other. A `pin-value`
-    /// in the URI wins over `pin`; without either the server uses its own.
+    /// With a certificate it is the key of that certificate, and no other. A `pin-value` in the URI
+    /// wins over `pin`; without either the server uses its own.
     ///
     /// # Errors
     /// As for any request, and [`Error::Certificate`] for a certificate that cannot be read.
@@ -73,7 +73,7 @@ impl SigningKey {
         &self.0.uri
     }
 
-    /// Which key pair this is.
+    /// The SHA-256 of its public key.
     pub fn identity(&self) -> Identity {
         self.0.identity
     }
@@ -88,7 +88,7 @@ impl sign::SigningKey for SigningKey {
     fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn sign::Signer>> {
         let available = self.schemes();
         let Some(scheme) = available.iter().find(|scheme| offered.contains(scheme)) else {
-            // rustls goes on without a certificate, and the peer's complaint names no reason.
+            // rustls continues without a certificate, and the peer's alert does not tell why.
             tracing::warn!(
                 uri = ?self.0.uri, ?offered, ?available,
                 "no client certificate is sent: the peer offers no signature scheme that the key can do"
@@ -110,7 +110,7 @@ impl sign::SigningKey for SigningKey {
     }
 }
 
-/// One handshake's use of the key, with the scheme that was negotiated.
+/// The key with the scheme that one handshake has negotiated.
 #[derive(Debug)]
 struct Signer {
     key: Arc<Opened>,

@@ -1,18 +1,10 @@
-//! The server's socket: connects, reads and writes, and gives up when the deadline passes.
-//!
-//! It waits in poll(2). A thread that waits in read(2) of a UNIX socket is woken twice: when the peer
-//! takes what was written, which makes room to write, and when the peer answers. Where answers come
-//! about as fast as a thread falls asleep and is woken, it waits for them awake.
+//! The client's UNIX socket: connects, reads and writes within the deadline of a request.
 
-use std::hint;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -29,35 +21,54 @@ pub(crate) struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// A fresh socket.
+    /// A new connection.
     pub(crate) fn connect(self) -> Result<Socket, Error> {
-        Socket::connect(self.path, self.deadline).map_err(|e| Error::from_connecting(e, self))
+        Socket::connect(self.path, self.deadline).map_err(|e| self.error(e.into()))
+    }
+
+    /// Why there is no answer from this server.
+    pub(crate) fn error(self, error: p11_proto::Error) -> Error {
+        use io::ErrorKind::{
+            BrokenPipe, ConnectionRefused, ConnectionReset, NotFound, PermissionDenied, TimedOut,
+            WouldBlock,
+        };
+        let path = self.path.to_owned();
+        match error {
+            p11_proto::Error::Truncated => Error::ConnectionLost,
+            p11_proto::Error::Io(source) => match source.kind() {
+                NotFound => Error::NoSocket(path),
+                ConnectionRefused => Error::Refused(path),
+                PermissionDenied => Error::PermissionDenied(path),
+                BrokenPipe | ConnectionReset => Error::ConnectionLost,
+                WouldBlock | TimedOut => Error::Deadline {
+                    path,
+                    deadline: self.deadline.allowed,
+                },
+                _ => Error::Socket { path, source },
+            },
+            other => Error::not_understood(self.path, other),
+        }
     }
 }
 
-/// An answer that comes sooner lets the next one be waited for awake, for as long.
-const QUICK: Duration = Duration::from_micros(200);
-
-/// A socket that reads and writes only as long as its deadline allows.
+/// A connected socket.
 #[derive(Debug)]
 pub(crate) struct Socket {
     stream: UnixStream,
     deadline: Deadline,
-    /// Whether the last answer was quick.
-    is_quick: bool,
 }
 
 impl Socket {
     /// Connects.
     ///
-    /// std's own `connect` waits without end where a stuck server has left no place in its queue.
-    pub(crate) fn connect(path: &Path, deadline: Deadline) -> io::Result<Self> {
+    /// std's `connect` has no timeout: it waits forever while the queue of a hung server is full.
+    fn connect(path: &Path, deadline: Deadline) -> io::Result<Self> {
         let address = UnixAddr::new(path)?;
         let flags = SockFlag::SOCK_CLOEXEC;
         let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
         let stream = UnixStream::from(stream);
         loop {
-            // Linux counts the time to connect as time to write.
+            // On Linux, the timeout for writing is that for connecting, too.
             stream.set_write_timeout(Some(deadline.remaining()?))?;
             match connect(stream.as_raw_fd(), &address) {
                 Ok(()) => break,
@@ -66,30 +77,28 @@ impl Socket {
             }
         }
         stream.set_nonblocking(true)?;
-        Ok(Socket {
-            stream,
-            deadline,
-            is_quick: false,
-        })
+        Ok(Socket { stream, deadline })
     }
 
-    /// Begins the time of another request.
+    /// Sets the deadline of the next request.
     pub(crate) fn set_deadline(&mut self, deadline: Deadline) {
         self.deadline = deadline;
     }
 
-    /// Tells the server that nothing more will be sent.
+    /// Tells the server that the request is complete.
     pub(crate) fn finish_sending(&self) -> io::Result<()> {
         self.stream.shutdown(Shutdown::Write)
     }
 
-    fn wait_for(&self, what: PollFlags) -> io::Result<()> {
+    fn wait_for(&self, events: PollFlags) -> io::Result<()> {
         loop {
-            let remaining = self.deadline.remaining()?;
-            // In whole milliseconds, so one more than those that are left.
-            let timeout = remaining.saturating_add(Duration::from_millis(1));
+            // poll counts in milliseconds; rounded down, it would return before the deadline.
+            let timeout = self
+                .deadline
+                .remaining()?
+                .saturating_add(Duration::from_millis(1));
             let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-            match poll(&mut [PollFd::new(self.stream.as_fd(), what)], timeout) {
+            match poll(&mut [PollFd::new(self.stream.as_fd(), events)], timeout) {
                 Ok(1..) => return Ok(()),
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(e) => return Err(e.into()),
@@ -100,17 +109,13 @@ impl Socket {
 
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let began = Instant::now();
-        let waiting = Waiting::begin();
-        while self.is_quick && waiting.is_alone() && began.elapsed() < QUICK {
-            match self.stream.read(buffer) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => hint::spin_loop(),
-                other => return other,
-            }
-        }
+        // Not in read(2): there a thread wakes up twice, the first time when the server has read.
         self.wait_for(PollFlags::POLLIN)?;
-        self.is_quick = began.elapsed() < QUICK;
-        self.stream.read(buffer)
+        match self.stream.read(buffer) {
+            // The server closed with a part of the request unread. It may have answered before.
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(0),
+            other => other,
+        }
     }
 }
 
@@ -131,31 +136,6 @@ impl Write for Socket {
     }
 }
 
-/// A thread that waits for an answer, one of so many of this process.
-struct Waiting;
-
-static WAITING: AtomicUsize = AtomicUsize::new(0);
-
-impl Waiting {
-    fn begin() -> Self {
-        WAITING.fetch_add(1, Ordering::Relaxed);
-        Waiting
-    }
-
-    /// Whether there is a processor for it beside the server's.
-    fn is_alone(&self) -> bool {
-        static SEVERAL: OnceLock<bool> = OnceLock::new();
-        let several = || thread::available_parallelism().is_ok_and(|count| count.get() > 1);
-        WAITING.load(Ordering::Relaxed) == 1 && *SEVERAL.get_or_init(several)
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        WAITING.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// When a request must be done.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deadline {
@@ -170,17 +150,12 @@ impl Deadline {
         Deadline { start, allowed }
     }
 
-    /// How long the request may take in all.
-    pub(crate) fn allowed(self) -> Duration {
-        self.allowed
-    }
-
-    /// Whether this much time is left.
+    /// Whether more than this is left.
     pub(crate) fn allows(self, time: Duration) -> bool {
         self.remaining().is_ok_and(|remaining| time < remaining)
     }
 
-    /// What is left, never zero, which a socket would take for no limit at all.
+    /// What is left, never zero: a socket takes a timeout of zero for none.
     fn remaining(self) -> io::Result<Duration> {
         self.allowed
             .checked_sub(self.start.elapsed())

@@ -1,5 +1,5 @@
-//! A request goes in, its answer comes out: in the language that the server speaks, over kept
-//! connections, and repeated while the server restarts.
+//! Sends requests to the server: over pooled connections, in the protocol that it speaks, again
+//! while it restarts.
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,90 +15,92 @@ use crate::error::Error;
 use crate::socket::{Deadline, Target};
 use crate::tedge1;
 
-/// Connections that wait for the next request, at most. More are opened when more are needed.
+/// Idle connections that are kept, at most.
 const MAX_IDLE: usize = 4;
 
-/// Pauses between two tries, the first and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// Between the first try and the second. Each pause is twice as long as the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// The way to one server. Several threads may ask at once.
+/// The connections to one server, for any number of threads.
 #[derive(Debug)]
 pub(crate) struct Transport {
     config: Config,
-    known: Mutex<Known>,
+    pool: Mutex<PoolState>,
 }
 
-/// What is known of the server, until something goes wrong with it.
+/// What is known of the server, until a request fails.
 #[derive(Debug, Default)]
-struct Known {
-    /// What it speaks.
+struct PoolState {
+    /// `Auto` until the server was asked.
     protocol: Protocol,
     /// Connections that speak protocol 1.
     idle: Vec<Connection>,
 }
 
-/// A request on its way.
-struct Outgoing<'a> {
+struct PreparedRequest<'a> {
     request: &'a Request,
     frame: frame::Body,
     target: Target<'a>,
-    /// Whether it changes a token. Such a request is sent once, whatever becomes of it.
+    /// Whether it changes a token: such a request is sent once, even if the answer is lost.
     once: bool,
 }
 
 impl Transport {
     pub(crate) fn new(config: Config) -> Self {
-        let known = Mutex::default();
-        Transport { config, known }
+        let pool = Mutex::default();
+        Transport { config, pool }
     }
 
     pub(crate) fn socket_path(&self) -> &Path {
         &self.config.socket_path
     }
 
-    /// One request and its answer, which is never [`Response::Error`].
+    /// Sends a request and returns the answer, which is never [`Response::Error`].
     pub(crate) fn call(&self, request: &Request) -> Result<Response, Error> {
-        let outgoing = self.prepare(request)?;
-        let mut retry = Retry::within(self.config.retry_for);
+        let prepared = self.prepare(request)?;
+        let mut first_loss = None;
+        let mut pause = FIRST_PAUSE;
         loop {
-            let kept = if outgoing.once {
-                // What is known of the server may be out of date, and there is no second try.
-                self.forget();
+            let idle = if prepared.once {
+                // What is known of the server may be out of date, and there is only one try.
+                self.reset_pool();
                 None
             } else {
-                self.known().idle.pop()
+                self.pool().idle.pop()
             };
-            let was_kept = kept.is_some();
-            let lost = match self.attempt(&outgoing, kept) {
-                Ok(Response::Error(failure)) => return Err(failure.into()),
-                Ok(answer) => return Ok(answer),
+            let was_idle = idle.is_some();
+            let lost = match self.attempt(&prepared, idle) {
+                Ok(response) => return Ok(response),
                 Err(e @ Error::Server(_)) => return Err(e),
                 Err(e) => e,
             };
-            // What answers next may be another server.
-            self.forget();
+            // The next connection may lead to another server.
+            self.reset_pool();
             if !lost.is_lost_server() {
                 return Err(lost);
             }
-            if was_kept {
-                // The server closes idle connections as it likes; all of them when it restarts.
+            if was_idle {
+                // A server may close idle connections at any time; when it restarts, it closes all.
                 continue;
             }
-            let deadline = outgoing.target.deadline;
-            let Some(pause) = retry.pause().filter(|pause| deadline.allows(*pause)) else {
+            let waited = first_loss.get_or_insert_with(Instant::now).elapsed();
+            pause = pause.min(self.config.retry_for.saturating_sub(waited));
+            if pause.is_zero() || !prepared.target.deadline.allows(pause) {
                 return Err(lost);
-            };
+            }
             tracing::debug!("trying again in {pause:?}: {lost}");
             thread::sleep(pause);
+            pause = (2 * pause).min(LONGEST_PAUSE);
         }
     }
 
-    fn prepare<'a>(&'a self, request: &'a Request) -> Result<Outgoing<'a>, Error> {
+    fn prepare<'a>(&'a self, request: &'a Request) -> Result<PreparedRequest<'a>, Error> {
         let deadline = match request {
             Request::CreateKey(_) | Request::InitToken(_) => self.config.long_deadline,
             _ => self.config.deadline,
         };
-        Ok(Outgoing {
+        Ok(PreparedRequest {
             request,
             frame: frame::encode(request).map_err(Error::Request)?,
             target: Target {
@@ -116,74 +118,53 @@ impl Transport {
         })
     }
 
-    /// One try, over a kept connection or a new one.
-    fn attempt(&self, out: &Outgoing<'_>, kept: Option<Connection>) -> Result<Response, Error> {
-        let mut connection = match kept {
+    /// One try, over an idle connection or a new one.
+    fn attempt(
+        &self,
+        prepared: &PreparedRequest<'_>,
+        idle: Option<Connection>,
+    ) -> Result<Response, Error> {
+        let target = prepared.target;
+        let mut connection = match idle {
             Some(connection) => connection,
-            None if self.protocol(out.target)? == Protocol::Tedge1 => {
-                return tedge1::call(out.request, out.target);
+            None if self.protocol(target)? == Protocol::Tedge1 => {
+                return tedge1::call(prepared.request, target);
             }
-            None => Connection::new(out.target.connect()?),
+            None => Connection::new(target.connect()?).map_err(|e| target.error(e))?,
         };
-        let answer = connection
-            .exchange(&out.frame, out.target.deadline)
+        let response = connection
+            .exchange(&prepared.frame, target.deadline)
             .and_then(|body| frame::decode(&body))
-            .map_err(|e| Error::from_exchange(e, out.target).if_sent(out.once))?;
-        let mut known = self.known();
-        if known.idle.len() < MAX_IDLE {
-            known.idle.push(connection);
+            .map_err(|e| target.error(e).if_sent(prepared.once))?;
+        let mut pool = self.pool();
+        if pool.idle.len() < MAX_IDLE {
+            pool.idle.push(connection);
         }
-        Ok(answer)
+        match response {
+            Response::Error(failure) => Err(failure.into()),
+            response => Ok(response),
+        }
     }
 
-    /// What the server speaks. Asked when a new connection is needed and it is not known.
+    /// What the server speaks. It is asked before the first connection, if nothing is configured.
     fn protocol(&self, target: Target<'_>) -> Result<Protocol, Error> {
         if self.config.protocol != Protocol::Auto {
             return Ok(self.config.protocol);
         }
-        let known = self.known().protocol;
+        let known = self.pool().protocol;
         if known != Protocol::Auto {
             return Ok(known);
         }
         let protocol = tedge1::probe(target)?;
-        self.known().protocol = protocol;
+        self.pool().protocol = protocol;
         Ok(protocol)
     }
 
-    fn forget(&self) {
-        *self.known() = Known::default();
+    fn reset_pool(&self) {
+        *self.pool() = PoolState::default();
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The growing pauses between tries, from the first failure to the end of patience.
-struct Retry {
-    patience: Duration,
-    since: Option<Instant>,
-    next: Duration,
-}
-
-impl Retry {
-    fn within(patience: Duration) -> Self {
-        Retry {
-            patience,
-            since: None,
-            next: PAUSES.0,
-        }
-    }
-
-    /// How long to wait before the next try; `None` when it is time to give up.
-    fn pause(&mut self) -> Option<Duration> {
-        let waited = self.since.get_or_insert_with(Instant::now).elapsed();
-        let left = self
-            .patience
-            .checked_sub(waited)
-            .filter(|left| !left.is_zero())?;
-        let pause = self.next.min(left);
-        self.next = (self.next * 2).min(PAUSES.1);
-        Some(pause)
+    fn pool(&self) -> MutexGuard<'_, PoolState> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

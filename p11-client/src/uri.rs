@@ -1,11 +1,11 @@
-//! A key's URI as the caller wrote it goes in, the same without its PIN, and the PIN, come out.
+//! The PIN in an RFC 7512 URI.
 
 use p11_proto::Pin;
 
-/// Takes `pin-value` (RFC 7512 section 2.4) out of a URI, so that no URI here holds a secret.
+/// Splits a URI into one without `pin-value` (RFC 7512 section 2.4) and the PIN.
 ///
-/// It wins over a PIN given beside the URI, as it would on the server. A value that is not
-/// percent-encoded UTF-8 stays where it is: to refuse a malformed URI is the server's part.
+/// The PIN in the URI wins over the one beside it, as on the server. A value that is not
+/// percent-encoded UTF-8 is left in the URI: the server refuses it.
 pub(crate) fn split_pin(uri: &str, pin: Option<Pin>) -> (String, Option<Pin>) {
     let Some((path, query)) = uri.split_once('?') else {
         return (uri.to_owned(), pin);
@@ -32,17 +32,9 @@ pub(crate) fn without_query(uri: &str) -> &str {
     uri.split_once('?').map_or(uri, |(path, _)| path)
 }
 
-/// The bytes that pairs of hex digits stand for, as in the listings of tedge1.
-pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u8> = text.bytes().map(hex_digit).collect::<Option<_>>()?;
-    let (pairs, rest) = digits.as_chunks();
-    let bytes = pairs.iter().map(|[high, low]| high << 4 | low).collect();
-    rest.is_empty().then_some(bytes)
-}
-
-/// The text of a percent-encoded value (RFC 3986 section 2.1).
+/// The text of a percent-encoded value (RFC 3986 section 2.1); `None` for a malformed one.
 fn percent_decoded(value: &str) -> Option<Pin> {
-    // Exactly as long as the PIN, so that nothing is copied, and left behind, later.
+    // With the capacity of the PIN: a buffer that grows or shrinks would leave copies in memory.
     let length = value.len().saturating_sub(2 * value.matches('%').count());
     let mut decoded = Vec::with_capacity(length);
     let mut rest = value.bytes();
@@ -55,7 +47,8 @@ fn percent_decoded(value: &str) -> Option<Pin> {
     String::from_utf8(decoded).ok().map(Pin::from)
 }
 
-fn hex_digit(byte: u8) -> Option<u8> {
+/// The value of a hexadecimal digit.
+pub(crate) fn hex_digit(byte: u8) -> Option<u8> {
     let digit = char::from(byte).to_digit(16)?;
     u8::try_from(digit).ok()
 }

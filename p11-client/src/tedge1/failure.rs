@@ -1,9 +1,9 @@
-//! The text of an old server's error enters, a failure with a code leaves.
+//! Error codes for the texts of old servers, which have none.
 
 use p11_proto::{ErrorCode, Failure};
 
-/// What the phrases of old servers mean. They come in chains, the general before the particular, so
-/// the order counts: the first that is found decides.
+/// The phrases that tell a code. Error texts are chains from the general to the particular, so the
+/// order counts: the first phrase that is found decides.
 const PHRASES: [(&str, ErrorCode); 7] = [
     ("The specified PIN is incorrect", ErrorCode::PinIncorrect),
     ("Didn't find a slot to use", ErrorCode::TokenNotFound),
@@ -20,8 +20,8 @@ const PHRASES: [(&str, ErrorCode); 7] = [
     ("Failed to parse the received frame", ErrorCode::Unsupported),
 ];
 
-/// A failure of the kind that the text tells, [`ErrorCode::Unknown`] where it tells none.
+/// The failure that a text stands for, [`ErrorCode::Unknown`] where no phrase is found.
 pub(super) fn failure(text: String) -> Failure {
-    let known = PHRASES.iter().find(|(phrase, _)| text.contains(phrase));
-    Failure::new(known.map_or(ErrorCode::Unknown, |(_, code)| *code), text)
+    let found = PHRASES.iter().find(|(phrase, _)| text.contains(phrase));
+    Failure::new(found.map_or(ErrorCode::Unknown, |(_, code)| *code), text)
 }

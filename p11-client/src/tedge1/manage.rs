@@ -1,5 +1,5 @@
-//! Listing and changing the keys and tokens of an old server: each request becomes one of tedge1,
-//! each response one of protocol 1. What an old server does not tell is false, 0, unknown or absent.
+//! Listing and changing keys and tokens through an old server. What it does not tell is false, 0,
+//! unknown or absent.
 
 use p11_proto::message::{
     ChangePin, Class, CreateKey, DeleteKey, Deleted, GetPublicKey, InitToken, KeyType, ListKeys,
@@ -7,11 +7,11 @@ use p11_proto::message::{
 };
 use p11_proto::tedge1::{self, KeySpec, Request};
 
-use super::key::{public_key, public_key_of};
-use super::{ask, too_old, uri_or_none};
+use super::exchange::{ask, optional, too_old};
+use super::key::{decode_pem, public_key};
 use crate::error::Error;
 use crate::socket::Target;
-use crate::uri::{from_hex, without_query};
+use crate::uri::{hex_digit, without_query};
 
 pub(super) fn list_tokens(server: Target<'_>) -> Result<Tokens, Error> {
     let tokens = ask!(server, Request::ListTokens => ListTokens);
@@ -20,7 +20,7 @@ pub(super) fn list_tokens(server: Target<'_>) -> Result<Tokens, Error> {
 
 pub(super) fn list_keys(request: &ListKeys, server: Target<'_>) -> Result<Objects, Error> {
     let request = tedge1::ListKeys {
-        uri: uri_or_none(&request.uri),
+        uri: optional(&request.uri),
         pin: request.pin.clone(),
     };
     let keys = ask!(server, Request::ListKeys(request) => ListKeys);
@@ -28,7 +28,7 @@ pub(super) fn list_keys(request: &ListKeys, server: Target<'_>) -> Result<Object
     Ok(Objects::new(objects.collect::<Result<_, _>>()?))
 }
 
-/// The request of tedge1 has no place for a PIN.
+/// Without the PIN, for which this request of tedge1 has no field.
 pub(super) fn get_public_key(
     request: &GetPublicKey,
     server: Target<'_>,
@@ -52,13 +52,11 @@ pub(super) fn create_key(request: &CreateKey, server: Target<'_>) -> Result<Publ
         pin: request.pin.clone(),
     };
     let created = ask!(server, Request::CreateKey(request) => CreateKey);
-    Ok(PublicKeyEntry::new(
-        created.uri,
-        &public_key_of(&created.pem, server)?,
-    ))
+    let public = decode_pem(&created.pem, server)?;
+    Ok(PublicKeyEntry::new(created.uri, &public))
 }
 
-/// Where several key pairs match, an old server deletes them all.
+/// If several key pairs match, an old server deletes them all.
 pub(super) fn delete_key(request: &DeleteKey, server: Target<'_>) -> Result<Deleted, Error> {
     let request = tedge1::DeleteKey {
         uri: request.uri.clone(),
@@ -68,7 +66,7 @@ pub(super) fn delete_key(request: &DeleteKey, server: Target<'_>) -> Result<Dele
     Ok(Deleted::new(deleted))
 }
 
-/// Whether the token was there before is seen from the tokens that were: the response does not say.
+/// The response does not tell whether the token was initialised before; the list of tokens does.
 pub(super) fn init_token(request: &InitToken, server: Target<'_>) -> Result<TokenReady, Error> {
     let before = ask!(server, Request::GetTokensUris => GetTokensUris);
     let request = tedge1::InitToken {
@@ -122,4 +120,12 @@ fn object(key: tedge1::KeyEntry, server: Target<'_>) -> Result<ObjectEntry, Erro
         id,
         key.uri,
     ))
+}
+
+/// The bytes that pairs of hexadecimal digits stand for.
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = text.bytes().map(hex_digit).collect::<Option<_>>()?;
+    let (pairs, rest) = digits.as_chunks();
+    let bytes = pairs.iter().map(|[high, low]| high << 4 | low).collect();
+    rest.is_empty().then_some(bytes)
 }
