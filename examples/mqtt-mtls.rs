@@ -23,7 +23,7 @@ use rustls::{ClientConfig, RootCertStore, crypto::ring};
 const CONNECT_SECONDS: u64 = 40;
 
 /// For connecting, publishing and receiving in all.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Publish a message and receive it back, with a client key in a PKCS#11 token.
 #[derive(Parser)]
@@ -137,7 +137,7 @@ fn wait_for(
     expected: impl Fn(&Event) -> bool,
 ) -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
-    while let Some(left) = PATIENCE.checked_sub(start.elapsed()) {
+    while let Some(left) = TIMEOUT.checked_sub(start.elapsed()) {
         match connection.recv_timeout(left) {
             Ok(Ok(event)) if expected(&event) => return Ok(()),
             Ok(Ok(_)) => {}

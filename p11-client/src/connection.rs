@@ -60,6 +60,9 @@ mod tests {
 
         let ping = frame::encode(&Request::Ping(Ping::default())).unwrap();
         let mut connection = Connection::new(socket).unwrap();
+        let passed = Deadline::after(Duration::ZERO);
+        assert!(connection.exchange(&ping, passed).is_err());
+        // Each request has a deadline of its own.
         let body = connection.exchange(&ping, deadline).unwrap();
         assert_eq!(frame::decode::<Response>(&body).unwrap(), busy);
     }

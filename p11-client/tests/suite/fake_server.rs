@@ -1,84 +1,150 @@
-//! A server for tests: requests of real clients on a real socket in, whatever the test wants out.
+//! A server for tests on a real socket: records the requests and answers as the test wants.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use p11_client::{Client, Config, SigningKey};
 use p11_proto::{Request, Response, frame, tedge1};
+use tempfile::TempDir;
 
-/// What the server does with a request.
+/// For deadlines, and for how long tests wait for what must not happen.
+pub const SHORT: Duration = Duration::from_millis(200);
+
+/// The path of a socket in a temporary folder.
+pub struct TempSocket {
+    pub path: PathBuf,
+    _folder: TempDir,
+}
+
+/// What a server does with a request of protocol 1.
 pub enum Reaction {
     Answer(Response),
     AnswerAndClose(Response),
-    /// Bytes as they are, then closes.
-    Bytes(Vec<u8>),
-    /// Bytes one by one, with pauses.
+    /// Sends these bytes and closes.
+    Bytes(&'static [u8]),
+    /// Sends these bytes one by one, with pauses.
     Trickle(Vec<u8>),
     Close,
     Silence,
 }
 
-/// Listens until it is dropped; then its connections are closed, and its socket is gone if it has
-/// made it itself.
+impl From<Response> for Reaction {
+    fn from(response: Response) -> Self {
+        Reaction::Answer(response)
+    }
+}
+
+/// Listens until it is dropped. Then its connections are closed and its socket is gone.
 pub struct FakeServer {
     path: PathBuf,
-    is_own: bool,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
 }
 
+#[derive(Default)]
 struct Shared {
-    react: Box<dyn Fn(Request) -> Reaction + Send + Sync>,
     stopping: AtomicBool,
+    open: Mutex<Vec<UnixStream>>,
     connections: AtomicUsize,
     probes: AtomicUsize,
-    open: Mutex<Vec<UnixStream>>,
+    requests: Mutex<Vec<Request>>,
+    old_requests: Mutex<Vec<tedge1::Request>>,
+}
+
+impl TempSocket {
+    pub fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("p11.sock");
+        let _folder = folder;
+        TempSocket { path, _folder }
+    }
+
+    pub fn config(&self) -> Config {
+        Config::new(&self.path)
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(self.config())
+    }
+
+    pub fn open(&self, uri: &str) -> SigningKey {
+        SigningKey::open(&self.client(), uri, None, None).unwrap()
+    }
+
+    pub fn bind(&self) -> UnixListener {
+        UnixListener::bind(&self.path).unwrap()
+    }
+
+    /// A server of protocol 1, which answers the Ping of tedge1 as well.
+    pub fn serve<R: Into<Reaction>>(
+        &self,
+        react: impl Fn(Request) -> R + Send + Sync + 'static,
+    ) -> FakeServer {
+        self.start(move |stream, shared| {
+            shared.track(stream, || serve(stream, shared, &|r| react(r).into()));
+        })
+    }
+
+    /// A server of tedge1 alone. Without an answer it closes, as old servers do with requests that
+    /// they do not know.
+    pub fn serve_old(
+        &self,
+        answer: impl Fn(&tedge1::Request) -> Option<tedge1::Response> + Send + Sync + 'static,
+    ) -> FakeServer {
+        self.start(move |stream, shared| {
+            shared.track(stream, || serve_old(stream, shared, &answer));
+        })
+    }
+
+    /// A server that does this with each connection and then closes it.
+    pub fn serve_raw(&self, handle: impl Fn(&UnixStream) + Send + Sync + 'static) -> FakeServer {
+        self.start(move |stream, _| handle(stream))
+    }
+
+    fn start(&self, handle: impl Fn(&UnixStream, &Shared) + Send + Sync + 'static) -> FakeServer {
+        let listener = self.bind();
+        let shared = Arc::<Shared>::default();
+        let (path, accepted) = (self.path.clone(), shared.clone());
+        let accepting = thread::spawn(move || accept(&listener, &accepted, &Arc::new(handle)));
+        FakeServer {
+            path,
+            shared,
+            accepting: Some(accepting),
+        }
+    }
 }
 
 impl FakeServer {
-    pub fn start(
-        path: &Path,
-        react: impl Fn(Request) -> Reaction + Send + Sync + 'static,
-    ) -> FakeServer {
-        let mut server = FakeServer::inheriting(UnixListener::bind(path).unwrap(), react);
-        server.is_own = true;
-        server
-    }
-
-    /// A server to which its socket was handed, as systemd does.
-    pub fn inheriting(
-        listener: UnixListener,
-        react: impl Fn(Request) -> Reaction + Send + Sync + 'static,
-    ) -> FakeServer {
-        let path = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared {
-            react: Box::new(react),
-            stopping: AtomicBool::new(false),
-            connections: AtomicUsize::new(0),
-            probes: AtomicUsize::new(0),
-            open: Mutex::default(),
-        });
-        FakeServer {
-            path: path.as_pathname().unwrap().to_owned(),
-            is_own: false,
-            shared: shared.clone(),
-            accepting: Some(thread::spawn(move || accept(&listener, &shared))),
-        }
-    }
-
-    /// How many connections there have been that spoke protocol 1.
+    /// How many connections spoke protocol 1.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// How often a client has asked which protocol is spoken.
+    /// How often a client has asked a server of protocol 1 what it speaks.
     pub fn probes(&self) -> usize {
         self.shared.probes.load(Ordering::SeqCst)
+    }
+
+    /// The requests of protocol 1 since the last call.
+    pub fn take_requests(&self) -> Vec<Request> {
+        std::mem::take(&mut self.shared.requests.lock().unwrap())
+    }
+
+    /// The requests to an old server since the last call.
+    pub fn take_old_requests(&self) -> Vec<tedge1::Request> {
+        std::mem::take(&mut self.shared.old_requests.lock().unwrap())
+    }
+
+    /// The names of [`FakeServer::take_old_requests`].
+    pub fn take_old_names(&self) -> Vec<&'static str> {
+        let requests = self.take_old_requests();
+        requests.iter().map(tedge1::Request::name).collect()
     }
 
     /// Closes all connections, as a server may with idle ones.
@@ -93,9 +159,7 @@ impl Drop for FakeServer {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
         let _ = UnixStream::connect(&self.path);
-        if self.is_own {
-            let _ = std::fs::remove_file(&self.path);
-        }
+        let _ = std::fs::remove_file(&self.path);
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();
         }
@@ -103,27 +167,36 @@ impl Drop for FakeServer {
     }
 }
 
-fn accept(listener: &UnixListener, shared: &Arc<Shared>) {
+fn accept<H>(listener: &UnixListener, shared: &Arc<Shared>, handle: &Arc<H>)
+where
+    H: Fn(&UnixStream, &Shared) + Send + Sync + 'static,
+{
     for stream in listener.incoming() {
         let stream = stream.unwrap();
         if shared.stopping.load(Ordering::SeqCst) {
             return;
         }
-        shared
-            .open
-            .lock()
-            .unwrap()
-            .push(stream.try_clone().unwrap());
-        let shared = shared.clone();
-        thread::spawn(move || {
-            serve(&stream, &shared);
-            // The clone in `open` would keep the connection open.
-            let _ = stream.shutdown(Shutdown::Both);
-        });
+        let (shared, handle) = (shared.clone(), handle.clone());
+        thread::spawn(move || handle(&stream, &shared));
     }
 }
 
-fn serve(mut stream: &UnixStream, shared: &Shared) -> Option<()> {
+impl Shared {
+    /// Serves a connection that can be closed meanwhile.
+    fn track(&self, stream: &UnixStream, serve: impl FnOnce() -> Option<()>) {
+        let copy = stream.try_clone().unwrap();
+        self.open.lock().unwrap().push(copy);
+        serve();
+        // The copy would keep the connection open.
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+}
+
+fn serve(
+    mut stream: &UnixStream,
+    shared: &Shared,
+    react: &dyn Fn(Request) -> Reaction,
+) -> Option<()> {
     let mut first = [0; 1];
     stream.read_exact(&mut first).ok()?;
     if first == [tedge1::VERSION] {
@@ -135,10 +208,12 @@ fn serve(mut stream: &UnixStream, shared: &Shared) -> Option<()> {
     assert_eq!([&first[..], &rest].concat(), frame::PREAMBLE);
     loop {
         let body = frame::read(&mut stream).ok()??;
-        match (shared.react)(frame::decode(&body).unwrap()) {
+        let request: Request = frame::decode(&body).unwrap();
+        shared.requests.lock().unwrap().push(request.clone());
+        match react(request) {
             Reaction::Answer(response) => frame::write(&mut stream, &response).ok()?,
             Reaction::AnswerAndClose(response) => return frame::write(&mut stream, &response).ok(),
-            Reaction::Bytes(bytes) => return stream.write_all(&bytes).ok(),
+            Reaction::Bytes(bytes) => return stream.write_all(bytes).ok(),
             Reaction::Trickle(bytes) => {
                 for byte in bytes {
                     thread::sleep(Duration::from_millis(20));
@@ -146,7 +221,7 @@ fn serve(mut stream: &UnixStream, shared: &Shared) -> Option<()> {
                 }
             }
             Reaction::Close => return None,
-            Reaction::Silence => return stream.read_to_end(&mut Vec::new()).ok().map(|_| ()),
+            Reaction::Silence => return stream.read_to_end(&mut Vec::new()).ok().map(drop),
         }
     }
 }
@@ -154,10 +229,24 @@ fn serve(mut stream: &UnixStream, shared: &Shared) -> Option<()> {
 fn answer_probe(mut stream: &UnixStream, shared: &Shared) -> Option<()> {
     let mut request = vec![tedge1::VERSION];
     stream.read_to_end(&mut request).ok()?;
-    assert_eq!(
-        tedge1::Request::decode(&request).unwrap(),
-        tedge1::Request::Ping
-    );
+    let request = tedge1::Request::decode(&request).unwrap();
+    assert_eq!(request, tedge1::Request::Ping);
     shared.probes.fetch_add(1, Ordering::SeqCst);
     stream.write_all(&tedge1::pong_with_advertisement()).ok()
+}
+
+fn serve_old(
+    mut stream: &UnixStream,
+    shared: &Shared,
+    answer: &dyn Fn(&tedge1::Request) -> Option<tedge1::Response>,
+) -> Option<()> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).ok()?;
+    let request = tedge1::Request::decode(&bytes).ok()?;
+    shared.old_requests.lock().unwrap().push(request.clone());
+    let answer = match request {
+        tedge1::Request::Ping => tedge1::Response::Pong,
+        request => answer(&request)?,
+    };
+    stream.write_all(&answer.encode().unwrap()).ok()
 }

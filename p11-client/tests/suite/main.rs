@@ -1,17 +1,15 @@
-//! The client and its rustls key, against a server and a token that are played.
+//! Tests of the client and its rustls key, against fake servers.
 #![cfg(test)]
 
-mod client;
+mod assertions;
+mod connections;
+mod errors;
 mod fake_server;
-mod fake_token;
 mod handshake;
-mod old_errors;
 mod old_key;
 mod old_manage;
-mod old_server;
-mod place;
 mod protocol;
 mod requests;
 mod resolver;
-mod restart;
+mod test_key;
 mod tls;

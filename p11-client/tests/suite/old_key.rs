@@ -1,150 +1,98 @@
-//! A key that is opened and used through a server that speaks tedge1 alone.
+//! Keys of old servers, where they differ from those of protocol 1.
 
-use std::sync::Arc;
-
-use p11_client::{Error, ErrorCode, Pin, SigningKey};
-use p11_proto::tedge1::{Algorithm, ChosenScheme, Request, Response, SigScheme};
-use rustls::SignatureScheme as S;
+use p11_client::{Pin, SigningKey};
+use p11_proto::spki::PublicKey;
+use p11_proto::tedge1::{Algorithm, ChosenScheme, Request, Response, SigScheme, legacy_pem};
+use rustls::SignatureScheme as Scheme;
 use rustls::sign::SigningKey as _;
-use rustls::version::{TLS12, TLS13};
 
-use crate::fake_token::TestKey;
-use crate::old_errors::{assert_too_old, error, names};
-use crate::old_server::OldServer;
-use crate::place::Place;
-use crate::tls::Peer;
+use crate::assertions::assert_too_old;
+use crate::fake_server::TempSocket;
+use crate::test_key::{TestKey, old_error};
+use crate::tls::ALL_SCHEMES;
 
-const ALL_SCHEMES: [S; 7] = [
-    S::RSA_PKCS1_SHA256,
-    S::RSA_PKCS1_SHA384,
-    S::RSA_PSS_SHA512,
-    S::RSA_PSS_SHA256,
-    S::ECDSA_NISTP384_SHA384,
-    S::ECDSA_NISTP256_SHA256,
-    S::ED25519,
-];
-
-/// A P-521 key, which ring has no support for.
-const P521: &str = include_str!("../../../p11-proto/tests/data/legacy-p521.pem");
-
-#[test]
-fn every_kind_of_key_authenticates_in_both_versions_of_tls() {
-    for key in all_keys() {
-        for version in [&TLS12, &TLS13] {
-            let place = Place::new();
-            let _server = OldServer::with(&place.socket, &key);
-            let chain = vec![key.certificate.clone()];
-            let auth = p11_client::client_auth(place.config(), "pkcs11:", None, chain).unwrap();
-            let schemes = ALL_SCHEMES.to_vec();
-            let seen = Peer { version, schemes }.handshake(auth).unwrap();
-            let expected = Some((key.certificate.clone(), key.schemes[0]));
-            assert_eq!(seen, expected, "{version:?}");
-        }
-    }
-}
-
-#[test]
-fn rustls_is_told_the_truth_about_the_key() {
-    for key in all_keys() {
-        let place = Place::new();
-        let _server = OldServer::with(&place.socket, &key);
-        let uri = "pkcs11:object=k?pin-value=1234";
-        let opened = SigningKey::open(&place.client(), uri, None, None).unwrap();
-        assert_eq!(opened.public_key().unwrap().as_ref(), key.public.spki());
-        assert_eq!(opened.identity(), key.public.identity());
-        assert_eq!(opened.uri(), "pkcs11:object=k");
-        let expected = match key.schemes.len() {
-            1 => key.schemes.clone(),
-            // What tedge1 knows of RSA.
-            _ => vec![S::RSA_PSS_SHA256, S::RSA_PKCS1_SHA256],
-        };
-        assert_eq!(opened.schemes(), expected);
-        let certified =
-            rustls::sign::CertifiedKey::new(vec![key.certificate.clone()], Arc::new(opened));
-        certified.keys_match().unwrap();
-    }
-}
+/// A `SubjectPublicKeyInfo` on P-521 without its point of 133 bytes; ring has no such keys.
+const P521: [u8; 25] = *b"\x30\x81\x9b\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\
+    \x06\x05\x2b\x81\x04\x00\x23\x03\x81\x86\x00";
 
 #[test]
 fn a_key_on_p521_signs_with_its_scheme() {
-    let place = Place::new();
-    let server = OldServer::start(&place.socket, |request| match request {
-        Request::ChooseScheme(choose) => Some(Response::ChooseScheme(ChosenScheme {
-            scheme: choose.offered.contains(&0x0603).then_some(0x0603),
-            algorithm: Algorithm::Ecdsa,
-        })),
-        Request::GetPublicKeyPem(_) => Some(Response::GetPublicKeyPem(P521.to_owned())),
-        _ => Some(Response::Sign(b"signed".to_vec().into())),
+    let public = PublicKey::from_spki(&[&P521[..], &[4; 133]].concat()).unwrap();
+    let socket = TempSocket::new();
+    let server = socket.serve_old(move |request| {
+        Some(match request {
+            Request::ChooseScheme(choose) => Response::ChooseScheme(ChosenScheme {
+                scheme: choose.offered.contains(&0x0603).then_some(0x0603),
+                algorithm: Algorithm::Ecdsa,
+            }),
+            Request::GetPublicKeyPem(_) => Response::GetPublicKeyPem(legacy_pem(&public)),
+            _ => Response::Sign(b"signed".to_vec().into()),
+        })
     });
-    let key = SigningKey::open(&place.client(), "pkcs11:", None, None).unwrap();
-    assert_eq!(key.schemes(), [S::ECDSA_NISTP521_SHA512]);
+    let key = socket.open("pkcs11:");
+    assert_eq!(key.schemes(), [Scheme::ECDSA_NISTP521_SHA512]);
     let signer = key.choose_scheme(key.schemes()).unwrap();
     assert_eq!(signer.sign(b"m").unwrap(), b"signed");
-    assert!(
-        matches!(server.take_requests().last(), Some(Request::SignWithSigScheme(sign))
-            if sign.sigscheme == Some(SigScheme::EcdsaP521Sha512))
-    );
+    let requests = server.take_old_requests();
+    assert!(signs_with(&requests, SigScheme::EcdsaP521Sha512));
 }
 
 #[test]
 fn the_scheme_that_was_negotiated_is_the_one_that_signs() {
-    let place = Place::new();
-    let server = OldServer::with(&place.socket, &TestKey::rsa());
-    let key = SigningKey::open(&place.client(), "pkcs11:", None, None).unwrap();
+    let socket = TempSocket::new();
+    let server = socket.serve_old_key(&TestKey::rsa());
+    let key = socket.open("pkcs11:");
     for (offered, expected) in [
-        (S::RSA_PSS_SHA256, SigScheme::RsaPssSha256),
-        (S::RSA_PKCS1_SHA256, SigScheme::RsaPkcs1Sha256),
+        (Scheme::RSA_PSS_SHA256, SigScheme::RsaPssSha256),
+        (Scheme::RSA_PKCS1_SHA256, SigScheme::RsaPkcs1Sha256),
     ] {
-        server.take_requests();
-        key.choose_scheme(&[offered]).unwrap().sign(b"m").unwrap();
-        let requests = server.take_requests();
-        assert!(
-            matches!(requests.last(), Some(Request::SignWithSigScheme(sign)) if sign.sigscheme == Some(expected)),
-            "{requests:?}"
-        );
+        sign(&key, &[offered]);
+        let requests = server.take_old_requests();
+        assert!(signs_with(&requests, expected), "{requests:?}");
     }
-    assert!(key.choose_scheme(&[S::RSA_PSS_SHA512]).is_none());
+    assert!(key.choose_scheme(&[Scheme::RSA_PSS_SHA512]).is_none());
+}
+
+/// Whether the last request is one for a signature with this scheme.
+fn signs_with(requests: &[Request], scheme: SigScheme) -> bool {
+    matches!(requests, [.., Request::SignWithSigScheme(sign)] if sign.sigscheme == Some(scheme))
 }
 
 #[test]
 fn the_schemes_are_asked_for_once_and_a_signature_costs_two_requests() {
-    let place = Place::new();
-    let server = OldServer::with(&place.socket, &TestKey::p256());
-    let key = SigningKey::open(&place.client(), "pkcs11:", None, None).unwrap();
+    let socket = TempSocket::new();
+    let server = socket.serve_old_key(&TestKey::p256());
+    let key = socket.open("pkcs11:");
     assert_eq!(
-        names(&server.take_requests()),
+        server.take_old_names(),
         ["Ping", "ChooseScheme", "ChooseScheme", "GetPublicKeyPem"]
     );
     for _ in 0..2 {
-        let signer = key.choose_scheme(&ALL_SCHEMES).unwrap();
-        signer.sign(b"m").unwrap();
-        let requests = server.take_requests();
-        assert_eq!(names(&requests), ["GetPublicKeyPem", "SignWithSigScheme"]);
+        sign(&key, &ALL_SCHEMES);
+        assert_eq!(
+            server.take_old_names(),
+            ["GetPublicKeyPem", "SignWithSigScheme"]
+        );
     }
 }
 
 #[test]
-fn uri_and_pin_travel_and_any_key_is_no_uri() {
-    let place = Place::new();
-    let server = OldServer::with(&place.socket, &TestKey::ed25519());
+fn uri_and_pin_are_sent_and_any_key_is_no_uri() {
+    let socket = TempSocket::new();
+    let server = socket.serve_old_key(&TestKey::ed25519());
     for (uri, expected) in [
         ("pkcs11:object=k", Some("pkcs11:object=k".into())),
         ("pkcs11:", None),
     ] {
         let pin = Some(Pin::from("1234"));
-        let key = SigningKey::open(&place.client(), uri, pin.clone(), None).unwrap();
-        key.choose_scheme(&[S::ED25519])
-            .unwrap()
-            .sign(b"m")
-            .unwrap();
-        for request in server.take_requests() {
+        let key = SigningKey::open(&socket.client(), uri, pin.clone(), None).unwrap();
+        sign(&key, &ALL_SCHEMES);
+        for request in server.take_old_requests() {
             match request {
                 Request::Ping => {}
                 Request::GetPublicKeyPem(uri) => assert_eq!(uri, expected),
-                Request::ChooseScheme(r) => {
-                    assert_eq!((r.uri, r.pin), (expected.clone(), pin.clone()))
-                }
-                Request::Sign(r) => assert_eq!((r.uri, r.pin), (expected.clone(), pin.clone())),
+                Request::ChooseScheme(r) => assert_eq!((&r.uri, &r.pin), (&expected, &pin)),
+                Request::Sign(r) => assert_eq!((&r.uri, &r.pin), (&expected, &pin)),
                 other => panic!("{other:?}"),
             }
         }
@@ -152,82 +100,50 @@ fn uri_and_pin_travel_and_any_key_is_no_uri() {
 }
 
 #[test]
-fn a_public_key_that_the_server_does_not_have_is_the_certificates() {
+fn a_public_key_that_the_server_does_not_export_is_the_certificates() {
     let key = TestKey::p384();
-    let place = Place::new();
-    let serving = key.clone();
-    let _server = OldServer::start(&place.socket, move |request| match request {
-        Request::GetPublicKeyPem(_) => Some(error("PKCS #11 service failed: Failed to find a key")),
-        request => serving.answer_in_tedge1(request),
+    let socket = TempSocket::new();
+    let served = key.clone();
+    let _server = socket.serve_old(move |request| match request {
+        Request::GetPublicKeyPem(_) => {
+            Some(old_error("PKCS #11 service failed: Failed to find a key"))
+        }
+        request => served.old_answer(request),
     });
-    let open = |certificate| SigningKey::open(&place.client(), "pkcs11:", None, certificate);
+    let open = |certificate| SigningKey::open(&socket.client(), "pkcs11:", None, certificate);
     let opened = open(Some(&key.certificate)).unwrap();
     assert_eq!(opened.identity(), key.public.identity());
-    opened
-        .choose_scheme(&ALL_SCHEMES)
-        .unwrap()
-        .sign(b"m")
-        .unwrap();
+    sign(&opened, &ALL_SCHEMES);
 
-    let told = open(None).unwrap_err();
-    assert_too_old(&told, "tell the public half");
-    // Of this certificate all that can be seen is that it is for another kind of key.
-    let told = open(Some(&TestKey::p256().certificate)).unwrap_err();
-    assert_too_old(&told, "choose the certificate's key");
+    assert_too_old(&open(None).unwrap_err(), "tell the public half");
+    // All that can be seen is that this certificate is for another kind of key.
+    let error = open(Some(&TestKey::p256().certificate)).unwrap_err();
+    assert_too_old(&error, "choose the certificate's key");
 }
 
 #[test]
 fn a_certificate_of_another_key_is_refused() {
-    let place = Place::new();
-    let _server = OldServer::with(&place.socket, &TestKey::p256());
+    let socket = TempSocket::new();
+    let _server = socket.serve_old_key(&TestKey::p256());
     let other = TestKey::p256().certificate;
-    let told = SigningKey::open(&place.client(), "pkcs11:", None, Some(&other)).unwrap_err();
-    assert_too_old(&told, "choose the certificate's key");
-}
-
-#[test]
-fn a_key_that_changed_does_not_sign() {
-    let place = Place::new();
-    let old = OldServer::with(&place.socket, &TestKey::p256());
-    let key = SigningKey::open(&place.client(), "pkcs11:", None, None).unwrap();
-    drop(old);
-    let server = OldServer::with(&place.socket, &TestKey::p256());
-    let signer = key.choose_scheme(&ALL_SCHEMES).unwrap();
-    let failed = signer.sign(b"m").unwrap_err();
-    let told = Error::in_handshake(&failed).unwrap();
-    assert!(
-        matches!(told, Error::Server(failure) if failure.code == ErrorCode::KeyChanged),
-        "{told:?}"
-    );
-    let requests = server.take_requests();
-    assert!(
-        !names(&requests).contains(&"SignWithSigScheme"),
-        "{requests:?}"
-    );
+    let error = SigningKey::open(&socket.client(), "pkcs11:", None, Some(&other)).unwrap_err();
+    assert_too_old(&error, "choose the certificate's key");
 }
 
 #[test]
 fn a_server_that_fails_where_no_scheme_fits_is_understood() {
     let key = TestKey::p256();
-    let place = Place::new();
-    let serving = key.clone();
-    let _server = OldServer::start(&place.socket, move |request| {
-        match serving.answer_in_tedge1(request) {
-            Some(Response::ChooseScheme(chosen)) if chosen.scheme.is_none() => {
-                Some(error("PKCS #11 service failed: failed to choose scheme"))
-            }
-            answer => answer,
-        }
+    let socket = TempSocket::new();
+    let served = key.clone();
+    let _server = socket.serve_old(move |request| match served.old_answer(request) {
+        Some(Response::ChooseScheme(ChosenScheme { scheme: None, .. })) => Some(old_error(
+            "PKCS #11 service failed: failed to choose scheme",
+        )),
+        answer => answer,
     });
-    let opened = SigningKey::open(&place.client(), "pkcs11:", None, None).unwrap();
-    assert_eq!(opened.schemes(), key.schemes);
+    assert_eq!(socket.open("pkcs11:").schemes(), key.schemes);
 }
 
-fn all_keys() -> [TestKey; 4] {
-    [
-        TestKey::p256(),
-        TestKey::p384(),
-        TestKey::ed25519(),
-        TestKey::rsa(),
-    ]
+fn sign(key: &SigningKey, offered: &[Scheme]) {
+    key.choose_scheme(offered).unwrap().sign(b"m").unwrap();
 }

@@ -1,102 +1,128 @@
-//! Listing and changing the keys and tokens of an old server.
+//! Listing and changing keys and tokens through an old server.
 
+use p11_client::message::ByteBuf;
 use p11_client::message::{
-    ByteBuf, ChangePin, Class, CreateKey, DeleteKey, GetPublicKey, InitToken, KeySpec, KeyType,
-    ListKeys, PinState,
+    ChangePin, Class, CreateKey, DeleteKey, Deleted, GetPublicKey, InitToken, KeySpec, KeyType,
+    ListKeys, ListTokens, ObjectEntry, Objects, PinChanged, PinState, PublicKeyEntry, TokenEntry,
+    TokenReady, Tokens,
 };
-use p11_client::{Client, Error, Pin, UriText};
-use p11_proto::tedge1::{self, Request, Response, legacy_pem};
+use p11_client::{Error, Pin, UriText};
+use p11_proto::tedge1::{self, Request as OldRequest, Response as OldResponse, legacy_pem};
+use p11_proto::{Request, Response};
 
-use crate::fake_token::TestKey;
-use crate::old_server::OldServer;
-use crate::place::Place;
+use crate::assertions::assert_error;
+use crate::fake_server::TempSocket;
+use crate::requests::{call, pin};
+use crate::test_key::{TestKey, old_error};
+
+const URI: &str = "pkcs11:token=t;object=k";
+
+/// Sends a request to an old server that knows these requests, and refuses all others.
+fn call_old<const N: usize>(
+    request: Request,
+    answers: [(OldRequest, OldResponse); N],
+) -> Result<Response, Error> {
+    let socket = TempSocket::new();
+    let _server = socket.serve_old(move |request| {
+        let answer = answers.iter().find(|(known, _)| known == request);
+        let wrong = || old_error(&format!("wrong: {request:?}"));
+        Some(answer.map_or_else(wrong, |(_, answer)| answer.clone()))
+    });
+    call(&socket.client(), request)
+}
 
 #[test]
 fn tokens_are_listed_without_what_is_not_told() {
-    let answer = Response::ListTokens(vec![tedge1::TokenEntry {
+    let request = Request::ListTokens(ListTokens::default());
+    let answer = OldResponse::ListTokens(vec![tedge1::TokenEntry {
         slot: 7,
         label: "t".to_owned(),
         model: "m".to_owned(),
         manufacturer: "mf".to_owned(),
         serial: "s".to_owned(),
         initialized: true,
-        uri: "pkcs11:token=t".to_owned(),
+        uri: URI.to_owned(),
     }]);
-    let old = Old::that_answers(&[(Request::ListTokens, answer)]);
-    let tokens = old.client.list_tokens().unwrap();
-    let token = &tokens.tokens[0];
-    assert_eq!((token.slot, token.initialized), (7, true));
-    assert_eq!(token.label, "t");
-    assert_eq!(token.model, "m");
-    assert_eq!(token.manufacturer, "mf");
-    assert_eq!(token.serial, "s");
-    assert_eq!(token.uri, "pkcs11:token=t");
-    assert_eq!(token.user_pin, PinState::Unknown);
-    assert!(!tokens.truncated && !token.user_pin_set);
+    let expected = TokenEntry::new(7, URI)
+        .label("t")
+        .model("m")
+        .manufacturer("mf")
+        .serial("s")
+        .initialized(true)
+        .user_pin_set(false)
+        .user_pin(PinState::Unknown)
+        .so_pin(PinState::Unknown);
+    assert_eq!(
+        call_old(request, [(OldRequest::ListTokens, answer)]).unwrap(),
+        Response::Tokens(Tokens::new(vec![expected]))
+    );
 }
 
 #[test]
 fn keys_are_listed() {
-    let key = |class: &str, key_type: &str, id: &str| tedge1::KeyEntry {
-        class: class.to_owned(),
-        key_type: key_type.to_owned(),
-        label: "k".to_owned(),
-        id: id.to_owned(),
-        uri: "pkcs11:object=k".to_owned(),
-    };
-    let list = |keys| {
-        let request = tedge1::ListKeys {
-            uri: Some("pkcs11:token=t".into()),
-            pin: pin(),
+    let list = |class: &str, key_type: &str, id: &str| {
+        let request = ListKeys::new(URI).pin(pin());
+        let old_request = tedge1::ListKeys {
+            uri: Some(URI.into()),
+            pin: Some(pin()),
         };
-        let old = Old::that_answers(&[(Request::ListKeys(request), Response::ListKeys(keys))]);
-        old.client
-            .list_keys(ListKeys::new("pkcs11:token=t").pin(pin()))
+        let key = tedge1::KeyEntry {
+            class: class.to_owned(),
+            key_type: key_type.to_owned(),
+            label: "k".to_owned(),
+            id: id.to_owned(),
+            uri: URI.to_owned(),
+        };
+        let answer = OldResponse::ListKeys(vec![key]);
+        call_old(
+            Request::ListKeys(request),
+            [(OldRequest::ListKeys(old_request), answer)],
+        )
     };
-    let listing = list(vec![
-        key("private", "EC", "01fe"),
-        key("public", "RSA", ""),
-        key("private", "Ed25519", "7f"),
-        key("secret", "AES", "00"),
-    ])
-    .unwrap();
-    let seen: Vec<_> = listing
-        .objects
-        .iter()
-        .map(|object| (object.class, object.key_type, object.id.to_vec()))
-        .collect();
-    assert_eq!(
-        seen,
-        [
-            (Class::Private, KeyType::Ec, vec![1, 0xfe]),
-            (Class::Public, KeyType::Rsa, vec![]),
-            (Class::Private, KeyType::Ed25519, vec![0x7f]),
-            (Class::Unknown, KeyType::Unknown, vec![0]),
-        ]
-    );
-    let first = &listing.objects[0];
-    assert_eq!((&*first.label, &*first.uri), ("k", "pkcs11:object=k"));
-    assert_eq!((first.bits, first.can_sign), (0, None));
-
+    for (from, class, key_type, id) in [
+        (
+            ("private", "EC", "01fe"),
+            Class::Private,
+            KeyType::Ec,
+            vec![1, 0xfe],
+        ),
+        (("public", "RSA", ""), Class::Public, KeyType::Rsa, vec![]),
+        (
+            ("private", "Ed25519", "7F"),
+            Class::Private,
+            KeyType::Ed25519,
+            vec![0x7f],
+        ),
+        (
+            ("secret", "AES", "00"),
+            Class::Unknown,
+            KeyType::Unknown,
+            vec![0],
+        ),
+    ] {
+        let expected = ObjectEntry::new(class, key_type, "k", id, URI);
+        assert_eq!(
+            list(from.0, from.1, from.2).unwrap(),
+            Response::Objects(Objects::new(vec![expected]))
+        );
+    }
     for id in ["0", "0x"] {
-        let error = list(vec![key("private", "EC", id)]).unwrap_err();
-        assert!(matches!(error, Error::Protocol { .. }), "{error:?}");
+        let error = list("private", "EC", id).unwrap_err();
+        assert_error(&error, "Protocol", &["not in hex"]);
     }
 }
 
 #[test]
 fn a_public_key_is_read() {
-    for key in [TestKey::p384(), TestKey::rsa()] {
-        let request = Request::GetPublicKeyPem(Some("pkcs11:object=k?pin-value=1".into()));
-        let answer = Response::GetPublicKeyPem(legacy_pem(&key.public));
-        let old = Old::that_answers(&[(request, answer)]);
-        let public = old
-            .client
-            .get_public_key(GetPublicKey::new("pkcs11:object=k?pin-value=1"))
-            .unwrap();
-        assert_eq!(public.uri, "pkcs11:object=k");
-        assert_eq!(*public.spki, *key.public.spki());
-        assert_eq!(public.identity, key.public.identity());
+    for key in TestKey::all() {
+        let request = Request::GetPublicKey(GetPublicKey::new("pkcs11:object=k?pin-value=1"));
+        let old_request = OldRequest::GetPublicKeyPem(Some("pkcs11:object=k?pin-value=1".into()));
+        let answer = OldResponse::GetPublicKeyPem(legacy_pem(&key.public));
+        let expected = PublicKeyEntry::new("pkcs11:object=k", &key.public);
+        assert_eq!(
+            call_old(request, [(old_request, answer)]).unwrap(),
+            Response::PublicKey(expected)
+        );
     }
 }
 
@@ -108,125 +134,92 @@ fn keys_are_created() {
         (KeyType::Ec, 384, tedge1::KeySpec::Ec { curve: 384 }),
         (KeyType::Rsa, 4096, tedge1::KeySpec::Rsa { bits: 4096 }),
     ] {
-        let request = tedge1::CreateKey {
-            uri: "pkcs11:token=t".into(),
+        let request = CreateKey::new("pkcs11:token=t", KeySpec::new(key_type, bits), "k");
+        let request = request.id(ByteBuf::from([1])).pin(pin());
+        let old_request = tedge1::CreateKey {
+            uri: request.uri.clone(),
             key,
             label: "k".to_owned(),
-            id: Some(vec![1].into()),
-            pin: pin(),
+            id: request.id.clone(),
+            pin: Some(pin()),
         };
         let answer = tedge1::CreatedKey {
             pem: legacy_pem(&public),
-            uri: "pkcs11:token=t;object=k".to_owned(),
+            uri: URI.to_owned(),
         };
-        let old = Old::that_answers(&[(Request::CreateKey(request), Response::CreateKey(answer))]);
-        let created = old
-            .client
-            .create_key(
-                CreateKey::new("pkcs11:token=t", KeySpec::new(key_type, bits), "k")
-                    .pin(pin())
-                    .id(ByteBuf::from(vec![1])),
-            )
-            .unwrap();
-        assert_eq!(created.uri, "pkcs11:token=t;object=k");
-        assert_eq!((created.key_type, created.bits), (KeyType::Ec, 256));
-        assert_eq!(created.identity, public.identity());
+        let answer = (
+            OldRequest::CreateKey(old_request),
+            OldResponse::CreateKey(answer),
+        );
+        // The key that is answered, whatever was asked for.
+        let expected = PublicKeyEntry::new(URI, &public);
+        assert_eq!(
+            call_old(Request::CreateKey(request), [answer]).unwrap(),
+            Response::PublicKey(expected)
+        );
     }
 }
 
 #[test]
 fn keys_are_deleted() {
-    let request = tedge1::DeleteKey {
-        uri: "pkcs11:object=k".into(),
-        pin: pin(),
+    let request = DeleteKey::new(URI).pin(pin());
+    let old_request = tedge1::DeleteKey {
+        uri: URI.into(),
+        pin: Some(pin()),
     };
-    let answer = Response::DeleteKey(vec!["a".to_owned(), "b".to_owned()]);
-    let old = Old::that_answers(&[(Request::DeleteKey(request), answer)]);
-    let request = DeleteKey::new("pkcs11:object=k").pin(pin());
-    assert_eq!(old.client.delete_key(request).unwrap().deleted, ["a", "b"]);
+    let deleted = vec!["a".to_owned(), "b".to_owned()];
+    let answer = OldResponse::DeleteKey(deleted.clone());
+    assert_eq!(
+        call_old(
+            Request::DeleteKey(request),
+            [(OldRequest::DeleteKey(old_request), answer)]
+        )
+        .unwrap(),
+        Response::Deleted(Deleted::new(deleted))
+    );
 }
 
 #[test]
 fn a_token_is_new_unless_it_was_there_before() {
-    for (before, created) in [("pkcs11:token=other", true), ("pkcs11:token=t", false)] {
-        let request = tedge1::InitToken {
+    for (before, created) in [("pkcs11:token=other", true), (URI, false)] {
+        let slot = UriText::from("pkcs11:slot-id=3");
+        let so_pin = Pin::from("12345678");
+        let old_request = tedge1::InitToken {
             label: "t".to_owned(),
-            so_pin: Some(Pin::from("12345678")),
-            pin: pin(),
-            uri: Some("pkcs11:slot-id=3".into()),
+            so_pin: Some(so_pin.clone()),
+            pin: Some(pin()),
+            uri: Some(slot.clone()),
         };
-        let old = Old::that_answers(&[
-            (
-                Request::GetTokensUris,
-                Response::GetTokensUris(vec![before.to_owned()]),
-            ),
-            (
-                Request::InitToken(request),
-                Response::InitToken("pkcs11:token=t".to_owned()),
-            ),
-        ]);
-        let ready = old
-            .client
-            .init_token(
-                InitToken::new("t")
-                    .uri(UriText::from("pkcs11:slot-id=3"))
-                    .so_pin(Pin::from("12345678"))
-                    .pin(pin()),
-            )
-            .unwrap();
-        assert_eq!((&*ready.uri, ready.created), ("pkcs11:token=t", created));
+        let tokens = OldResponse::GetTokensUris(vec![before.to_owned()]);
+        let answer = OldResponse::InitToken(URI.to_owned());
+        let answers = [
+            (OldRequest::GetTokensUris, tokens),
+            (OldRequest::InitToken(old_request), answer),
+        ];
+        let request = InitToken::new("t").uri(slot).so_pin(so_pin).pin(pin());
+        assert_eq!(
+            call_old(Request::InitToken(request), answers).unwrap(),
+            Response::TokenReady(TokenReady::new(URI, created))
+        );
     }
 }
 
 #[test]
 fn a_pin_is_changed() {
-    let request = tedge1::ChangePin {
-        uri: Some("pkcs11:token=t".into()),
+    let token = UriText::from("pkcs11:token=t");
+    let so_pin = Pin::from("12345678");
+    let old_request = tedge1::ChangePin {
+        uri: Some(token.clone()),
         new_pin: Pin::from("5678"),
-        old_pin: pin(),
-        so_pin: Some(Pin::from("12345678")),
+        old_pin: Some(pin()),
+        so_pin: Some(so_pin.clone()),
         reset: true,
     };
-    let answer = Response::ChangePin("pkcs11:token=t".to_owned());
-    let old = Old::that_answers(&[(Request::ChangePin(request), answer)]);
-    let changed = old
-        .client
-        .change_pin(
-            ChangePin::new("5678")
-                .uri(UriText::from("pkcs11:token=t"))
-                .old_pin(pin())
-                .so_pin(Pin::from("12345678"))
-                .reset(true),
-        )
-        .unwrap();
-    assert_eq!((&*changed.uri, changed.stale), ("pkcs11:token=t", None));
-}
-
-/// An old server and a client of it.
-struct Old {
-    client: Client,
-    _server: OldServer,
-    _place: Place,
-}
-
-impl Old {
-    /// It answers these requests, and calls everything else wrong.
-    fn that_answers(answers: &[(Request, Response)]) -> Old {
-        let place = Place::new();
-        let answers = answers.to_vec();
-        let server = OldServer::start(&place.socket, move |request| {
-            let known = answers.iter().find(|(known, _)| known == request);
-            let answer = known.map(|(_, answer)| answer.clone());
-            Some(answer.unwrap_or_else(|| Response::Error(format!("wrong: {request:?}"))))
-        });
-        Old {
-            client: place.client(),
-            _server: server,
-            _place: place,
-        }
-    }
-}
-
-fn pin() -> Option<Pin> {
-    Some(Pin::from("1234"))
+    let request = ChangePin::new("5678").uri(token).old_pin(pin());
+    let request = Request::ChangePin(request.so_pin(so_pin).reset(true));
+    let answer = OldResponse::ChangePin(URI.to_owned());
+    assert_eq!(
+        call_old(request, [(OldRequest::ChangePin(old_request), answer)]).unwrap(),
+        Response::PinChanged(PinChanged::new(URI))
+    );
 }

@@ -1,73 +1,64 @@
 //! Certificate chains with a key that fits and with one that does not.
 
-use p11_client::{Config, Error, Resolver, SigningKey, client_auth};
-use p11_proto::Request;
+use p11_client::{Error, Resolver, client_auth};
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::CertificateDer;
 
-use crate::fake_token::{TestKey, Token};
+use crate::assertions::assert_error;
+use crate::fake_server::TempSocket;
+use crate::test_key::{FULL_URI, TestKey};
 
 #[test]
 fn a_certificate_of_another_key_is_refused_and_both_are_named() {
     let (key, other) = (TestKey::p256(), TestKey::rsa());
-    let token = Token::with(&key);
-    let opened = SigningKey::open(&token.client, "pkcs11:", None, None).unwrap();
+    let socket = TempSocket::new();
+    let _server = socket.serve_key(&key);
+    let opened = socket.open("pkcs11:");
     let error = Resolver::new(vec![other.certificate], opened).unwrap_err();
-    assert!(matches!(error, Error::Mismatch { .. }), "{error:?}");
-    let text = error.to_string();
-    for part in [
-        "do not belong together",
-        &other.public.identity().to_string(),
-        &key.public.identity().to_string(),
-        crate::fake_token::FULL_URI,
-    ] {
-        assert!(text.contains(part), "{part:?} is not in: {text}");
-    }
+    let other = other.public.identity().to_string();
+    let key = key.public.identity().to_string();
+    let parts = ["do not belong together", &other, &key, FULL_URI];
+    assert_error(&error, "Mismatch", &parts);
 }
 
 #[test]
-fn the_leaf_is_what_counts_in_a_chain() {
+fn the_first_certificate_of_a_chain_is_the_keys() {
     let (key, issuer) = (TestKey::p256(), TestKey::p384());
-    let token = Token::with(&key);
-    let opened = SigningKey::open(&token.client, "pkcs11:", None, None).unwrap();
+    let socket = TempSocket::new();
+    let _server = socket.serve_key(&key);
+    let opened = socket.open("pkcs11:");
     let chain = vec![key.certificate.clone(), issuer.certificate.clone()];
     let resolver = Resolver::new(chain.clone(), opened.clone()).unwrap();
     assert!(resolver.has_certs());
     assert_eq!(resolver.resolve(&[], &[]).unwrap().cert, chain);
 
     let reversed = vec![issuer.certificate, key.certificate];
-    assert!(matches!(
-        Resolver::new(reversed, opened),
-        Err(Error::Mismatch { .. })
-    ));
+    let refused = Resolver::new(reversed, opened);
+    assert!(matches!(refused, Err(Error::Mismatch { .. })));
 }
 
 #[test]
 fn a_certificate_of_x509_version_1_is_accepted() {
     let key = TestKey::with_v1_certificate();
-    let token = Token::with(&key);
-    let opened = SigningKey::open(&token.client, "pkcs11:", None, Some(&key.certificate)).unwrap();
-    let resolver = Resolver::new(vec![key.certificate], opened).unwrap();
-    let certified = resolver.resolve(&[], &[]).unwrap();
-    assert!(
-        certified.keys_match().is_err(),
-        "rustls' own check would refuse it"
-    );
+    let socket = TempSocket::new();
+    let _server = socket.serve_key(&key);
+    let auth = client_auth(socket.config(), "pkcs11:", None, vec![key.certificate]).unwrap();
+    let certified = auth.resolve(&[], &[]).unwrap();
+    // rustls' own check would refuse it.
+    assert!(certified.keys_match().is_err());
 }
 
 #[test]
 fn without_a_usable_certificate_nothing_is_asked() {
-    let token = Token::with(&TestKey::p256());
-    for (chain, expected) in [
-        (vec![], "the chain is empty"),
-        (
-            vec![CertificateDer::from_slice(b"garbage")],
-            "no DER X.509 certificate",
-        ),
+    let socket = TempSocket::new();
+    let server = socket.serve_key(&TestKey::p256());
+    let garbage = vec![CertificateDer::from_slice(b"garbage")];
+    for (chain, code, part) in [
+        (vec![], "NoCertificate", "the chain is empty"),
+        (garbage, "Certificate", "no DER X.509 certificate"),
     ] {
-        let error = client_auth(Config::new(token.socket()), "pkcs11:", None, chain).unwrap_err();
-        assert!(error.to_string().contains(expected), "{error}");
+        let error = client_auth(socket.config(), "pkcs11:", None, chain).unwrap_err();
+        assert_error(&error, code, &[part]);
     }
-    let requests: Vec<Request> = token.take_requests();
-    assert_eq!(requests, vec![]);
+    assert_eq!(server.take_requests(), []);
 }

@@ -1,5 +1,6 @@
-//! TLS handshakes in memory: a client's authentication in, what the server saw of it out.
+//! A TLS handshake in memory: a client's authentication, and what the server sees of it.
 
+use std::ops::DerefMut;
 use std::sync::{Arc, Mutex};
 
 use rustls::client::ResolvesClientCert;
@@ -13,61 +14,67 @@ use rustls::{
     SupportedProtocolVersion,
 };
 
-/// A TLS server that wants a certificate of whatever issuer and verifies the signature.
-#[derive(Debug)]
-pub struct Peer {
-    pub version: &'static SupportedProtocolVersion,
-    pub schemes: Vec<SignatureScheme>,
-}
+/// The schemes of ring for client certificates, in no order that a key prefers.
+pub const ALL_SCHEMES: [SignatureScheme; 9] = [
+    SignatureScheme::RSA_PKCS1_SHA256,
+    SignatureScheme::RSA_PKCS1_SHA384,
+    SignatureScheme::RSA_PKCS1_SHA512,
+    SignatureScheme::RSA_PSS_SHA512,
+    SignatureScheme::RSA_PSS_SHA384,
+    SignatureScheme::RSA_PSS_SHA256,
+    SignatureScheme::ECDSA_NISTP384_SHA384,
+    SignatureScheme::ECDSA_NISTP256_SHA256,
+    SignatureScheme::ED25519,
+];
 
-/// What a peer saw of a client that it let in: its certificate and the scheme of its signature.
-pub type Seen = Option<(CertificateDer<'static>, SignatureScheme)>;
+/// A handshake with a server that offers these schemes, accepts a certificate of any issuer, and
+/// verifies the signature. Returns the client's certificate and the scheme of its signature.
+pub fn handshake(
+    version: &'static SupportedProtocolVersion,
+    schemes: &[SignatureScheme],
+    auth: Arc<dyn ResolvesClientCert>,
+) -> Result<Option<(CertificateDer<'static>, SignatureScheme)>, Error> {
+    let provider = Arc::new(ring::default_provider());
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = pair.cert.der().clone();
+    let key = PrivatePkcs8KeyDer::from(pair.signing_key.serialize_der());
 
-impl Peer {
-    /// One whole handshake with this peer.
-    pub fn handshake(self, auth: Arc<dyn ResolvesClientCert>) -> Result<Seen, Error> {
-        let provider = Arc::new(ring::default_provider());
-        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let certificate = pair.cert.der().clone();
-        let key = PrivatePkcs8KeyDer::from(pair.signing_key.serialize_der());
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let client = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_cert_resolver(auth);
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
 
-        let mut roots = RootCertStore::empty();
-        roots.add(certificate.clone()).unwrap();
-        let client = ClientConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[self.version])
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_client_cert_resolver(auth);
-        let name = ServerName::try_from("localhost").unwrap();
-        let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
+    let verifier = Arc::new(Verifier {
+        schemes: schemes.to_vec(),
+        provider: provider.clone(),
+        seen: Mutex::default(),
+    });
+    let server = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_client_cert_verifier(verifier.clone())
+        .with_single_cert(vec![certificate], key.into())
+        .unwrap();
+    let mut server = ServerConnection::new(Arc::new(server)).unwrap();
 
-        let verifier = Arc::new(Verifier {
-            schemes: self.schemes,
-            provider: provider.clone(),
-            scheme: Mutex::default(),
-        });
-        let server = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[self.version])
-            .unwrap()
-            .with_client_cert_verifier(verifier.clone())
-            .with_single_cert(vec![certificate], key.into())
-            .unwrap();
-        let mut server = ServerConnection::new(Arc::new(server)).unwrap();
-
-        while client.is_handshaking() || server.is_handshaking() {
-            carry(&mut client, &mut server)?;
-            carry(&mut server, &mut client)?;
-        }
-        let scheme = *verifier.scheme.lock().unwrap();
-        let certificates = server.peer_certificates().unwrap_or_default();
-        Ok(certificates.first().cloned().zip(scheme))
+    while client.is_handshaking() || server.is_handshaking() {
+        send(&mut client, &mut server)?;
+        send(&mut server, &mut client)?;
     }
+    let scheme = *verifier.seen.lock().unwrap();
+    let certificates = server.peer_certificates().unwrap_or_default();
+    Ok(certificates.first().cloned().zip(scheme))
 }
 
-/// Brings what one side has to say to the other.
-fn carry<A, B>(
-    from: &mut impl std::ops::DerefMut<Target = ConnectionCommon<A>>,
-    to: &mut impl std::ops::DerefMut<Target = ConnectionCommon<B>>,
+/// Sends what one side has written to the other.
+fn send<A, B>(
+    from: &mut impl DerefMut<Target = ConnectionCommon<A>>,
+    to: &mut impl DerefMut<Target = ConnectionCommon<B>>,
 ) -> Result<(), Error> {
     let mut flight = Vec::new();
     while from.wants_write() {
@@ -85,7 +92,7 @@ fn carry<A, B>(
 struct Verifier {
     schemes: Vec<SignatureScheme>,
     provider: Arc<CryptoProvider>,
-    scheme: Mutex<Option<SignatureScheme>>,
+    seen: Mutex<Option<SignatureScheme>>,
 }
 
 impl ClientCertVerifier for Verifier {
@@ -112,7 +119,7 @@ impl ClientCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        *self.scheme.lock().unwrap() = Some(signature.scheme);
+        *self.seen.lock().unwrap() = Some(signature.scheme);
         let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls12_signature(message, certificate, signature, algorithms)
     }
@@ -123,7 +130,7 @@ impl ClientCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        *self.scheme.lock().unwrap() = Some(signature.scheme);
+        *self.seen.lock().unwrap() = Some(signature.scheme);
         let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls13_signature(message, certificate, signature, algorithms)
     }
