@@ -51,3 +51,8 @@ pub mod softhsm;
 pub mod tools;
 pub mod tpm;
 pub mod verify;
+
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
