@@ -10,6 +10,7 @@
 //! | `protocol1`, `tedge1` | a request of either protocol, and its response |
 //! | `request` | who asks, may they, what the audit says of it |
 //! | `policy` | who may do what |
+//! | `toml_table` | the tables of a TOML file, and where an error in them is |
 //! | `audit`, `log` | what was done, and what is said |
 //! | `peer` | who is at the other end of a connection |
 
@@ -23,6 +24,7 @@ mod protocol1;
 mod request;
 mod supervise;
 mod tedge1;
+mod toml_table;
 
 #[cfg(fuzzing)]
 pub use net::checks::exchange;
@@ -34,7 +36,6 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use clap::Parser;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -57,10 +58,10 @@ const TICK: Duration = Duration::from_secs(1);
 /// Runs the program `tedge-p11-server` with the arguments and the environment of this process, until a
 /// signal ends it.
 pub fn run(timeouts: Timeouts) -> ExitCode {
-    let args = Args::parse();
+    let args = Args::read();
     // The log and modules start threads, which must not take these signals.
     let signals = block_signals();
-    let _log = log::init(args.log_level());
+    let _log = log::init(args.log_level);
     // A panic ends one connection. Its place in the source tells enough; its message may tell too much.
     std::panic::set_hook(Box::new(|panic| match panic.location() {
         Some(place) => {

@@ -1,6 +1,6 @@
 //! Where a value is taken from: flag, environment, file, default, in this order.
 
-use std::fs;
+use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt, path::Path};
 
 use p11_client::{Client, Config, SigningKey};
 use p11_tests::{
@@ -231,16 +231,28 @@ fn needless_and_needy() -> [Builder; 2] {
     [builder().module(NO_MODULE.as_ref()), builder()]
 }
 
+/// The warning about this file with this text.
+#[track_caller]
+fn assert_warns(said: &str, file: &Path, expected: &str) {
+    let expected = format!("{} {expected}", file.display());
+    let line = said.lines().find(|line| line.ends_with(&expected));
+    assert!(
+        line.is_some_and(|line| line.contains(" WARN ")),
+        "{expected} is not in {said}"
+    );
+}
+
 #[test]
 fn a_malformed_file_is_a_warning_only_if_a_value_from_it_was_needed() {
-    let [needless, needy] = needless_and_needy().map(|builder| builder.tedge_toml("pin = 48x2915"));
+    let [needless, needy] =
+        needless_and_needy().map(|builder| builder.tedge_toml("\n pin = 48x2915"));
     let needless = fails_to_start(needless);
     assert!(!needless.contains("tedge.toml"), "{needless}");
     let path = needy.folder().join("tedge.toml");
     let said = fails_to_start(needy);
-    let expected = format!("Failed to parse {}: invalid TOML", path.display());
-    let line = said.lines().find(|line| line.contains(&expected));
-    assert!(line.is_some_and(|line| line.contains(" WARN ")), "{said}");
+    let expected =
+        "line 2, column 8: invalid TOML; each key stands once, text in quotes: pin = \"...\"";
+    assert_warns(&said, &path, expected);
     assert!(!said.contains("48x2915"), "a PIN may stand there: {said}");
 }
 
@@ -262,24 +274,88 @@ fn an_unreadable_file_is_a_warning_only_if_a_value_from_it_was_needed() {
 
 #[test]
 fn a_value_of_the_wrong_type_is_a_warning_too_and_none_is_used() {
-    for toml in [
-        "[device.cryptoki]\npin = [\"482915\"]\n",
-        "[device.cryptoki]\npin = 482915\n",
-        "[device.cryptoki]\npin = \"482915\"\nmodule_path = true\n",
-        "[device.cryptoki]\npin = \"482915\"\nsocket_path = {}\n",
-        "[device.cryptoki]\npin = \"482915\"\nuri = 1.5\n",
-        "[device]\ncryptoki = [\"482915\"]\n",
-        "device = \"482915\"\n",
+    let text = |place, key| format!("{place}: device.cryptoki.{key} must be text: {key} = \"...\"");
+    let table = |place| format!("{place}: expected a table: [device.cryptoki]");
+    for (toml, expected) in [
+        (
+            "[device.cryptoki]\npin = [\"482915\"]\n",
+            text("line 2, column 7", "pin"),
+        ),
+        (
+            "[device.cryptoki]\nmode = 1\n\npin=482915\n",
+            text("line 4, column 5", "pin"),
+        ),
+        (
+            "[device.cryptoki]\npin = \"482915\"\nmodule_path = true\n",
+            text("line 3, column 15", "module_path"),
+        ),
+        (
+            "device.cryptoki = { pin = \"482915\", socket_path = {} }\n",
+            text("line 1, column 51", "socket_path"),
+        ),
+        (
+            "[device.cryptoki]\npin = \"482915\"\nuri = 1.5\n",
+            text("line 3, column 7", "uri"),
+        ),
+        (
+            "[device]\ncryptoki = [\"482915\"]\n",
+            table("line 2, column 12"),
+        ),
+        ("device = \"482915\"\n", table("line 1, column 10")),
     ] {
         let builder = Server::builder().module(NO_MODULE.as_ref());
         let builder = builder.tedge_toml(toml);
         let path = builder.folder().join("tedge.toml");
         let said = fails_to_start(builder);
-        let expected = format!("Failed to parse {}: invalid TOML", path.display());
-        let line = said.lines().find(|line| line.contains(&expected));
-        assert!(line.is_some_and(|line| line.contains(" WARN ")), "{said}");
+        assert_warns(&said, &path, &expected);
         assert!(said.contains("no PIN is configured"), "{toml}: {said}");
         assert!(!said.contains("482915"), "{said}");
+    }
+}
+
+#[test]
+fn a_mistyped_key_is_a_warning_and_the_others_are_used() {
+    for (key, meant) in [
+        ("modul_path", "module_path"),
+        ("module-path", "module_path"),
+        ("sockt_path", "socket_path"),
+        ("PIN", "pin"),
+        ("url", "uri"),
+    ] {
+        let toml = format!(
+            "[device.cryptoki]\nenable = true\n{key} = \"482915\"\nmodule_path = \"{NO_MODULE}\"\n"
+        );
+        let builder = Server::builder().tedge_toml(&toml);
+        let path = builder.folder().join("tedge.toml");
+        let said = fails_to_start(builder);
+        let expected =
+            format!("line 3, column 1: [device.cryptoki] has no \"{key}\"; did you mean {meant}?");
+        assert_warns(&said, &path, &expected);
+        assert!(
+            said.contains(&format!("module_path: \"{NO_MODULE}\"")),
+            "{said}"
+        );
+        assert!(!said.contains("482915"), "{said}");
+    }
+}
+
+#[test]
+fn a_pin_that_is_not_utf_8_is_refused_and_not_shown() {
+    let pin = OsStr::from_bytes(b"48\xff2915");
+    let builder = || Server::builder().module(NO_MODULE.as_ref());
+    for (origin, builder) in [
+        ("--pin", builder().args([OsStr::new("--pin"), pin])),
+        (
+            "TEDGE_DEVICE_CRYPTOKI_PIN",
+            builder().envs([("TEDGE_DEVICE_CRYPTOKI_PIN", pin)]),
+        ),
+    ] {
+        let said = fails_to_start(builder);
+        assert!(
+            said.contains(&format!("the PIN of {origin} is not UTF-8")),
+            "{said}"
+        );
+        assert!(!said.contains("2915"), "{said}");
     }
 }
 

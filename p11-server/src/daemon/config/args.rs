@@ -1,63 +1,71 @@
-//! A command line enters; what was asked for leaves.
+//! Command line and environment.
 
+use std::env;
 use std::ffi::OsString;
+use std::path::Path;
 
-use clap::{Parser, ValueEnum};
-use p11_proto::Pin;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser};
+use tracing::Level;
 
-use super::{Error, path};
 use crate::daemon::net::ConnectionLimits;
-use crate::daemon::policy::Policy;
+use crate::daemon::policy::{self, Policy};
 
-/// The command line.
-#[derive(Clone, Parser)]
+const SOCKET_PATH: &str = "TEDGE_DEVICE_CRYPTOKI_SOCKET_PATH";
+const MODULE_PATH: &str = "TEDGE_DEVICE_CRYPTOKI_MODULE_PATH";
+pub(super) const PIN: &str = "TEDGE_DEVICE_CRYPTOKI_PIN";
+const URI: &str = "TEDGE_DEVICE_CRYPTOKI_URI";
+const CONFIG_DIR: &str = "TEDGE_CONFIG_DIR";
+const POLICY: &str = "TEDGE_P11_POLICY";
+
+const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+
+/// What flags and variables say.
+#[derive(Parser)]
 #[command(
     name = "tedge-p11-server",
     version,
     about = "thin-edge.io service for passing PKCS#11 cryptographic tokens"
 )]
-pub struct Args {
+pub(crate) struct Args {
     /// A path where the UNIX socket listener will be created
-    ///
-    /// [env: TEDGE_DEVICE_CRYPTOKI_SOCKET_PATH]
-    #[arg(long)]
+    #[arg(long, env = SOCKET_PATH, hide_env_values = true)]
     pub(super) socket_path: Option<OsString>,
 
     /// The path to the PKCS#11 module
-    ///
-    /// [env: TEDGE_DEVICE_CRYPTOKI_MODULE_PATH]
-    #[arg(long)]
+    #[arg(long, env = MODULE_PATH, hide_env_values = true)]
     pub(super) module_path: Option<OsString>,
 
     /// The PIN for the PKCS#11 token
-    ///
-    /// [env: TEDGE_DEVICE_CRYPTOKI_PIN]
-    #[arg(long)]
-    pub(super) pin: Option<Pin>,
+    #[arg(long, env = PIN, hide_env_values = true)]
+    pub(super) pin: Option<OsString>,
 
     /// A URI of the token/object to use.
     ///
     /// See RFC #7512.
-    ///
-    /// [env: TEDGE_DEVICE_CRYPTOKI_URI]
-    #[arg(long, verbatim_doc_comment)]
-    pub(super) uri: Option<String>,
+    #[arg(long, env = URI, hide_env_values = true, verbatim_doc_comment)]
+    pub(super) uri: Option<OsString>,
 
     /// Configures the logging level.
     ///
     /// One of error/warn/info/debug/trace. Logs with verbosity lower or equal to the selected level
     /// will be printed, i.e. warn prints ERROR and WARN logs and trace prints logs of all levels.
-    #[arg(long, hide_possible_values = true)]
-    log_level: Option<LogLevel>,
+    #[arg(
+        long,
+        default_value = "info",
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    #[arg(value_parser = PossibleValuesParser::new(LOG_LEVELS).try_map(|level| level.parse::<Level>()))]
+    pub(crate) log_level: Level,
 
     /// [env: TEDGE_CONFIG_DIR, default: /etc/tedge]
-    #[arg(long)]
+    #[arg(long, env = CONFIG_DIR, hide_env = true)]
     pub(super) config_dir: Option<OsString>,
 
     /// A file that says which users may do what; without one, all who can connect may do everything
-    ///
-    /// [env: TEDGE_P11_POLICY]
-    #[arg(long)]
+    #[arg(long, env = POLICY, hide_env_values = true)]
     policy: Option<OsString>,
 
     /// Refuse every request that changes a token, whatever the policy says
@@ -71,32 +79,37 @@ pub struct Args {
     /// How many of them one user may have
     #[arg(long, value_name = "COUNT", default_value_t = ConnectionLimits::default().per_user)]
     max_connections_per_user: usize,
-}
 
-/// How much is logged.
-#[derive(Clone, Copy, ValueEnum)]
-enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
+    /// Whether the PIN is that of `--pin`.
+    #[arg(skip)]
+    pub(super) pin_is_flag: bool,
 }
 
 impl Args {
-    /// The most detailed level that is logged.
-    pub fn log_level(&self) -> tracing::Level {
-        match self.log_level.unwrap_or(LogLevel::Info) {
-            LogLevel::Error => tracing::Level::ERROR,
-            LogLevel::Warn => tracing::Level::WARN,
-            LogLevel::Info => tracing::Level::INFO,
-            LogLevel::Debug => tracing::Level::DEBUG,
-            LogLevel::Trace => tracing::Level::TRACE,
+    /// Reads flags and variables. Ends the process after `--help` and after an error that clap finds.
+    pub(crate) fn read() -> Args {
+        let matches = Args::command().get_matches();
+        let mut args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        args.pin_is_flag = matches.value_source("pin") == Some(ValueSource::CommandLine)
+            && args.pin.as_ref().is_some_and(|pin| !pin.is_empty());
+        for (value, variable) in [
+            (&mut args.socket_path, SOCKET_PATH),
+            (&mut args.module_path, MODULE_PATH),
+            (&mut args.pin, PIN),
+            (&mut args.uri, URI),
+            (&mut args.config_dir, CONFIG_DIR),
+            (&mut args.policy, POLICY),
+        ] {
+            // An empty value is the same as none. After an empty flag clap has not read the variable.
+            if value.as_ref().is_some_and(|value| value.is_empty()) {
+                *value = env::var_os(variable).filter(|value| !value.is_empty());
+            }
         }
+        args
     }
 
     /// How many connections there may be.
-    pub fn limits(&self) -> ConnectionLimits {
+    pub(crate) fn limits(&self) -> ConnectionLimits {
         ConnectionLimits {
             all: self.max_connections.max(1),
             per_user: self.max_connections_per_user.max(1),
@@ -104,12 +117,11 @@ impl Args {
         }
     }
 
-    /// The policy, read anew.
+    /// Reads the policy.
     ///
     /// # Errors
-    /// [`Error::Policy`]
-    pub fn load_policy(&self) -> Result<Policy, Error> {
-        let file = path(&self.policy, "TEDGE_P11_POLICY");
-        Ok(Policy::load(file.as_deref(), self.sign_only)?)
+    /// [`policy::Error`]
+    pub(crate) fn load_policy(&self) -> Result<Policy, policy::Error> {
+        Policy::load(self.policy.as_deref().map(Path::new), self.sign_only)
     }
 }

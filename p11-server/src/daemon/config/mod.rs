@@ -1,33 +1,31 @@
-//! Flags, environment, `tedge.toml` and credentials enter; one [`Config`] leaves, with what to warn about.
+//! The configuration: flags, environment, credential and `tedge.toml`, in this order, and the defaults.
 
 mod args;
+mod pin;
 mod tedge_toml;
 
-use std::env;
+use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::fmt;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use p11_proto::Pin;
 use p11_uri::Uri;
-use zeroize::Zeroizing;
 
 use crate::daemon::policy;
 use crate::engine::Settings;
 
-pub use args::Args;
-use tedge_toml::TedgeToml;
+pub(crate) use self::args::Args;
+use self::tedge_toml::TedgeToml;
 
 const DEFAULT_SOCKET: &str = "./tedge-p11-server.sock";
-const PIN_VARIABLE: &str = "TEDGE_DEVICE_CRYPTOKI_PIN";
 const DEFAULT_PIN: &str = "123456";
 const DEFAULT_CONFIG_DIR: &str = "/etc/tedge";
 
 /// Why the server cannot start (or not go on with a new configuration).
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// There is nothing to load.
     #[error(
         "no PKCS#11 module is configured; set it with --module-path, \
@@ -38,6 +36,9 @@ pub enum Error {
     /// The policy file is unusable.
     #[error(transparent)]
     Policy(#[from] policy::Error),
+    /// PKCS#11 has PINs in UTF-8. The value is not shown.
+    #[error("the PIN of {0} is not UTF-8 text")]
+    PinEncoding(&'static str),
     /// The server's own URI is unusable.
     #[error("the server's URI cannot be used: {0}")]
     Uri(#[from] p11_uri::Error),
@@ -52,23 +53,23 @@ pub enum Error {
 }
 
 /// All that is configured.
-pub struct Config {
+pub(crate) struct Config {
     /// Where to listen, unless the socket is inherited.
-    pub socket_path: PathBuf,
+    pub(crate) socket_path: PathBuf,
     /// What the start-up line shows.
-    pub cryptoki: CryptokiConfigDirect,
+    pub(crate) cryptoki: CryptokiConfigDirect,
 }
 
 /// Which module, PIN and URI are used. Its `Debug` is the line that the reference page shows.
-pub struct CryptokiConfigDirect {
+pub(crate) struct CryptokiConfigDirect {
     /// The module to load.
-    pub module_path: PathBuf,
+    pub(crate) module_path: PathBuf,
     /// The PIN of flag, environment, credential or file.
-    pub pin: Pin,
+    pub(crate) pin: Pin,
     /// Which of these it is; `None` for the default.
-    pub pin_origin: Option<String>,
+    pub(crate) pin_origin: Option<String>,
     /// The server's URI, as given.
-    pub uri: Option<String>,
+    pub(crate) uri: Option<String>,
 }
 
 impl fmt::Debug for CryptokiConfigDirect {
@@ -82,65 +83,42 @@ impl fmt::Debug for CryptokiConfigDirect {
 }
 
 impl Config {
-    /// Gathers the configuration; an inherited socket needs no path. What the operator should know
-    /// about how it came to be is added to `warnings`, whatever comes of it.
+    /// Reads the configuration; an inherited socket needs no path. What the operator should know about
+    /// it is added to `warnings`, whatever the result.
     ///
     /// # Errors
-    /// [`Error::NoModule`]
-    pub fn load(
+    /// [`Error::NoModule`], [`Error::PinEncoding`]
+    pub(crate) fn load(
         args: &Args,
         inherited_socket: bool,
         warnings: &mut Vec<String>,
     ) -> Result<Config, Error> {
-        let dir = args.config_dir.clone().filter(|dir| !dir.is_empty());
-        let dir = dir.or_else(|| from_env("TEDGE_CONFIG_DIR"));
-        let dir = dir.map_or_else(|| DEFAULT_CONFIG_DIR.into(), PathBuf::from);
-        let mut file = TedgeToml::at(dir.join("tedge.toml"));
+        let pin = given_pin(args, warnings)?;
+        let dir = args.config_dir.as_deref();
+        let file_path = Path::new(dir.unwrap_or(DEFAULT_CONFIG_DIR.as_ref())).join("tedge.toml");
+        // Read when a value is first wanted.
+        let file = OnceCell::new();
+        let in_file = || file.get_or_init(|| TedgeToml::read(&file_path));
+        let path = |value: &Option<OsString>| value.clone().map(PathBuf::from);
 
         let socket_path = match inherited_socket {
             true => None,
-            false => path(&args.socket_path, "TEDGE_DEVICE_CRYPTOKI_SOCKET_PATH")
-                .or_else(|| file.get(|section| &mut section.socket_path)),
+            false => path(&args.socket_path).or_else(|| in_file().socket_path.clone()),
         };
-        let module_path = path(&args.module_path, "TEDGE_DEVICE_CRYPTOKI_MODULE_PATH")
-            .or_else(|| file.get(|section| &mut section.module_path));
-        let uri = args.uri.clone().filter(|uri| !uri.is_empty());
-        let uri = uri
-            .or_else(|| text_from_env("TEDGE_DEVICE_CRYPTOKI_URI"))
-            .or_else(|| file.get(|section| &mut section.uri));
-        let flag_pin = args.pin.clone().filter(|pin| !pin.expose().is_empty());
-        if flag_pin.is_some() {
-            warnings.push(
-                "the PIN was given on the command line, where every user of this machine can read \
-                 it in the process list; TEDGE_DEVICE_CRYPTOKI_PIN or a systemd credential hides it"
-                    .into(),
-            );
-        }
-        let from = |origin: &str| {
-            let origin = origin.to_owned();
-            move |pin: Pin| (pin, origin)
-        };
-        let in_file = format!("device.cryptoki.pin in {}", file.path.display());
-        let pin = flag_pin.map(from("--pin"));
-        let pin = pin
-            .or_else(|| {
-                text_from_env(PIN_VARIABLE)
-                    .map(Pin::from)
-                    .map(from(PIN_VARIABLE))
-            })
-            .or_else(|| credential(warnings).map(from("the credential pin")))
-            .or_else(|| file.get(|section| &mut section.pin).map(from(&in_file)));
+        let module_path = path(&args.module_path).or_else(|| in_file().module_path.clone());
+        // What is not UTF-8 is no URI, with or without the replacement characters.
+        let uri = args.uri.as_ref().map(|uri| uri.to_string_lossy().into());
+        let uri: Option<String> = uri.or_else(|| in_file().uri.clone());
+        let pin = pin.or_else(|| {
+            let origin = format!("device.cryptoki.pin in {}", file_path.display());
+            Some((in_file().pin.clone()?, origin))
+        });
+        warnings.extend(file.into_inner().into_iter().flat_map(|file| file.warnings));
 
-        warnings.extend(file.warning());
         // A URI that does not parse is refused later, after it was logged.
-        let named_by_uri = || {
-            Uri::parse(uri.as_deref()?)
-                .ok()?
-                .module_path()
-                .map(PathBuf::from)
-        };
+        let named_by_uri = || Some(Uri::parse(uri.as_deref()?).ok()?.module_path()?.into());
         let module_path = module_path.or_else(named_by_uri);
-        let module_path = module_path.ok_or_else(|| Error::NoModule(file.path.clone()))?;
+        let module_path = module_path.ok_or(Error::NoModule(file_path))?;
         if socket_path.is_none() && !inherited_socket {
             warnings.push(format!(
                 "no socket path is configured, using the default {DEFAULT_SOCKET}; \
@@ -153,16 +131,35 @@ impl Config {
                     .into(),
             );
         }
+        let (pin, pin_origin) = pin.unzip();
         Ok(Config {
             socket_path: socket_path.unwrap_or_else(|| DEFAULT_SOCKET.into()),
             cryptoki: CryptokiConfigDirect {
                 module_path,
-                pin_origin: pin.as_ref().map(|(_, origin)| origin.clone()),
-                pin: pin.map_or_else(|| DEFAULT_PIN.into(), |(pin, _)| pin),
+                pin: pin.unwrap_or_else(|| DEFAULT_PIN.into()),
+                pin_origin,
                 uri,
             },
         })
     }
+}
+
+/// The PIN of flag, environment or credential, and which of these it is.
+fn given_pin(args: &Args, warnings: &mut Vec<String>) -> Result<Option<(Pin, String)>, Error> {
+    let Some(pin) = &args.pin else {
+        return Ok(pin::credential(warnings).map(|pin| (pin, "the credential pin".into())));
+    };
+    let mut origin = args::PIN;
+    if args.pin_is_flag {
+        origin = "--pin";
+        warnings.push(
+            "the PIN was given on the command line, where every user of this machine can read \
+             it in the process list; TEDGE_DEVICE_CRYPTOKI_PIN or a systemd credential hides it"
+                .into(),
+        );
+    }
+    let pin = pin.to_str().ok_or(Error::PinEncoding(origin))?;
+    Ok(Some((pin.into(), origin.into())))
 }
 
 impl CryptokiConfigDirect {
@@ -170,7 +167,7 @@ impl CryptokiConfigDirect {
     ///
     /// # Errors
     /// [`Error::Uri`], [`Error::PinSource`]
-    pub fn settings(&self) -> Result<Settings, Error> {
+    pub(crate) fn settings(&self) -> Result<Settings, Error> {
         let scope = Uri::parse(self.uri.as_deref().unwrap_or("pkcs11:"))?;
         let (pin, pin_origin) = match (scope.pin_value(), scope.pin_source_path()?) {
             (Some(pin), _) => {
@@ -179,7 +176,8 @@ impl CryptokiConfigDirect {
             }
             (None, Some(path)) => {
                 let origin = format!("{}, the pin-source of the server's URI", path.display());
-                let pin = read_pin(&path).map_err(|cause| Error::PinSource { path, cause })?;
+                let pin =
+                    pin::read_file(&path).map_err(|cause| Error::PinSource { path, cause })?;
                 (pin, Some(origin))
             }
             (None, None) => (self.pin.clone(), self.pin_origin.clone()),
@@ -190,36 +188,4 @@ impl CryptokiConfigDirect {
             scope,
         })
     }
-}
-
-fn path(flag: &Option<OsString>, variable: &str) -> Option<PathBuf> {
-    let flag = flag.clone().filter(|value| !value.is_empty());
-    flag.or_else(|| from_env(variable)).map(PathBuf::from)
-}
-
-fn from_env(variable: &str) -> Option<OsString> {
-    env::var_os(variable).filter(|value| !value.is_empty())
-}
-
-fn text_from_env(variable: &str) -> Option<String> {
-    from_env(variable).map(|value| value.to_string_lossy().into_owned())
-}
-
-/// The systemd credential named `pin` (systemd.exec(5), `LoadCredential=`).
-fn credential(warnings: &mut Vec<String>) -> Option<Pin> {
-    let path = PathBuf::from(from_env("CREDENTIALS_DIRECTORY")?).join("pin");
-    match read_pin(&path) {
-        Ok(pin) => Some(pin).filter(|pin| !pin.expose().is_empty()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => {
-            warnings.push(format!("Failed to read {}: {error}", path.display()));
-            None
-        }
-    }
-}
-
-/// A file that holds a PIN; one newline at its end is not part of it.
-fn read_pin(path: &Path) -> io::Result<Pin> {
-    let text = Zeroizing::new(fs::read_to_string(path)?);
-    Ok(Pin::from(text.strip_suffix('\n').unwrap_or(&text)))
 }

@@ -1,104 +1,101 @@
-//! tedge's configuration file enters; the values of its section `device.cryptoki` that are ours leave.
-//!
-//! Nothing that is said about the file quotes it, since it may hold the PIN.
+//! Section `device.cryptoki` of `tedge.toml`, thin-edge's configuration file.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use p11_proto::Pin;
+use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
-/// The file, read when a value is first wanted.
-pub(super) struct TedgeToml {
-    pub(super) path: PathBuf,
-    section: Option<Result<Section, String>>,
-}
+use crate::daemon::toml_table::{TomlError, into_struct, into_table};
 
-/// What is not empty in `device.cryptoki`; other keys there belong to others.
-#[derive(Default)]
-pub(super) struct Section {
+/// What the server uses of the section. Other keys, such as `mode`, are for thin-edge.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct TedgeToml {
     pub(super) module_path: Option<PathBuf>,
     pub(super) pin: Option<Pin>,
     pub(super) uri: Option<String>,
     pub(super) socket_path: Option<PathBuf>,
+    #[serde(skip)]
+    pub(super) warnings: Vec<String>,
 }
+
+const KEYS: [&str; 4] = ["module_path", "pin", "uri", "socket_path"];
 
 impl TedgeToml {
-    pub(super) fn at(path: PathBuf) -> TedgeToml {
-        TedgeToml {
-            path,
-            section: None,
+    /// Reads the file. Of one that cannot be used there are only warnings.
+    pub(super) fn read(path: &Path) -> TedgeToml {
+        let mut warnings = Vec::new();
+        let file = match fs::read(path) {
+            Ok(file) => Zeroizing::new(file),
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    warnings.push(format!("Failed to read {}: {error}", path.display()));
+                }
+                return TedgeToml {
+                    warnings,
+                    ..TedgeToml::default()
+                };
+            }
+        };
+        let mut warn = |error: TomlError| {
+            let (line, column) = error.line_and_column(&file);
+            let place = format!("{} line {line}, column {column}", path.display());
+            warnings.push(format!("{place}: {}", error.what));
+        };
+        let values = parse(&file, &mut warn).unwrap_or_else(|error| {
+            warn(error);
+            TedgeToml::default()
+        });
+        TedgeToml { warnings, ..values }
+    }
+}
+
+/// The parser's own errors are not passed on: they quote the line, where the PIN may be.
+fn parse(file: &[u8], warn: &mut impl FnMut(TomlError)) -> Result<TedgeToml, TomlError> {
+    let text = str::from_utf8(file).map_err(|error| {
+        let span = error.valid_up_to()..file.len();
+        TomlError::new(span, "invalid TOML; it is not UTF-8 text")
+    })?;
+    let mut table = DeTable::parse(text).map_err(|error| {
+        let what = "invalid TOML; each key stands once, text in quotes: pin = \"...\"";
+        TomlError::new(error.span().unwrap_or_default(), what)
+    })?;
+    for name in ["device", "cryptoki"] {
+        let Some(value) = table.get_mut().remove(name) else {
+            return Ok(TedgeToml::default());
+        };
+        table = into_table(value, "expected a table: [device.cryptoki]")?;
+    }
+    for key in table.get_ref().keys() {
+        if let Some(similar) = similar_key(key.get_ref()) {
+            let name = key.get_ref();
+            let what = format!("[device.cryptoki] has no {name:?}; did you mean {similar}?");
+            warn(TomlError::new(key.span(), what));
         }
     }
-
-    pub(super) fn get<T>(&mut self, value: fn(&mut Section) -> &mut Option<T>) -> Option<T> {
-        let section = self
-            .section
-            .get_or_insert_with(|| Section::read(&self.path));
-        value(section.as_mut().ok()?).take()
-    }
-
-    /// Why no value could be had, if one was wanted.
-    pub(super) fn warning(&self) -> Option<String> {
-        self.section.as_ref()?.as_ref().err().cloned()
-    }
-}
-
-impl Section {
-    fn read(path: &Path) -> Result<Section, String> {
-        let text = match fs::read_to_string(path) {
-            Ok(text) => Zeroizing::new(text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Section::default()),
-            Err(error) => return Err(format!("Failed to read {}: {error}", path.display())),
-        };
-        Section::parse(&text)
-            .map_err(|Invalid| format!("Failed to parse {}: invalid TOML", path.display()))
-    }
-
-    fn parse(text: &str) -> Result<Section, Invalid> {
-        let mut file = DeTable::parse(text).map_err(|_| Invalid)?.into_inner();
-        let Some(device) = subtable(&mut file, "device")? else {
-            return Ok(Section::default());
-        };
-        let Some(section) = subtable(device, "cryptoki")? else {
-            return Ok(Section::default());
-        };
-        // First, so that it is wiped even if another value is refused.
-        let pin = take(section, "pin")?.map(Pin::from);
-        Ok(Section {
-            module_path: take(section, "module_path")?.map(PathBuf::from),
-            pin,
-            uri: take(section, "uri")?,
-            socket_path: take(section, "socket_path")?.map(PathBuf::from),
-        })
-    }
-}
-
-/// No TOML, or a value of another type. The parser's own message quotes the line.
-struct Invalid;
-
-fn subtable<'a, 't>(
-    table: &'a mut DeTable<'t>,
-    name: &str,
-) -> Result<Option<&'a mut DeTable<'t>>, Invalid> {
-    match table.get_mut(name).map(Spanned::get_mut) {
-        None => Ok(None),
-        Some(DeValue::Table(table)) => Ok(Some(table)),
-        Some(_) => Err(Invalid),
-    }
-}
-
-/// Takes a text out of the table, so that no copy of it stays there.
-fn take(table: &mut DeTable<'_>, name: &str) -> Result<Option<String>, Invalid> {
-    match table.get_mut(name).map(Spanned::get_mut) {
-        None => Ok(None),
-        Some(DeValue::String(text)) => {
-            let text = std::mem::take(text).into_owned();
-            Ok(Some(text).filter(|text| !text.is_empty()))
+    for key in KEYS {
+        // An empty text is the same as none.
+        let value = table.get_ref().get(key).map(Spanned::get_ref);
+        if value.and_then(DeValue::as_str) == Some("") {
+            table.get_mut().remove(key);
         }
-        Some(_) => Err(Invalid),
     }
+    into_struct(table, |key| {
+        format!("device.cryptoki.{key} must be text: {key} = \"...\"")
+    })
+}
+
+/// The key that was probably meant by an unknown one.
+fn similar_key(key: &str) -> Option<&'static str> {
+    if KEYS.contains(&key) {
+        return None;
+    }
+    let key = key.to_lowercase();
+    let near = |known: &&str| strsim::osa_distance(&key, known) <= known.len() / 3;
+    KEYS.into_iter().find(near)
 }

@@ -1,197 +1,172 @@
-//! The text of a policy file enters; its rules leave, or which line is wrong and what may stand there.
+//! The rules in the text of a policy file.
 
 use nix::unistd::{Gid, Group, Uid, User};
 use p11_uri::Uri;
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use serde::Deserialize;
+use toml::de::{DeArray, DeTable, DeValue};
+use toml::{Spanned, Value};
 
-use super::{Operation, Rule};
+use super::operation::Operation;
+use crate::daemon::toml_table::{TomlError, into_struct, into_table};
 
-type Value<'t> = Spanned<DeValue<'t>>;
+/// Which operations some users and groups may do with some tokens and keys.
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) number: usize,
+    pub(super) users: Vec<Uid>,
+    pub(super) groups: Vec<Gid>,
+    pub(super) operations: Vec<Operation>,
+    pub(super) uri: Uri,
+}
 
+/// Reads the rules. An error says which line and rule is wrong, and what may stand there.
 pub(super) fn rules(text: &str) -> Result<Vec<Rule>, String> {
-    file(text).map_err(|wrong| {
-        let before = text.bytes().take(wrong.at);
-        let line = 1 + before.filter(|byte| *byte == b'\n').count();
-        match wrong.rule {
-            Some(number) => format!("line {line}, rule {number}: {}", wrong.what),
-            None => format!("line {line}: {}", wrong.what),
-        }
-    })
-}
-
-/// What cannot be used.
-struct Wrong {
-    /// Where it begins, in bytes.
-    at: usize,
-    rule: Option<usize>,
-    what: String,
-}
-
-impl Wrong {
-    fn new<T>(at: &Spanned<T>, what: String) -> Wrong {
-        Wrong {
-            at: at.span().start,
-            rule: None,
-            what,
-        }
-    }
-
-    fn unexpected(value: &Value<'_>, expected: &str) -> Wrong {
-        let found = value.get_ref().type_str();
-        Wrong::new(
-            value,
-            format!("expected {expected}, found a value of type {found}"),
-        )
-    }
-}
-
-fn file(text: &str) -> Result<Vec<Rule>, Wrong> {
-    let file = DeTable::parse(text).map_err(|error| Wrong {
-        at: error.span().map_or(0, |span| span.start),
-        rule: None,
-        what: error.message().to_owned(),
-    })?;
-    let mut rules = Vec::new();
-    for (key, value) in file.get_ref() {
-        if key.get_ref() != "rule" {
-            let what = format!("unknown field `{key}`; a policy is made of [[rule]]");
-            return Err(Wrong::new(key, what));
-        }
-        let DeValue::Array(tables) = value.get_ref() else {
-            return Err(Wrong::unexpected(value, "[[rule]] for each rule"));
-        };
-        for (number, table) in (1..).zip(tables.iter()) {
-            let rule = rule(number, table).map_err(|wrong| Wrong {
-                rule: Some(number),
-                ..wrong
-            });
-            rules.push(rule?);
-        }
-    }
-    Ok(rules)
-}
-
-fn rule(number: usize, value: &Value<'_>) -> Result<Rule, Wrong> {
-    let DeValue::Table(table) = value.get_ref() else {
-        return Err(Wrong::unexpected(value, "[[rule]] for each rule"));
+    let wrong = |wrong: TomlError, rule: &str| {
+        let (line, _) = wrong.line_and_column(text.as_bytes());
+        format!("line {line}{rule}: {}", wrong.what)
     };
-    let mut rule = Rule {
+    let tables = tables(text).map_err(|error| wrong(error, ""))?;
+    let numbered = (1..).zip(tables);
+    let rules = numbered.map(|(number, table)| {
+        rule(number, table).map_err(|error| wrong(error, &format!(", rule {number}")))
+    });
+    rules.collect()
+}
+
+/// The tables that rules are written in.
+fn tables(text: &str) -> Result<DeArray<'_>, TomlError> {
+    let file = DeTable::parse(text)
+        .map_err(|error| TomlError::new(error.span().unwrap_or_default(), error.message()))?;
+    let mut file = file.into_inner();
+    let rules = file.remove("rule");
+    if let Some(key) = file.keys().next() {
+        let what = format!("unknown field `{key}`; a policy is made of [[rule]]");
+        return Err(TomlError::new(key.span(), what));
+    }
+    let Some(rules) = rules else {
+        return Ok(DeArray::new());
+    };
+    let span = rules.span();
+    match rules.into_inner() {
+        DeValue::Array(tables) => Ok(tables),
+        _ => Err(TomlError::new(span, RULES)),
+    }
+}
+
+const RULES: &str = "expected [[rule]] for each rule";
+
+/// A rule as it is written.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RuleTable {
+    users: Vec<Spanned<Value>>,
+    groups: Vec<Spanned<Value>>,
+    operations: Vec<Spanned<String>>,
+    uri: Option<Spanned<String>>,
+}
+
+fn rule(number: usize, value: Spanned<DeValue<'_>>) -> Result<Rule, TomlError> {
+    let span = value.span();
+    let table: RuleTable = into_struct(into_table(value, RULES)?, expected)?;
+    let users = table.users.iter().map(uid);
+    let groups = table.groups.iter().map(gid);
+    let operations = table.operations.iter().map(operation);
+    let rule = Rule {
         number,
-        users: Vec::new(),
-        groups: Vec::new(),
-        operations: Vec::new(),
-        uri: Uri::default(),
+        users: users.collect::<Result<_, _>>()?,
+        groups: groups.collect::<Result<_, _>>()?,
+        operations: operations.collect::<Result<_, _>>()?,
+        uri: table.uri.map_or_else(|| Ok(Uri::default()), uri)?,
     };
-    for (key, value) in table {
-        match key.get_ref().as_ref() {
-            "users" => rule.users = list(value, r#"["tedge", 1000]"#, uid)?,
-            "groups" => rule.groups = list(value, r#"["iot", 1000]"#, gid)?,
-            "operations" => rule.operations = list(value, r#"["sign", "list"]"#, operation)?,
-            "uri" => rule.uri = uri(value)?,
-            _ => {
-                let what = format!(
-                    "unknown field `{key}`; a rule has `users`, `groups`, `operations` and `uri`"
-                );
-                return Err(Wrong::new(key, what));
-            }
-        }
-    }
     if rule.users.is_empty() && rule.groups.is_empty() {
         let what = "it is for nobody; give it users or groups";
-        return Err(Wrong::new(value, what.into()));
+        return Err(TomlError::new(span, what));
     }
     if rule.operations.is_empty() {
-        let what = format!("it allows nothing; give it operations, of {}", operations());
-        return Err(Wrong::new(value, what));
+        let what = format!(
+            "it allows nothing; give it operations, of {}",
+            all_operations()
+        );
+        return Err(TomlError::new(span, what));
     }
     Ok(rule)
 }
 
-fn list<T>(
-    value: &Value<'_>,
-    example: &str,
-    item: fn(&Value<'_>) -> Result<T, Wrong>,
-) -> Result<Vec<T>, Wrong> {
-    match value.get_ref() {
-        DeValue::Array(items) => items.iter().map(item).collect(),
-        _ => Err(Wrong::unexpected(
-            value,
-            &format!("a list such as {example}"),
-        )),
+/// What may stand in a field of a rule.
+fn expected(field: &str) -> String {
+    match field {
+        "users" => r#"expected a list such as ["tedge", 1000]"#.into(),
+        "groups" => r#"expected a list such as ["iot", 1000]"#.into(),
+        "operations" => format!(
+            r#"expected a list such as ["sign", "list"], of {}"#,
+            all_operations()
+        ),
+        "uri" => r#"expected a URI such as "pkcs11:token=device""#.into(),
+        _ => {
+            format!("unknown field `{field}`; a rule has `users`, `groups`, `operations` and `uri`")
+        }
     }
 }
 
-fn operation(value: &Value<'_>) -> Result<Operation, Wrong> {
-    let DeValue::String(name) = value.get_ref() else {
-        return Err(Wrong::unexpected(
-            value,
-            &format!("one of {}", operations()),
-        ));
-    };
-    let named = Operation::ALL
-        .into_iter()
-        .find(|known| known.name() == name);
-    named.ok_or_else(|| {
-        let what = format!("there is no operation {name:?}; there are {}", operations());
-        Wrong::new(value, what)
+fn operation(name: &Spanned<String>) -> Result<Operation, TomlError> {
+    let named = |known: &Operation| known.name() == name.get_ref();
+    Operation::ALL.into_iter().find(named).ok_or_else(|| {
+        let what = format!(
+            "there is no operation {:?}; there are {}",
+            name.get_ref(),
+            all_operations()
+        );
+        TomlError::new(name.span(), what)
     })
 }
 
-fn operations() -> String {
+fn all_operations() -> String {
     Operation::ALL.map(Operation::name).join(", ")
 }
 
-fn uri(value: &Value<'_>) -> Result<Uri, Wrong> {
-    let DeValue::String(text) = value.get_ref() else {
-        return Err(Wrong::unexpected(
-            value,
-            "a URI such as \"pkcs11:token=device\"",
-        ));
-    };
-    let uri = Uri::parse(text).map_err(|error| Wrong::new(value, error.to_string()))?;
+fn uri(text: Spanned<String>) -> Result<Uri, TomlError> {
+    let uri = Uri::parse(text.get_ref())
+        .map_err(|error| TomlError::new(text.span(), error.to_string()))?;
     if uri != uri.without_query() {
         let what = "its uri may have no query; leave out the `?` and what follows";
-        return Err(Wrong::new(value, what.into()));
+        return Err(TomlError::new(text.span(), what));
     }
     Ok(uri)
 }
 
-fn uid(value: &Value<'_>) -> Result<Uid, Wrong> {
-    let named = |name: &str| Ok(User::from_name(name)?.map(|user| user.uid.as_raw()));
-    number("user", named, value).map(Uid::from_raw)
+fn uid(value: &Spanned<Value>) -> Result<Uid, TomlError> {
+    let named = |name: &str| Ok(User::from_name(name)?.map(|user| user.uid));
+    account("user", Uid::from_raw, named, value)
 }
 
-fn gid(value: &Value<'_>) -> Result<Gid, Wrong> {
-    let named = |name: &str| Ok(Group::from_name(name)?.map(|group| group.gid.as_raw()));
-    number("group", named, value).map(Gid::from_raw)
+fn gid(value: &Spanned<Value>) -> Result<Gid, TomlError> {
+    let named = |name: &str| Ok(Group::from_name(name)?.map(|group| group.gid));
+    account("group", Gid::from_raw, named, value)
 }
 
-/// The number of a user or group, written as such or as the name of an account.
-fn number(
+/// A user or group, written as its number or the name of its account.
+fn account<T>(
     kind: &str,
-    named: fn(&str) -> nix::Result<Option<u32>>,
-    value: &Value<'_>,
-) -> Result<u32, Wrong> {
+    numbered: fn(u32) -> T,
+    named: fn(&str) -> nix::Result<Option<T>>,
+    value: &Spanned<Value>,
+) -> Result<T, TomlError> {
     let what = match value.get_ref() {
-        DeValue::Integer(text) => match u32::from_str_radix(text.as_str(), text.radix()) {
-            Ok(number) => return Ok(number),
+        Value::Integer(number) => match u32::try_from(*number) {
+            Ok(number) => return Ok(numbered(number)),
             Err(_) => format!(
-                "there is no {kind} {text}; numbers go from 0 to {}",
+                "there is no {kind} {number}; numbers go from 0 to {}",
                 u32::MAX
             ),
         },
-        DeValue::String(name) => match named(name) {
-            Ok(Some(number)) => return Ok(number),
+        Value::String(name) => match named(name) {
+            Ok(Some(account)) => return Ok(account),
             Ok(None) => format!("there is no {kind} {name:?}"),
             Err(error) => format!("cannot look up the {kind} {name:?}: {error}"),
         },
-        _ => {
-            let expected = format!("name or number of a {kind}");
-            return Err(Wrong::unexpected(value, &expected));
-        }
+        _ => format!("expected name or number of a {kind}"),
     };
-    Err(Wrong::new(value, what))
+    Err(TomlError::new(value.span(), what))
 }
 
 #[cfg(test)]
@@ -266,11 +241,16 @@ mod tests {
         );
         assert_eq!(
             refused("[rule]\nusers = [0]\n"),
-            "line 1: expected [[rule]] for each rule, found a value of type table"
+            "line 1: expected [[rule]] for each rule"
         );
         assert_eq!(
             refused("rule = [\n1]"),
-            "line 2, rule 1: expected [[rule]] for each rule, found a value of type integer"
+            "line 2, rule 1: expected [[rule]] for each rule"
+        );
+        // The fields in their order, without names.
+        assert_eq!(
+            refused("rule = [[[0], [], [\"sign\"]]]"),
+            "line 1, rule 1: expected [[rule]] for each rule"
         );
     }
 
@@ -300,31 +280,23 @@ mod tests {
             ),
             (
                 "users = \"tedge\"",
-                "expected a list such as [\"tedge\", 1000], found a value of type string",
+                "expected a list such as [\"tedge\", 1000]",
             ),
-            (
-                "groups = 5",
-                "expected a list such as [\"iot\", 1000], found a value of type integer",
-            ),
+            ("groups = 5", "expected a list such as [\"iot\", 1000]"),
             (
                 "operations = \"sign\"",
-                "expected a list such as [\"sign\", \"list\"], found a value of type string",
+                "expected a list such as [\"sign\", \"list\"], of sign, list, create-key, \
+                 import-certificate, delete-key, init-token, change-pin",
             ),
-            (
-                "users = [0.5]",
-                "expected name or number of a user, found a value of type float",
-            ),
-            (
-                "groups = [[5]]",
-                "expected name or number of a group, found a value of type array",
-            ),
+            ("users = [0.5]", "expected name or number of a user"),
+            ("groups = [[5]]", "expected name or number of a group"),
             (
                 "users = [0, -1]",
                 "there is no user -1; numbers go from 0 to 4294967295",
             ),
             (
                 "groups = [0x100000000]",
-                "there is no group 0x100000000; numbers go from 0 to 4294967295",
+                "there is no group 4294967296; numbers go from 0 to 4294967295",
             ),
             (
                 "users = [\"no-such-user\"]",
@@ -341,12 +313,12 @@ mod tests {
             ),
             (
                 "operations = [true]",
-                "expected one of sign, list, create-key, import-certificate, delete-key, \
-                 init-token, change-pin, found a value of type boolean",
+                "expected a list such as [\"sign\", \"list\"], of sign, list, create-key, \
+                 import-certificate, delete-key, init-token, change-pin",
             ),
             (
                 "uri = 2026-11-24",
-                "expected a URI such as \"pkcs11:token=device\", found a value of type datetime",
+                "expected a URI such as \"pkcs11:token=device\"",
             ),
             (
                 "uri = \"pkcs11:token=a?pin-value=13579135\"",
@@ -358,6 +330,8 @@ mod tests {
                 format!("[[rule]]\nusers = [0]\noperations = [\"list\"]\n[[rule]]\n{wrong}\n");
             assert_eq!(refused(&text), format!("line 5, rule 2: {expected}"));
         }
+        let in_a_list = refused("[[rule]]\nusers = [\n  0,\n  0.5,\n]\n");
+        assert!(in_a_list.starts_with("line 4, rule 1: "), "{in_a_list}");
         let no_uri = refused("[[rule]]\nuri = \"token=a\"");
         assert!(no_uri.starts_with("line 2, rule 1: "), "{no_uri}");
         assert!(no_uri.contains("pkcs11:"), "{no_uri}");

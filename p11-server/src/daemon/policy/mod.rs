@@ -1,4 +1,4 @@
-//! A policy file enters; who may do what with which key or token leaves.
+//! The policy: which users may do what with which keys and tokens.
 //!
 //! Without a file, whoever can open the socket may do everything.
 //!
@@ -27,11 +27,12 @@ use tracing::warn;
 use crate::error::Error as ServiceError;
 use crate::service::Access;
 
-pub(super) use operation::Operation;
+use self::file::Rule;
+pub(super) use self::operation::Operation;
 
 /// Why a policy file cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// It cannot be read.
     #[error("cannot read the policy {}: {cause}", path.display())]
     Read {
@@ -52,21 +53,12 @@ pub enum Error {
 
 /// Who may do what.
 #[derive(Debug, Default)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// `None`: everybody may do everything.
     rules: Option<Vec<Rule>>,
     sign_only: bool,
     /// The groups of users who have asked, looked up once in the life of a policy.
     groups: Mutex<HashMap<(u32, u32), Vec<Gid>>>,
-}
-
-#[derive(Debug)]
-struct Rule {
-    number: usize,
-    users: Vec<Uid>,
-    groups: Vec<Gid>,
-    operations: Vec<Operation>,
-    uri: Uri,
 }
 
 impl Policy {
@@ -75,7 +67,7 @@ impl Policy {
     ///
     /// # Errors
     /// [`Error`] names line or rule.
-    pub fn load(path: Option<&Path>, sign_only: bool) -> Result<Policy, Error> {
+    pub(crate) fn load(path: Option<&Path>, sign_only: bool) -> Result<Policy, Error> {
         let rules = path.map(|path| {
             let text = fs::read_to_string(path).map_err(|cause| Error::Read {
                 path: path.into(),
@@ -97,7 +89,7 @@ impl Policy {
     ///
     /// # Errors
     /// [`ServiceError::NotAllowed`]
-    pub fn grant(
+    pub(crate) fn grant(
         &self,
         uid: u32,
         gid: u32,
@@ -147,9 +139,7 @@ impl Policy {
             rules: Some(allowing),
         })
     }
-}
 
-impl Policy {
     /// The groups of an account in the host's user database, and the one that its process has.
     fn groups_of(&self, uid: u32, gid: u32) -> Vec<Gid> {
         if let Some(groups) = self.known_groups().get(&(uid, gid)) {
@@ -185,7 +175,7 @@ fn account_groups(uid: Uid) -> nix::Result<Vec<Gid>> {
 }
 
 /// An operation that a user may do, and the rules that say to what.
-pub struct Grant<'p> {
+pub(crate) struct Grant<'p> {
     operation: Operation,
     rules: Option<Vec<&'p Rule>>,
 }

@@ -23,7 +23,7 @@ pub(crate) enum Operation {
 
 impl Operation {
     /// All that there are.
-    pub const ALL: [Operation; 7] = [
+    pub(crate) const ALL: [Operation; 7] = [
         Operation::Sign,
         Operation::List,
         Operation::CreateKey,
@@ -34,7 +34,7 @@ impl Operation {
     ];
 
     /// The operation that a request needs to be allowed; `None` for what everybody may ask.
-    pub fn of(request: &Request) -> Option<Operation> {
+    pub(crate) fn of(request: &Request) -> Option<Operation> {
         Some(match request {
             Request::Ping(_) | Request::Status(_) => return None,
             Request::OpenKey(_) | Request::Sign(_) => Operation::Sign,
@@ -48,7 +48,7 @@ impl Operation {
     }
 
     /// Its name in policy, log and errors.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Operation::Sign => "sign",
             Operation::List => "list",
@@ -61,7 +61,7 @@ impl Operation {
     }
 
     /// Whether it changes a token.
-    pub fn changes(self) -> bool {
+    pub(crate) fn changes(self) -> bool {
         !matches!(self, Operation::Sign | Operation::List)
     }
 }
