@@ -1,19 +1,17 @@
-//! A certificate authority goes in; a mosquitto comes out that lets in only who proves to hold the
-//! key of one of its certificates, and that names who came in its log.
+//! A mosquitto that lets in only clients with a certificate of an authority, and names them in its log.
 
 use std::{
     fs,
     net::{TcpListener, TcpStream},
-    thread,
-    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
 use crate::{
     pki::Pki,
-    process::{Process, TIMEOUT},
+    process::Process,
     tools::command,
+    wait::{TIMEOUT, is_soon},
 };
 
 /// A running broker on a loopback port of its own.
@@ -73,15 +71,16 @@ impl Broker {
     }
 
     fn wait_until_listening(&mut self) {
-        let deadline = Instant::now() + TIMEOUT;
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(
-                self.process.is_running() && Instant::now() < deadline,
-                "mosquitto does not listen; it said:\n{}",
-                self.log()
-            );
-            thread::sleep(Duration::from_millis(5));
-        }
+        let mut listens = false;
+        is_soon(|| {
+            listens = TcpStream::connect(("127.0.0.1", self.port)).is_ok();
+            listens || !self.process.is_running()
+        });
+        assert!(
+            listens,
+            "mosquitto does not listen; it said:\n{}",
+            self.log()
+        );
     }
 }
 

@@ -1,4 +1,4 @@
-//! Kind, label and id of a key go in; how each tool wants them said comes out.
+//! The kind, label and id of a key, and how each tool spells them.
 
 /// What key to make.
 #[derive(Clone, Debug)]

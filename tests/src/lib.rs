@@ -3,13 +3,15 @@
 //!
 //! - [`tools`]: finds the programs of Debian that the tests drive, and names the package of a missing one
 //! - [`process`]: a running program, its log, and how to end it
+//! - [`wait`]: waiting for what should be so soon
 //! - [`secrets`]: what no log may ever show
 //! - [`softhsm`], [`keys`], [`objects`]: a token store of its own, with tokens, keys and certificates in it
 //! - [`tpm`]: a software TPM of its own, with tokens and keys of tpm2-pkcs11 in it
 //! - [`pki`]: a certificate authority, certificates for a broker and for keys in tokens
 //! - [`server`], [`binary`]: the real `tedge-p11-server`, built from the sources as they are
 //! - [`old_server`]: one that behaves as released servers do
-//! - [`fixture`]: a token, a server that loads a module which misbehaves on demand, and its clients
+//! - [`client`], [`raw_client`], [`requests`]: its clients, well-behaved and others, and what they ask
+//! - [`fixture`]: a token with a key, and a server that loads a module which misbehaves on demand
 //! - [`broker`], [`openssl`]: the peers of a TLS handshake
 //! - [`mqtt`]: the shortest MQTT exchange that proves a login
 //! - [`verify`]: checks a signature without any code of ours
@@ -37,6 +39,7 @@
 
 pub mod binary;
 pub mod broker;
+pub mod client;
 pub mod fixture;
 pub mod keys;
 pub mod mqtt;
@@ -45,12 +48,15 @@ pub mod old_server;
 pub mod openssl;
 pub mod pki;
 pub mod process;
+pub mod raw_client;
+pub mod requests;
 pub mod secrets;
 pub mod server;
 pub mod softhsm;
 pub mod tools;
 pub mod tpm;
 pub mod verify;
+pub mod wait;
 
 /// The example of the README compiles.
 #[cfg(doctest)]

@@ -1,4 +1,4 @@
-//! A connected TLS stream goes in; whether the broker took the client comes out.
+//! The CONNECT of MQTT 3.1.1, and whether the broker accepts it.
 
 use std::io::{Read, Result, Write};
 

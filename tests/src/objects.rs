@@ -1,7 +1,9 @@
-//! Labels, ids and public keys go in; objects come out that no key generator makes: halves of a pair that
-//! are missing or named apart, a key that may not sign, and one that everybody may use.
+//! Objects in SoftHSM that no key generator makes: halves of a pair that are missing or named apart, a key that
+//! may not sign, and one that needs no login.
 
 use std::{fs, path::PathBuf};
+
+use p11_client::message::Class;
 
 use crate::{
     keys::{Key, KeyKind, KeySpec, hex},
@@ -9,21 +11,13 @@ use crate::{
     tools::{command, run},
 };
 
-/// What an object is, as `pkcs11-tool --type` says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// `CKO_PRIVATE_KEY`
-    Private,
-    /// `CKO_PUBLIC_KEY`
-    Public,
-}
-
 impl SoftHsm {
     /// Deletes one object by its id.
     pub fn delete(&self, token: &Token, class: Class, id: &[u8]) {
         let class = match class {
             Class::Private => "privkey",
             Class::Public => "pubkey",
+            other => panic!("no half of a key pair: {other}"),
         };
         run(self
             .pkcs11_tool(token)

@@ -1,5 +1,5 @@
-//! A running server goes in; one comes out that behaves as released servers do and has the first do
-//! the work: it speaks tedge1 alone, reads a connection to its end, answers, and only then takes the next.
+//! A server that behaves as released ones do: it speaks tedge1 alone, reads a connection to its end, answers, and only
+//! then takes the next. A server of today does its work.
 
 use std::{
     io::{Read, Write},

@@ -1,11 +1,6 @@
-//! A certificate authority and what the peer may accept go in; an `openssl s_server` comes out
-//! that wants a client certificate and tells which signature it was shown.
+//! An `openssl s_server` that wants a client certificate, and tells which signature it was shown.
 
-use crate::{
-    pki::Pki,
-    process::{Process, TIMEOUT},
-    tools::command,
-};
+use crate::{pki::Pki, process::Process, tools::command, wait::TIMEOUT};
 
 /// A running `openssl s_server`. It sends each line that it receives back in reverse.
 pub struct OpensslServer {

@@ -1,4 +1,4 @@
-//! Names and public keys go in; certificates signed by a throw-away authority come out.
+//! A certificate authority that lasts as long as a test, and its certificates.
 //!
 //! All of it is openssl's work: it signs for a public key whose private half it never sees
 //! (`-force_pubkey`), for P-521 too, and writes X.509 version 1 when no extension is asked for.
@@ -129,6 +129,11 @@ impl Default for Pki {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// A certificate for a public key, in DER, by an authority that nobody knows.
+pub fn certificate_for(spki: &[u8]) -> Vec<u8> {
+    to_der(&Pki::new().client("a device", spki, Version::V3))
 }
 
 /// The DER bytes of a certificate in a PEM file.

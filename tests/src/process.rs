@@ -1,4 +1,4 @@
-//! A command goes in; out come its log as it grows and its exit status. Dropping it kills it.
+//! A running program, whose log can be read as it grows. Dropping it kills it.
 
 use std::{
     io::Read,
@@ -8,13 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::wait::TIMEOUT;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-
-/// How long a test waits for something that should happen soon: generous, for slow machines.
-pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A running program whose stdout and stderr are kept.
 pub struct Process {

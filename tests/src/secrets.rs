@@ -1,4 +1,4 @@
-//! PINs go in when a test makes them; a log is held against them when the test ends.
+//! The PINs of a test, which must not appear in any log.
 
 use std::{
     collections::BTreeSet,

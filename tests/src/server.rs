@@ -1,5 +1,4 @@
-//! A configuration goes in; the real `tedge-p11-server` comes out, running, and is held at the end
-//! against the PINs that it must not have printed.
+//! The real `tedge-p11-server`, running with some configuration. At the end its log is searched for PINs.
 
 use std::{
     ffi::OsStr,
@@ -8,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::sys::signal::Signal;
@@ -17,10 +16,12 @@ use tempfile::TempDir;
 
 use crate::{
     binary,
-    process::{Process, TIMEOUT},
+    client::TestClient,
+    process::Process,
     secrets::Secrets,
     softhsm::SoftHsm,
     tools::command,
+    wait::{TIMEOUT, is_soon},
 };
 
 /// A running server. Dropping it kills it and fails the test if its log shows a PIN.
@@ -59,6 +60,11 @@ impl Server {
     /// The socket that it listens on.
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// A client that has not connected yet.
+    pub fn client(&self) -> TestClient {
+        TestClient::at(&self.socket)
     }
 
     /// The temporary folder that it runs in.
@@ -102,11 +108,7 @@ impl Server {
         let taken_over = || self.log().matches("Using cryptoki configuration").count();
         let before = taken_over();
         self.signal(Signal::SIGHUP);
-        let deadline = Instant::now() + TIMEOUT;
-        while taken_over() == before {
-            assert!(Instant::now() < deadline, "{}", self.log());
-            thread::sleep(Duration::from_millis(5));
-        }
+        assert!(is_soon(|| taken_over() > before), "{}", self.log());
     }
 
     /// Waits for it to end by itself.
@@ -202,15 +204,16 @@ impl Builder {
     /// Starts the server and waits until it takes connections.
     pub fn start(self) -> Server {
         let mut server = self.spawn();
-        let deadline = Instant::now() + TIMEOUT;
-        while UnixStream::connect(&server.socket).is_err() {
-            assert!(
-                server.is_running() && Instant::now() < deadline,
-                "tedge-p11-server does not take connections; it said:\n{}",
-                server.log()
-            );
-            thread::sleep(Duration::from_millis(2));
-        }
+        let mut listens = false;
+        is_soon(|| {
+            listens = UnixStream::connect(&server.socket).is_ok();
+            listens || !server.is_running()
+        });
+        assert!(
+            listens,
+            "tedge-p11-server does not take connections; it said:\n{}",
+            server.log()
+        );
         server
     }
 

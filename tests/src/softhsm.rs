@@ -1,4 +1,4 @@
-//! Labels, PINs and key kinds go in; a SoftHSM token store in a temporary folder comes out.
+//! A SoftHSM token store in a temporary folder, with tokens and keys in it.
 //!
 //! The store is found through `SOFTHSM2_CONF`, which is set for child processes only: tests of one
 //! process have a store each and do not disturb each other.

@@ -1,4 +1,4 @@
-//! The name of a program goes in, its path comes out, or a panic that names the Debian package.
+//! The programs that tests run. A missing one is a panic that names its Debian package.
 
 use std::{
     env,

@@ -1,4 +1,4 @@
-//! Labels and PINs go in; a software TPM comes out, with tokens and keys of tpm2-pkcs11 in it.
+//! A software TPM, with tokens and keys of tpm2-pkcs11 in it.
 //!
 //! Three programs make it, each for this TPM alone: `swtpm` on two loopback ports, the resource manager
 //! `tpm2-abrmd` (without it the TPM runs out of places for keys), and a `dbus-daemon`, over which clients
@@ -10,16 +10,15 @@ use std::{
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
-    thread,
-    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
 use crate::{
-    process::{Process, TIMEOUT},
+    process::Process,
     secrets::Secrets,
     tools::{command, pkcs11_module, run},
+    wait::{TIMEOUT, is_soon},
 };
 
 /// A running TPM. Dropping it stops what it consists of.
@@ -216,15 +215,4 @@ fn two_free_ports() -> u16 {
             return port;
         }
     }
-}
-
-fn is_soon(mut is_so: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + TIMEOUT;
-    while !is_so() {
-        if Instant::now() > deadline {
-            return false;
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    true
 }

@@ -10,11 +10,12 @@ use p11_client::{Client, Config, Error, ErrorCode, SigningKey};
 use p11_fault_module::{Faults, Function::*, Rule};
 use p11_tests::{
     keys::{Key, KeyKind, KeySpec},
-    process::{Process, TIMEOUT},
+    process::Process,
     server::{Builder, Server},
     softhsm::SoftHsm,
     tools::{command, pkcs11_module},
     verify::verifies,
+    wait::TIMEOUT,
 };
 use rustls::{SignatureScheme, sign::SigningKey as _};
 use tempfile::TempDir;

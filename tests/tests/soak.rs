@@ -17,12 +17,16 @@ use std::{
 };
 
 use p11_client::{ErrorCode, Failure};
-use p11_fault_module::{Function, Function::*, Rule, cryptoki_sys::*, every_token, on, token};
+use p11_fault_module::{
+    Function, Function::*, Random, Rule, cryptoki_sys::*, every_token, on, token,
+};
 use p11_proto::{Request, Response, message::ListTokens};
 use p11_tests::{
-    fixture::{ClientKey, Fixture, KEY, PIN, StopOnDrop, TestClient},
-    keys::{KeyKind, KeySpec},
+    client::{ClientKey, TestClient},
+    fixture::{Fixture, KEY, PIN},
+    keys::KeyKind,
     server::Server,
+    wait::StopOnDrop,
 };
 
 /// How long things go wrong.
@@ -39,14 +43,13 @@ fn a_minute_of_faults_of_every_kind() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.add_token("other");
     // A second key that the URI matches, and that is never the one which was opened.
-    let second = KeySpec::new(KeyKind::P256, "second", &[2]);
-    fixture.hsm.generate(&fixture.token, &second);
+    fixture.add_key(KeyKind::P256, "second", 2);
     let builder = fixture.server().pin(PIN);
     let server = builder.args(["--log-level", "warn"]).start();
     let uris = ["pkcs11:token=device", "pkcs11:token=other"];
     let programs: Vec<(TestClient, ClientKey)> = (0..4)
         .map(|number| {
-            let client = TestClient::of(&server);
+            let client = server.client();
             let key = client.open(uris[number % 2]).unwrap();
             (client, key)
         })
@@ -74,14 +77,14 @@ fn a_minute_of_faults_of_every_kind() {
                 }
             });
         }
-        let mut dice = Dice(SEED);
+        let mut faults = RandomFaults(Random::new(SEED));
         let end = Instant::now() + MINUTE;
         while Instant::now() < end {
-            fixture.faults.set(dice.faults());
-            thread::sleep(Duration::from_millis(dice.up_to(300)));
+            fixture.faults.set(faults.faults());
+            thread::sleep(Duration::from_millis(faults.0.below(300)));
             // In between it is well, or nothing would ever come into being that could break.
             fixture.faults.clear();
-            thread::sleep(Duration::from_millis(dice.up_to(300)));
+            thread::sleep(Duration::from_millis(faults.0.below(300)));
         }
     });
     let injected = fixture.faults.counts().injected();
@@ -189,26 +192,26 @@ impl Usage {
     }
 }
 
-/// Random numbers (SplitMix64), and the faults that they choose.
-struct Dice(u64);
+/// Faults that are chosen at random.
+struct RandomFaults(Random);
 
-impl Dice {
+impl RandomFaults {
     fn faults(&mut self) -> Vec<Rule> {
-        (0..1 + self.up_to(2)).map(|_| self.fault()).collect()
+        (0..1 + self.0.below(2)).map(|_| self.fault()).collect()
     }
 
     fn fault(&mut self) -> Rule {
-        match self.up_to(18) {
+        match self.0.below(18) {
             0 => every_token().sessions_closed(),
             1 => every_token().logged_out(),
             2 => Rule::RenumberObjects,
             3 => token(self.one_of(&["device", "other"])).hidden(),
             4 => every_token().hidden(),
-            5 => Rule::SlotOffset(self.up_to(1000)),
+            5 => Rule::SlotOffset(self.0.below(1000)),
             6 => Rule::SwapSlots("device".into(), "other".into()),
-            7 => every_token().session_limit(1 + self.up_to(3) as u32),
+            7 => every_token().session_limit(1 + self.0.below(3) as u32),
             8 => Rule::AlwaysAuthenticate("key".into()),
-            9 => on(self.any_call()).delays(self.up_to(50) as u32),
+            9 => on(self.any_call()).delays(self.0.below(50) as u32),
             10 => on(self.any_call()).next(2).hangs(),
             11 => on(C_Initialize).next(1).returns(self.trouble()),
             12 => on(self.any_call())
@@ -219,7 +222,7 @@ impl Dice {
             15 => on(self.any_call()).every(3).returns(self.trouble()),
             16 => on(self.any_call()).returns(self.trouble()),
             _ => {
-                let seed = self.up_to(u64::MAX);
+                let seed = self.0.number();
                 on(self.any_call())
                     .random(0.2, seed)
                     .returns(self.trouble())
@@ -265,14 +268,6 @@ impl Dice {
     }
 
     fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.up_to(all.len() as u64) as usize]
-    }
-
-    fn up_to(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
+        all[self.0.below(all.len() as u64) as usize]
     }
 }

@@ -8,7 +8,7 @@
 use p11_client::ErrorCode;
 use p11_fault_module::{Faults, Function::*};
 use p11_tests::{
-    fixture::{ClientKey, TestClient, refused},
+    client::{ClientKey, refused},
     server::{Builder, Server},
     tpm::Tpm,
 };
@@ -59,7 +59,7 @@ fn its_keys_sign_with_every_scheme_they_can_do_in_two_calls() {
     let ec = setup.tpm.generate("device", PIN, "ecc256", "ec");
     let rsa = setup.tpm.generate("device", PIN, "rsa2048", "rsa");
     let server = setup.server().pin(PIN).start();
-    let client = TestClient::of(&server);
+    let client = server.client();
 
     let key = client.open("pkcs11:token=device;object=ec").unwrap();
     assert_eq!(key.told().spki.as_ref(), ec);
@@ -75,7 +75,7 @@ fn its_token_is_found_by_a_model_without_the_nuls_that_it_is_padded_with() {
     let setup = setup();
     setup.tpm.generate("device", PIN, "ecc256", "key");
     let server = setup.server().pin(PIN).start();
-    let client = TestClient::of(&server);
+    let client = server.client();
     let model = "SW%20%20%20TPM";
     let padded = format!("model={model}%00%00%00%00%00%00%00%00;");
     let key = client.open(&format!("pkcs11:model={model};object=key"));
@@ -95,7 +95,7 @@ fn a_wrong_pin_costs_one_try_and_the_tpm_is_not_locked() {
     for secret in ["999111", PIN] {
         server.secrets().add(secret);
     }
-    let client = TestClient::of(&server);
+    let client = server.client();
     for _ in 0..20 {
         refused(client.open(uri), ErrorCode::PinIncorrect);
     }

@@ -29,10 +29,12 @@ use std::env;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use p11_tests::fixture::{Fixture, PIN, SO_PIN};
-use p11_tests::keys::KeyKind;
-use p11_tests::tools;
-use p11_tests::tpm::Tpm;
+use p11_tests::{
+    fixture::{Fixture, PIN, SO_PIN},
+    keys::KeyKind,
+    tools,
+    tpm::Tpm,
+};
 
 use crate::measure::Figures;
 use crate::pkcs11::Module;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use crate::random::Random;
 use crate::rules::{Rule, When};
 
 /// Looks at the file by a stat at each call.
@@ -124,16 +125,10 @@ impl ActiveRule {
             When::Always => true,
             When::Next(calls) => call < calls.into(),
             When::Every(k) => k > 0 && (call + 1).is_multiple_of(k.into()),
-            When::Random { probability, seed } => chance(seed, call) < probability,
+            // Depends on nothing but the seed and the call, whatever thread makes it.
+            When::Random { probability, seed } => {
+                Random::after(seed, call).fraction() < probability
+            }
         }
     }
-}
-
-/// A number from 0 to 1 that depends on nothing but the seed and the call (SplitMix64), whatever thread makes it.
-fn chance(seed: u64, call: u64) -> f64 {
-    let mut z = seed.wrapping_add((call + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^= z >> 31;
-    (z >> 11) as f64 / (1u64 << 53) as f64
 }

@@ -43,6 +43,7 @@
 //! |---|---|
 //! | `faults`, `rules` | the test's side; the rules, which travel as JSON in the file `rules` |
 //! | `counters` | the counts, shared by both sides |
+//! | `random` | random numbers, of rules and of tests |
 //! | `module` | the table of all functions: from the application to `call`, from there on to `forward` |
 //! | `call`, `args` | what happens in every call; what happens to parameters |
 //! | `state`, `active_rules`, `sessions`, `pins` | what the module remembers |
@@ -62,6 +63,7 @@ mod login;
 mod module;
 mod objects;
 mod pins;
+mod random;
 mod real;
 mod rules;
 mod session;
@@ -76,6 +78,7 @@ pub use counters::Counts;
 pub use cryptoki_sys;
 pub use faults::Faults;
 pub use module::Function;
+pub use random::Random;
 pub use rules::{
     Action, Answer, Moment, Object, On, Pin, Rule, Token, TokenFault, When, every_token, object,
     on, token,

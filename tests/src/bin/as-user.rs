@@ -1,5 +1,5 @@
-//! `as-user UID GID LISTEN CONNECT`: who connects to the socket LISTEN reaches the socket CONNECT, and
-//! is this user there. A test runs it as root to be several users at once.
+//! `as-user UID GID LISTEN CONNECT`: a proxy from the socket LISTEN to the socket CONNECT that runs as this user. A
+//! test runs it as root to be several users at once.
 
 #![allow(
     clippy::unwrap_used,

@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixStream;
 
 use p11_client::{Client, Config};
-use p11_tests::{process::TIMEOUT, server::Server, softhsm::SoftHsm};
+use p11_tests::{server::Server, softhsm::SoftHsm, wait::TIMEOUT};
 
 use super::{NO_MODULE, with_module};
 

@@ -15,9 +15,9 @@ mod socket;
 mod start;
 
 use p11_tests::{
-    process::TIMEOUT,
     server::{Builder, Server},
     softhsm::SoftHsm,
+    wait::TIMEOUT,
 };
 
 /// A module that no machine has.

@@ -12,9 +12,9 @@ use std::{
 use nix::sys::signal::Signal;
 use p11_client::{Client, Config};
 use p11_tests::{
-    process::TIMEOUT,
     server::{Builder, Server},
     softhsm::SoftHsm,
+    wait::TIMEOUT,
 };
 
 use super::{NO_MODULE, fails_to_start, with_module};

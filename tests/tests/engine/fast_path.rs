@@ -6,7 +6,8 @@ use p11_fault_module::{
     Rule,
 };
 use p11_tests::{
-    fixture::{ClientKey, Fixture, KEY, TestClient},
+    client::ClientKey,
+    fixture::{Fixture, KEY},
     keys::KeyKind,
 };
 
@@ -31,7 +32,7 @@ fn two_calls_among(objects: usize) {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.fill(objects);
     let server = fixture.start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     two_calls_each(&fixture.faults, &[key]);
 }
 
@@ -50,7 +51,7 @@ fn two_calls_on_each_of_two_tokens() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.add_token("second");
     let server = fixture.start();
-    let client = TestClient::of(&server);
+    let client = server.client();
     let keys = [KEY, "pkcs11:token=second;object=key"].map(|uri| client.open(uri).unwrap());
     two_calls_each(&fixture.faults, &keys);
 }
@@ -59,12 +60,12 @@ fn two_calls_on_each_of_two_tokens() {
 fn two_calls_for_programs_that_come_and_go() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     key.sign().unwrap();
     let before = fixture.faults.counts();
     // What the server has found for one program it knows for the next.
     for _ in 0..10 {
-        TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+        server.client().open(KEY).unwrap().sign().unwrap();
     }
     let calls = fixture.faults.counts().since(&before);
     assert_eq!(calls.total(), 2 * 10, "{calls}");
@@ -75,7 +76,7 @@ fn a_key_that_wants_a_login_for_each_signature_costs_that_login_and_no_more() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.faults.set([Rule::AlwaysAuthenticate("key".into())]);
     let server = fixture.start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     key.sign().unwrap();
     let before = fixture.faults.counts();
     for _ in 0..SIGNATURES {

@@ -14,10 +14,11 @@ use p11_fault_module::{
     on, token,
 };
 use p11_tests::{
-    fixture::{ClientKey, Fixture, KEY, PIN, TestClient, refused},
+    client::{ClientKey, refused},
+    fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
-    process::TIMEOUT,
     server::Server,
+    wait::wait_until,
 };
 
 /// After this long a request is answered with `Timeout`; after twice that, a token on which nothing
@@ -28,7 +29,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 fn steady() -> (Fixture, Server, ClientKey) {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     key.sign().unwrap();
     (fixture, server, key)
 }
@@ -44,11 +45,7 @@ fn hang<T: Send + 'static>(
     let hangs = on(function).at("device").next(1).hangs_forever();
     fixture.faults.set(rules.iter().cloned().chain([hangs]));
     let thread = thread::spawn(job);
-    let end = Instant::now() + TIMEOUT;
-    while fixture.faults.counts().injected() == injected {
-        assert!(Instant::now() < end, "nothing hangs");
-        thread::sleep(Duration::from_millis(2));
-    }
+    wait_until(|| fixture.faults.counts().injected() > injected);
     fixture.faults.set(rules.iter().cloned());
     thread
 }
@@ -67,7 +64,7 @@ fn no_reload_starts_under_it_and_the_server_still_stops_quickly() {
     assert!(began.elapsed() < Duration::from_secs(7));
     // Others go on, and so does who was told so.
     key.sign().unwrap();
-    TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+    server.client().open(KEY).unwrap().sign().unwrap();
     assert_eq!(fixture.faults.count(C_Finalize), 0);
 
     let began = Instant::now();
@@ -83,7 +80,7 @@ fn a_server_that_stops_while_the_module_is_initialised_does_not_wait_for_it() {
     fixture.faults.set([on(C_Initialize).hangs_forever()]);
     let mut server = fixture.start();
     // Somebody waits for it, too.
-    let client = TestClient::of(&server);
+    let client = server.client();
     let _waiting = thread::spawn(move || client.open(KEY));
     thread::sleep(Duration::from_millis(100));
     let began = Instant::now();
@@ -100,12 +97,12 @@ fn other_tokens_are_as_quick_as_ever() {
         let single = [token("device").session_limit(1)];
         fixture.faults.set(single.clone());
         let server = fixture.start();
-        let client = TestClient::of(&server);
+        let client = server.client();
         let job = move || client.open(KEY)?.sign();
         let _stuck = hang(&fixture, function, &single, job);
         let began = Instant::now();
         let other = "pkcs11:token=other;object=key";
-        TestClient::of(&server).open(other).unwrap().sign().unwrap();
+        server.client().open(other).unwrap().sign().unwrap();
         assert!(began.elapsed() < Duration::from_secs(2), "{function:?}");
     }
 }
@@ -145,7 +142,7 @@ fn its_client_is_answered_and_the_others_sign_on() {
     assert!((29..=33).contains(&after.as_secs()), "after {after:?}");
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     assert!(server.is_running(), "{}", server.log());
-    assert!(TestClient::of(&server).status().available);
+    assert!(server.client().status().available);
     assert_eq!(fixture.faults.count(C_Initialize), 1);
 }
 
@@ -175,7 +172,7 @@ fn a_server_with_a_watchdog_falls_silent() {
         .envs([("NOTIFY_SOCKET", path.as_os_str())])
         .envs([("WATCHDOG_USEC", "3000000")])
         .start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     let began = Instant::now();
     let _stuck = hang(&fixture, C_Sign, &[], move || key.sign());
     let mut last = began;
@@ -190,7 +187,7 @@ fn a_server_with_a_watchdog_falls_silent() {
     let expected = 2 * DEADLINE - Duration::from_secs(3)..2 * DEADLINE + Duration::from_secs(3);
     assert!(expected.contains(&silent_after), "{silent_after:?}");
     assert!(server.is_running(), "its supervisor decides");
-    let trouble = TestClient::of(&server).status().trouble.unwrap();
+    let trouble = server.client().status().trouble.unwrap();
     assert!(trouble.contains("token=device"), "{trouble}");
 }
 
@@ -198,7 +195,7 @@ fn a_module_that_hangs_when_it_is_initialised_is_no_different() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.faults.set([on(C_Initialize).hangs_forever()]);
     let mut server = fixture.start();
-    refused(TestClient::of(&server).open(KEY), ErrorCode::Timeout);
+    refused(server.client().open(KEY), ErrorCode::Timeout);
     let status = server.wait(2 * DEADLINE);
     assert!(matches!(status.code(), Some(code) if code != 0), "{status}");
 }

@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use p11_client::ErrorCode;
+use p11_client::{ErrorCode, message::Class};
 use p11_fault_module::{
     Function::{C_FindObjectsInit, C_GetAttributeValue, C_Sign, C_SignInit},
     Rule,
@@ -10,16 +10,16 @@ use p11_fault_module::{
     object,
 };
 use p11_tests::{
-    fixture::{Fixture, KEY, TestClient, refused},
-    keys::{KeyKind, KeySpec},
-    tools::run,
+    client::refused,
+    fixture::{Fixture, KEY},
+    keys::KeyKind,
 };
 
 #[test]
 fn a_key_that_another_program_has_replaced_does_not_sign_for_the_old_one() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let client = TestClient::of(&server);
+    let client = server.client();
     let old = client.open(KEY).unwrap();
     old.sign().unwrap();
 
@@ -46,22 +46,20 @@ fn a_key_that_another_program_has_replaced_does_not_sign_for_the_old_one() {
 fn a_key_that_is_gone_is_not_found_and_another_in_its_place_is_a_change() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     delete_key(&fixture);
     refused(key.sign(), ErrorCode::KeyNotFound);
     // Of another kind even.
-    let spec = KeySpec::new(KeyKind::Rsa2048, "key", &[7]);
-    fixture.hsm.generate(&fixture.token, &spec);
+    fixture.add_key(KeyKind::Rsa2048, "key", 7);
     refused(key.sign(), ErrorCode::KeyChanged);
 }
 
 #[test]
 fn a_key_that_cannot_be_read_at_this_moment_is_not_taken_for_another() {
     let fixture = Fixture::new(KeyKind::P256);
-    let spec = KeySpec::new(KeyKind::P256, "other", &[2]);
-    fixture.hsm.generate(&fixture.token, &spec);
+    fixture.add_key(KeyKind::P256, "other", 2);
     let server = fixture.start();
-    let key = TestClient::of(&server).open("pkcs11:token=device").unwrap();
+    let key = server.client().open("pkcs11:token=device").unwrap();
     assert_eq!(key.told().spki.as_ref(), fixture.key.spki);
     fixture.faults.set([
         Rule::RenumberObjects,
@@ -76,10 +74,9 @@ fn a_key_that_cannot_be_read_at_this_moment_is_not_taken_for_another() {
 #[test]
 fn a_handle_that_lay_idle_is_checked_before_it_signs() {
     let fixture = Fixture::new(KeyKind::P256);
-    let spec = KeySpec::new(KeyKind::P256, "other", &[2]);
-    let other_key = fixture.hsm.generate(&fixture.token, &spec);
+    let other_key = fixture.add_key(KeyKind::P256, "other", 2);
     let server = fixture.start();
-    let client = TestClient::of(&server);
+    let client = server.client();
     let key = client.open(KEY).unwrap();
     let other = client.open("pkcs11:object=other").unwrap();
     key.sign().unwrap();
@@ -115,14 +112,8 @@ fn a_handle_that_lay_idle_is_checked_before_it_signs() {
 
 /// As another program does it.
 fn delete_key(fixture: &Fixture) {
-    for half in ["privkey", "pubkey"] {
-        run(fixture.hsm.pkcs11_tool(&fixture.token).args([
-            "--delete-object",
-            "--label",
-            "key",
-            "--type",
-            half,
-        ]));
+    for half in [Class::Private, Class::Public] {
+        fixture.hsm.delete(&fixture.token, half, &[1]);
     }
 }
 

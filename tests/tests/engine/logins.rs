@@ -11,11 +11,12 @@ use p11_fault_module::{
 };
 use p11_proto::{Request, Response};
 use p11_tests::{
-    fixture::{Fixture, KEY, PIN, TestClient, refused},
-    keys::{KeyKind, KeySpec},
-    process::TIMEOUT,
+    client::refused,
+    fixture::{Fixture, KEY, PIN},
+    keys::KeyKind,
     server::Server,
     tools::{pkcs11_module, run},
+    wait::TIMEOUT,
 };
 
 #[test]
@@ -26,7 +27,7 @@ fn no_login_on_tokens_that_ask_for_none() {
         .envs(faults.envs())
         .pin(PIN)
         .start();
-    let client = TestClient::of(&server);
+    let client = server.client();
     let listed = match client.ask(&Request::ListTokens(ListTokens::default())) {
         Response::Tokens(tokens) => tokens,
         other => panic!("no tokens but {other:?}"),
@@ -49,7 +50,7 @@ fn a_key_on_a_token_that_asks_for_no_login_signs_without() {
         .arg(fixture.token.uri()));
     fixture.faults.set([token("device").asks_no_login()]);
     let server = fixture.start();
-    let key = TestClient::of(&server).open("pkcs11:object=open").unwrap();
+    let key = server.client().open("pkcs11:object=open").unwrap();
     key.sign().unwrap();
     let calls = fixture.faults.counts();
     assert_eq!(calls.of(C_Login), 0, "{calls}");
@@ -60,15 +61,14 @@ fn no_login_on_a_token_that_the_request_is_not_about() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.add_token("other");
     let server = fixture.start();
-    let client = TestClient::of(&server);
+    let client = server.client();
     // The PIN would be right there too.
     fixture.faults.set([on(C_Login).at("other").delays(0)]);
     client.open(KEY).unwrap().sign().unwrap();
     let calls = fixture.faults.counts();
     assert_eq!((calls.of(C_Login), calls.injected()), (1, 0), "{calls}");
     // Nor where another token shows the public half.
-    let spec = KeySpec::new(KeyKind::P256, "alone", &[9]);
-    fixture.hsm.generate(&fixture.token, &spec);
+    fixture.add_key(KeyKind::P256, "alone", 9);
     client.open("pkcs11:object=alone").unwrap().sign().unwrap();
     let calls = fixture.faults.counts();
     assert_eq!((calls.of(C_Login), calls.injected()), (1, 0), "{calls}");
@@ -81,10 +81,10 @@ fn a_pin_pad_is_asked_with_no_pin() {
     fixture.faults.set([token("device").pin_pad(PIN), always]);
     // The fault module takes no other than a null PIN.
     let server = fixture.server().pin("wrong-pin-1").start();
-    let client = TestClient::of(&server);
+    let client = server.client();
     client.open(KEY).unwrap().sign().unwrap();
     assert_eq!(fixture.faults.count(C_Login), 2, "the second for the key");
-    let with_pin = client.open_with(KEY, Some("wrong-pin-2")).unwrap();
+    let with_pin = client.with_pin("wrong-pin-2").open(KEY).unwrap();
     with_pin.sign().unwrap();
     assert_eq!(fixture.faults.count(C_Login), 3);
 }
@@ -92,13 +92,12 @@ fn a_pin_pad_is_asked_with_no_pin() {
 #[test]
 fn a_login_for_each_signature_only_where_the_key_wants_it() {
     let fixture = Fixture::new(KeyKind::P256);
-    let spec = KeySpec::new(KeyKind::P256, "careful", &[2]);
-    fixture.hsm.generate(&fixture.token, &spec);
+    fixture.add_key(KeyKind::P256, "careful", 2);
     fixture
         .faults
         .set([Rule::AlwaysAuthenticate("careful".into())]);
     let server = fixture.start();
-    let client = TestClient::of(&server);
+    let client = server.client();
     let plain = client.open(KEY).unwrap();
     let careful = client.open("pkcs11:object=careful").unwrap();
     let logins = || fixture.faults.count(C_Login);
@@ -119,7 +118,7 @@ fn a_login_by_somebody_else_in_the_process_is_replaced_by_one_that_checks_the_pi
         .faults
         .set([already.after().returns(CKR_USER_ALREADY_LOGGED_IN)]);
     let server = fixture.start();
-    TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+    server.client().open(KEY).unwrap().sign().unwrap();
     let calls = fixture.faults.counts();
     assert_eq!((calls.of(C_Logout), calls.of(C_Login)), (1, 2), "{calls}");
 }
@@ -132,7 +131,7 @@ fn a_module_that_somebody_else_has_initialised_is_used_and_not_finalised() {
         .faults
         .set([already.after().returns(CKR_CRYPTOKI_ALREADY_INITIALIZED)]);
     let mut server = fixture.start();
-    let client = TestClient::of(&server);
+    let client = server.client();
     client.open(KEY).unwrap().sign().unwrap();
     assert!(client.status().available);
     server.signal(Signal::SIGTERM);
@@ -144,7 +143,7 @@ fn a_module_that_somebody_else_has_initialised_is_used_and_not_finalised() {
 fn a_module_of_our_own_is_finalised_in_the_end() {
     let fixture = Fixture::new(KeyKind::P256);
     let mut server = fixture.start();
-    TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+    server.client().open(KEY).unwrap().sign().unwrap();
     assert!(server.terminate().success());
     assert_eq!(fixture.faults.count(C_Finalize), 1);
 }

@@ -10,7 +10,8 @@ use p11_fault_module::{
     on, token,
 };
 use p11_tests::{
-    fixture::{Fixture, KEY, PIN, SO_PIN, TestClient, refused},
+    client::refused,
+    fixture::{Fixture, KEY, PIN, SO_PIN},
     keys::KeyKind,
     tools::run,
 };
@@ -57,7 +58,7 @@ fn says(failure: &Failure, parts: &[&str]) {
 fn a_hundred_requests_with_a_wrong_pin_cost_one_login() {
     let fixture = fixture(3);
     let server = fixture.server().pin(WRONG).start();
-    let client = TestClient::of(&server);
+    let client = server.client();
     let used = logins(&fixture, || {
         let first = refused(client.open(KEY), ErrorCode::PinIncorrect);
         let serial = &fixture.token.serial;
@@ -79,7 +80,7 @@ fn wrong_pins_that_come_at_once_cost_one_login() {
     let used = logins(&fixture, || {
         thread::scope(|scope| {
             for _ in 0..8 {
-                scope.spawn(|| refused(TestClient::of(&server).open(KEY), ErrorCode::PinIncorrect));
+                scope.spawn(|| refused(server.client().open(KEY), ErrorCode::PinIncorrect));
             }
         });
     });
@@ -91,8 +92,8 @@ fn after_two_refused_pins_none_is_sent_until_the_operator_says_so() {
     let fixture = fixture(10);
     let server = fixture.start();
     server.secrets().add(WRONG);
-    let client = TestClient::of(&server);
-    let with = |pin| client.open_with(KEY, Some(pin));
+    let client = server.client();
+    let with = |pin| client.with_pin(pin).open(KEY);
     let used = logins(&fixture, || {
         refused(with(WRONG), ErrorCode::PinIncorrect);
         refused(with(WRONG_TOO), ErrorCode::PinIncorrect);
@@ -116,8 +117,8 @@ fn after_two_refused_pins_none_is_sent_until_the_operator_says_so() {
 fn a_login_that_succeeds_gives_back_the_tries_but_forgets_no_refused_pin() {
     let fixture = fixture(10);
     let server = fixture.start();
-    let client = TestClient::of(&server);
-    let with = |pin| client.open_with(KEY, Some(pin));
+    let client = server.client();
+    let with = |pin| client.with_pin(pin).open(KEY);
     refused(with(WRONG), ErrorCode::PinIncorrect);
     let key = with(PIN).unwrap();
     key.sign().unwrap();
@@ -137,7 +138,7 @@ fn a_login_that_succeeds_gives_back_the_tries_but_forgets_no_refused_pin() {
 fn sighup_lets_a_refused_pin_be_tried_once_more() {
     let fixture = fixture(10);
     let server = fixture.server().pin(WRONG).start();
-    let client = TestClient::of(&server);
+    let client = server.client();
     let ask = || drop(refused(client.open(KEY), ErrorCode::PinIncorrect));
     assert_eq!(logins(&fixture, ask), 1);
     assert_eq!(logins(&fixture, ask), 0);
@@ -151,7 +152,7 @@ fn at_the_final_try_no_pin_is_sent_until_somebody_has_logged_in_by_hand() {
     let fixture = fixture(3);
     assert!(!logs_in(&fixture, WRONG) && !logs_in(&fixture, WRONG));
     let server = fixture.start();
-    let client = TestClient::of(&server);
+    let client = server.client();
     let used = logins(&fixture, || {
         let failure = refused(client.open(KEY), ErrorCode::PinGuarded);
         says(&failure, &["token=device", "one PIN try left", "by hand"]);
@@ -168,7 +169,7 @@ fn a_locked_token_is_shown_no_pin() {
     let fixture = fixture(2);
     assert!(!logs_in(&fixture, WRONG) && !logs_in(&fixture, WRONG));
     let server = fixture.start();
-    let client = TestClient::of(&server);
+    let client = server.client();
     let used = logins(&fixture, || {
         let failure = refused(client.open(KEY), ErrorCode::PinLocked);
         says(&failure, &["token=device", "locked", "security officer"]);
@@ -182,7 +183,7 @@ fn a_server_that_is_restarted_again_and_again_with_a_wrong_pin_locks_nothing() {
     let used = logins(&fixture, || {
         for _ in 0..5 {
             let server = fixture.server().pin(WRONG).start();
-            let client = TestClient::of(&server);
+            let client = server.client();
             assert!(client.open(KEY).is_err() && client.open(KEY).is_err());
         }
     });
@@ -194,17 +195,17 @@ fn a_server_that_is_restarted_again_and_again_with_a_wrong_pin_locks_nothing() {
 fn while_the_token_is_logged_in_another_pin_is_refused_without_a_call() {
     let fixture = fixture(10);
     let server = fixture.start();
-    let client = TestClient::of(&server);
+    let client = server.client();
     let key = client.open(KEY).unwrap();
     key.sign().unwrap();
     let before = fixture.faults.counts();
-    refused(client.open_with(KEY, Some(WRONG)), ErrorCode::PinIncorrect);
+    refused(client.with_pin(WRONG).open(KEY), ErrorCode::PinIncorrect);
     let in_uri = format!("{KEY}?pin-value={WRONG}");
     let failure = refused(client.open(&in_uri), ErrorCode::PinIncorrect);
     says(&failure, &["token=device", "logged in with another"]);
     let calls = fixture.faults.counts().since(&before);
     assert_eq!(calls.total(), 0, "{calls}");
-    client.open_with(KEY, Some(PIN)).unwrap().sign().unwrap();
+    client.with_pin(PIN).open(KEY).unwrap().sign().unwrap();
     key.sign().unwrap();
 }
 
@@ -221,7 +222,7 @@ fn a_login_that_fails_for_another_reason_is_not_repeated_in_the_request_nor_held
         let fixture = Fixture::new(KeyKind::P256);
         fixture.faults.set([on(C_Login).next(1).returns(code)]);
         let server = fixture.start();
-        let client = TestClient::of(&server);
+        let client = server.client();
         let used = logins(&fixture, || {
             let failure = refused(client.open(KEY), ErrorCode::Module);
             assert_eq!(failure.function.as_deref(), Some("C_Login"), "{name}");
@@ -236,7 +237,7 @@ fn a_login_that_fails_for_another_reason_is_not_repeated_in_the_request_nor_held
 fn a_reload_of_the_module_lets_no_refused_pin_be_tried_again() {
     let fixture = fixture(10);
     let server = fixture.server().pin(WRONG).start();
-    let client = TestClient::of(&server);
+    let client = server.client();
     refused(client.open(KEY), ErrorCode::PinIncorrect);
     let reloads = fixture.faults.count(C_Initialize);
     fixture.faults.set([
@@ -256,9 +257,9 @@ fn a_reload_of_the_module_lets_no_refused_pin_be_tried_again() {
 fn a_token_that_was_replaced_is_tried_anew() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let client = TestClient::of(&server);
+    let client = server.client();
     for pin in [WRONG, WRONG_TOO] {
-        refused(client.open_with(KEY, Some(pin)), ErrorCode::PinIncorrect);
+        refused(client.with_pin(pin).open(KEY), ErrorCode::PinIncorrect);
     }
     refused(client.open(KEY), ErrorCode::PinGuarded);
     let serial = &fixture.token.serial;
@@ -281,7 +282,7 @@ fn the_logins_of_signatures_are_guarded_too() {
     let always = Rule::AlwaysAuthenticate("key".into());
     fixture.faults.set([always.clone()]);
     let server = fixture.start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     key.sign().unwrap();
     // The PIN was changed elsewhere.
     fixture.faults.set([
@@ -305,7 +306,7 @@ fn what_is_typed_wrongly_at_a_pin_pad_counts_as_well() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.faults.set([token("device").pin_pad(WRONG)]);
     let server = fixture.server().start();
-    let client = TestClient::of(&server);
+    let client = server.client();
     let used = logins(&fixture, || {
         for _ in 0..2 {
             let failure = refused(client.open(KEY), ErrorCode::PinIncorrect);

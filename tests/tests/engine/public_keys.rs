@@ -1,13 +1,13 @@
 //! The public key of a private one, in whichever form and place a module keeps it. All of these lead
 //! to the same bytes, those that p11tool and openssl read from the token.
 
-use p11_client::ErrorCode;
+use p11_client::{ErrorCode, message::Class};
 use p11_fault_module::{Function::C_Login, Rule, cryptoki_sys::*, object};
 use p11_proto::{Request, Response, message::GetPublicKey};
 use p11_tests::{
-    fixture::{Fixture, KEY, TestClient, refused},
-    keys::{KeyKind, KeySpec},
-    pki::{Pki, Version, to_der},
+    client::refused,
+    fixture::{Fixture, KEY},
+    keys::KeyKind,
     tools::run,
 };
 
@@ -18,7 +18,7 @@ const BOTH: [CK_OBJECT_CLASS; 2] = [CKO_PRIVATE_KEY, CKO_PUBLIC_KEY];
 fn is_the_same(fixture: &Fixture, rules: impl IntoIterator<Item = Rule>) {
     fixture.faults.set(rules);
     let server = fixture.start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     assert_eq!(key.told().spki.as_ref(), fixture.key.spki);
     key.sign().unwrap();
 }
@@ -27,7 +27,7 @@ fn is_the_same(fixture: &Fixture, rules: impl IntoIterator<Item = Rule>) {
 fn is_none(fixture: &Fixture, rules: impl IntoIterator<Item = Rule>, why: &str) {
     fixture.faults.set(rules);
     let server = fixture.start();
-    let failure = refused(TestClient::of(&server).open(KEY), ErrorCode::KeyNotFound);
+    let failure = refused(server.client().open(KEY), ErrorCode::KeyNotFound);
     assert!(failure.message.contains(why), "{failure}");
     assert!(failure.message.contains("object=key"), "{failure}");
 }
@@ -100,21 +100,13 @@ fn a_private_key_that_tells_nothing_of_its_public_half() {
 #[test]
 fn a_certificate_of_the_same_id_where_there_is_no_public_key() {
     let fixture = Fixture::new(KeyKind::P256);
-    run(fixture.hsm.pkcs11_tool(&fixture.token).args([
-        "--delete-object",
-        "--type",
-        "pubkey",
-        "--label",
-        "key",
-    ]));
+    fixture.hsm.delete(&fixture.token, Class::Public, &[1]);
     let hidden = || [object(CKO_PRIVATE_KEY, "key").hides(CKA_EC_POINT)];
     // Of another id.
-    let other = KeySpec::new(KeyKind::P256, "other", &[2]);
-    fixture.hsm.generate(&fixture.token, &other);
+    fixture.add_key(KeyKind::P256, "other", 2);
     is_none(&fixture, hidden(), "its public key is nowhere on the token");
 
-    let pki = Pki::new();
-    let certificate = to_der(&pki.client("a device", &fixture.key.spki, Version::V1));
+    let certificate = fixture.certificate();
     fixture
         .hsm
         .import_certificate(&fixture.token, "of another label", &[1], &certificate);
@@ -155,7 +147,7 @@ fn a_curve_that_tls_does_not_know_is_no_key_rather_than_a_guess() {
         .args(["--keypairgen", "--key-type", "EC:secp256k1"])
         .args(["--label", "bitcoin", "--id", "03"]));
     let server = fixture.start();
-    let client = TestClient::of(&server);
+    let client = server.client();
     fixture.faults.clear();
     let failure = refused(client.open("pkcs11:object=bitcoin"), ErrorCode::KeyNotFound);
     assert!(failure.message.contains(why), "{failure}");
@@ -176,7 +168,7 @@ fn a_public_key_costs_no_login() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.server().start();
     let request = Request::GetPublicKey(GetPublicKey::new(KEY));
-    match TestClient::of(&server).ask(&request) {
+    match server.client().ask(&request) {
         Response::PublicKey(key) => assert_eq!(key.spki.as_ref(), fixture.key.spki),
         other => panic!("no public key but {other:?}"),
     }

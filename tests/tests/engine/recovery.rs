@@ -15,17 +15,19 @@ use p11_fault_module::{
 };
 use p11_proto::{Request, Response, message::ListKeys};
 use p11_tests::{
-    fixture::{ClientKey, Fixture, KEY, PIN, SO_PIN, StopOnDrop, TestClient, refused},
-    keys::{KeyKind, KeySpec},
+    client::{ClientKey, refused},
+    fixture::{Fixture, KEY, PIN, SO_PIN},
+    keys::KeyKind,
     server::Server,
     tools::run,
+    wait::{StopOnDrop, wait_until},
 };
 
 /// A server that has signed once with the key, so that sessions, login and handles are there.
 fn steady() -> (Fixture, Server, ClientKey) {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     key.sign().unwrap();
     (fixture, server, key)
 }
@@ -36,7 +38,7 @@ fn goes_unnoticed(rules: impl IntoIterator<Item = Rule>) {
     fixture.faults.set(rules);
     key.sign().unwrap();
     key.sign().unwrap();
-    TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+    server.client().open(KEY).unwrap().sign().unwrap();
 }
 
 #[test]
@@ -122,9 +124,7 @@ fn a_call_that_fails_once() {
 #[test]
 fn eight_programs_do_not_notice_either() {
     let (fixture, server, _) = steady();
-    let opened: Vec<_> = (0..8)
-        .map(|_| TestClient::of(&server).open(KEY).unwrap())
-        .collect();
+    let opened: Vec<_> = (0..8).map(|_| server.client().open(KEY).unwrap()).collect();
     for rule in [
         every_token().sessions_closed(),
         every_token().logged_out(),
@@ -192,7 +192,7 @@ fn a_token_that_is_pulled_and_put_back_while_programs_sign() {
         let _over = StopOnDrop(&over);
         for _ in 0..3 {
             scope.spawn(|| {
-                let key = TestClient::of(&server).open(KEY).unwrap();
+                let key = server.client().open(KEY).unwrap();
                 while !over.load(Relaxed) {
                     if let Err(failure) = key.sign() {
                         is_passing(&failure);
@@ -200,7 +200,7 @@ fn a_token_that_is_pulled_and_put_back_while_programs_sign() {
                 }
             });
         }
-        let key = TestClient::of(&server).open(KEY).unwrap();
+        let key = server.client().open(KEY).unwrap();
         for _ in 0..5 {
             thread::sleep(Duration::from_millis(100));
             fixture.faults.set([token("device").hidden()]);
@@ -227,7 +227,7 @@ fn two_tokens_that_exchanged_their_slots() {
     let fixture = Fixture::new(KeyKind::P256);
     let (_, other_key) = fixture.add_token("other");
     let server = fixture.start();
-    let client = TestClient::of(&server);
+    let client = server.client();
     let key = client.open(KEY).unwrap();
     let other = client.open("pkcs11:token=other;object=key").unwrap();
     assert_eq!(key.told().spki.as_ref(), fixture.key.spki);
@@ -294,19 +294,19 @@ fn a_reload_waits_for_running_calls_and_no_call_begins_under_it() {
         let _over = StopOnDrop(&over);
         for _ in 0..4 {
             scope.spawn(|| {
-                let key = TestClient::of(&server).open(KEY).unwrap();
+                let key = server.client().open(KEY).unwrap();
                 while !over.load(Relaxed) {
                     key.sign().unwrap();
                 }
             });
         }
-        until("a reload", || fixture.faults.count(C_Finalize) == 1);
+        wait_until(|| fixture.faults.count(C_Finalize) == 1);
         let under_it = fixture.faults.counts();
         thread::sleep(Duration::from_millis(250));
         let calls = fixture.faults.counts().since(&under_it);
         assert_eq!(calls.total(), 0, "{calls}");
         fixture.faults.set([on(C_Sign).delays(20)]);
-        until("the end of it", || fixture.faults.count(C_Initialize) == 2);
+        wait_until(|| fixture.faults.count(C_Initialize) == 2);
         thread::sleep(Duration::from_millis(100));
     });
     let closed = fixture.faults.count(C_CloseSession) - closed;
@@ -314,14 +314,6 @@ fn a_reload_waits_for_running_calls_and_no_call_begins_under_it() {
         closed <= 1,
         "sessions of the old epoch belong to nobody: {closed}"
     );
-}
-
-fn until(what: &str, happens: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
-    while !happens() {
-        assert!(Instant::now() < end, "{what} did not come");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// The seconds that a failure names.
@@ -342,7 +334,7 @@ fn a_module_that_cannot_be_initialised_at_start() {
         .set([on(C_Initialize).next(3).returns(CKR_DEVICE_ERROR)]);
     let server = fixture.start();
     server.wait_for_log("listening all the same");
-    let client = TestClient::of(&server);
+    let client = server.client();
     let status = client.status();
     assert!(!status.available);
     let trouble = status.trouble.unwrap();
@@ -386,7 +378,7 @@ fn a_module_that_cannot_be_initialised_later() {
     ]);
     let failure = refused(key.sign(), ErrorCode::ModuleUnavailable);
     assert!(failure.message.contains("CKR_GENERAL_ERROR"), "{failure}");
-    let client = TestClient::of(&server);
+    let client = server.client();
     assert!(!client.status().available);
     thread::sleep(Duration::from_secs(seconds(&failure)));
     key.sign().unwrap();
@@ -401,9 +393,9 @@ fn a_module_that_is_down_comes_up_without_a_request() {
         on(C_Initialize).next(2).returns(CKR_GENERAL_ERROR),
     ]);
     refused(key.sign(), ErrorCode::ModuleUnavailable);
-    let client = TestClient::of(&server);
+    let client = server.client();
     assert!(!client.status().available);
-    until("its return", || client.status().available);
+    wait_until(|| client.status().available);
     let before = fixture.faults.count(C_Initialize);
     key.sign().unwrap();
     assert_eq!(fixture.faults.count(C_Initialize), before);
@@ -436,7 +428,7 @@ fn a_module_that_is_never_well_for_long_is_reloaded_with_pauses() {
 fn a_token_that_another_program_makes_is_found_when_the_error_says() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let client = TestClient::of(&server);
+    let client = server.client();
     let started = Instant::now();
     let key = client.open(KEY).unwrap();
     let token = fixture.hsm.init_token("late", PIN, SO_PIN);
@@ -460,7 +452,7 @@ fn a_request_about_one_token_that_means_several_causes_no_reload() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.add_token("second");
     let server = fixture.start();
-    let client = TestClient::of(&server);
+    let client = server.client();
     client.open(KEY).unwrap();
     // From now on a miss would cause one.
     thread::sleep(Duration::from_secs(31));
@@ -477,12 +469,10 @@ fn a_request_about_one_token_that_means_several_causes_no_reload() {
 #[test]
 fn keys_and_labels_that_another_program_makes_are_found_at_once() {
     let (fixture, server, _) = steady();
-    let client = TestClient::of(&server);
+    let client = server.client();
     let uri = "pkcs11:token=device;object=late";
     refused(client.open(uri), ErrorCode::KeyNotFound);
-    let late = fixture
-        .hsm
-        .generate(&fixture.token, &KeySpec::new(KeyKind::P256, "late", &[2]));
+    let late = fixture.add_key(KeyKind::P256, "late", 2);
     let key = client.open(uri).unwrap();
     assert_eq!(key.told().spki.as_ref(), late.spki);
     key.sign().unwrap();

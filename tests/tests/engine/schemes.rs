@@ -8,7 +8,8 @@ use p11_fault_module::{
     on, token,
 };
 use p11_tests::{
-    fixture::{Fixture, KEY, TestClient, refused},
+    client::refused,
+    fixture::{Fixture, KEY},
     keys::KeyKind,
     tools::{command, run},
 };
@@ -42,7 +43,7 @@ fn signs(kind: KeyKind, without: Vec<CK_MECHANISM_TYPE>, schemes: &[u16]) {
         .faults
         .set([token("device").without_mechanisms(without)]);
     let server = fixture.start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     assert_eq!(key.told().spki.as_ref(), fixture.key.spki);
     assert_eq!(key.told().schemes, schemes);
     for scheme in schemes {
@@ -86,7 +87,7 @@ fn nothing_at_all() {
             .faults
             .set([token("device").without_mechanisms(mechanisms)]);
         let server = fixture.start();
-        let key = TestClient::of(&server).open(KEY).unwrap();
+        let key = server.client().open(KEY).unwrap();
         assert!(key.told().schemes.is_empty());
         let failure = refused(key.sign_with(scheme), ErrorCode::UnsupportedScheme);
         assert!(failure.message.contains("no mechanism"), "{failure}");
@@ -97,7 +98,7 @@ fn nothing_at_all() {
 fn a_scheme_of_another_kind_of_key_is_refused_with_the_names_of_its_own() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     let before = fixture.faults.count(C_SignInit);
     // ECDSA on another curve, RSA, Ed25519, and a number that is no scheme.
     for scheme in [0x0503, 0x0804, 0x0807, 0x0000] {
@@ -119,9 +120,7 @@ fn a_key_that_allows_some_mechanisms_signs_with_no_other() {
         .args(["--label", "strict", "--id", "02"])
         .args(["--allowed-mechanisms", "SHA256-RSA-PKCS,RSA-PKCS-PSS"]));
     let server = fixture.start();
-    let key = TestClient::of(&server)
-        .open("pkcs11:object=strict")
-        .unwrap();
+    let key = server.client().open("pkcs11:object=strict").unwrap();
     assert_eq!(key.told().schemes, [&PSS[..], &[0x0401]].concat());
     // SoftHSM itself refuses what its key does not allow.
     for scheme in &key.told().schemes {
@@ -170,7 +169,7 @@ fn raw_rsa_with_a_modulus_of_no_whole_number_of_bytes() {
             .args(["--label", &label, "--import"])
             .arg(&pem));
         let uri = format!("pkcs11:object={label}");
-        let key = TestClient::of(&server).open(&uri).unwrap();
+        let key = server.client().open(&uri).unwrap();
         assert_eq!(key.told().bits, bits);
         for scheme in [PSS, PKCS1].concat() {
             key.sign_with(scheme).unwrap();
@@ -184,7 +183,7 @@ fn a_token_that_fails_while_it_is_asked_for_its_mechanisms_is_asked_again() {
     let fails = |call| on(call).next(1).returns(CKR_DEVICE_ERROR);
     fixture.faults.set([fails(C_GetMechanismInfo)]);
     let server = fixture.start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     assert_eq!(key.told().schemes, [0x0403]);
     key.sign().unwrap();
 }

@@ -9,7 +9,8 @@ use p11_fault_module::{
     on, token,
 };
 use p11_tests::{
-    fixture::{ClientKey, Fixture, KEY, TestClient},
+    client::ClientKey,
+    fixture::{Fixture, KEY},
     keys::KeyKind,
     server::Server,
 };
@@ -21,7 +22,7 @@ const PROGRAMS: usize = 8;
 fn all_sign(server: &Server) {
     thread::scope(|scope| {
         for _ in 0..PROGRAMS {
-            scope.spawn(|| signs(&TestClient::of(server).open(KEY).unwrap()));
+            scope.spawn(|| signs(&server.client().open(KEY).unwrap()));
         }
     });
 }
@@ -67,7 +68,7 @@ fn a_token_without_a_limit_is_asked_for_a_handful() {
 fn a_token_that_has_fewer_sessions_than_it_says_makes_programs_wait() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     key.sign().unwrap();
     let full = on(C_OpenSession).returns(CKR_SESSION_COUNT);
     fixture.faults.set([full, on(C_Sign).delays(2)]);
@@ -84,7 +85,7 @@ fn sessions_that_other_programs_have_are_waited_for() {
     let taken = on(C_OpenSession).next(3).returns(CKR_SESSION_COUNT);
     fixture.faults.set([taken]);
     let server = fixture.start();
-    TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+    server.client().open(KEY).unwrap().sign().unwrap();
     assert_eq!(fixture.faults.counts().injected(), 3);
 }
 

@@ -13,9 +13,10 @@ use std::{
     time::Duration,
 };
 
+use p11_fault_module::Random;
 use p11_proto::{Response, frame};
 
-use super::raw::{RawClient, every_request};
+use p11_tests::{raw_client::RawClient, requests::every_request};
 
 /// Clients that do one thing over and over.
 pub struct Attack {
@@ -81,9 +82,9 @@ pub fn truncated(socket: &Path) -> Attack {
 
 /// Some thousand texts of random bytes, half of them frames.
 pub fn random(socket: &Path) -> Attack {
-    let mut dice = Dice(1);
+    let mut random = Random::new(1);
     let texts = (0..3000).map(|number: u32| {
-        let text = dice.bytes();
+        let text = some_bytes(&mut random);
         match number % 2 {
             0 => text,
             _ => [&frame::PREAMBLE[..], &as_frame(&text)].concat(),
@@ -95,10 +96,12 @@ pub fn random(socket: &Path) -> Attack {
 /// Frames of random messages, one after the other; each that was answered is counted.
 pub fn random_frames(socket: &Path, answered: Arc<AtomicUsize>) -> Attack {
     let socket = socket.to_owned();
-    let mut dice = Dice(2);
+    let mut random = Random::new(2);
     Attack::repeat(move || {
-        let mut raw = RawClient::greeted(&socket);
-        let frames: Vec<_> = (0..200).flat_map(|_| as_frame(&dice.message())).collect();
+        let mut raw = RawClient::with_preamble(&socket);
+        let frames: Vec<_> = (0..200)
+            .flat_map(|_| as_frame(&message(&mut random)))
+            .collect();
         // Those after one that is no message are never read.
         let _ = raw.0.write_all(&frames);
         let _ = raw.0.shutdown(Shutdown::Write);
@@ -113,29 +116,24 @@ fn as_frame(body: &[u8]) -> Vec<u8> {
     [&(body.len() as u32).to_be_bytes(), body].concat()
 }
 
-/// Knuth's linear congruential generator.
-struct Dice(u64);
+/// Up to 255 random bytes.
+fn some_bytes(random: &mut Random) -> Vec<u8> {
+    let length = random.below(256) as usize;
+    random.bytes(length)
+}
 
-impl Dice {
-    fn byte(&mut self) -> u8 {
-        let next = self.0.wrapping_mul(6364136223846793005);
-        self.0 = next.wrapping_add(1442695040888963407);
-        (self.0 >> 56) as u8
+/// A message of a random name with random bytes in it; now and then nothing but random bytes.
+fn message(random: &mut Random) -> Vec<u8> {
+    let bytes = some_bytes(random);
+    if random.below(256) == 0 {
+        return bytes;
     }
-
-    fn bytes(&mut self) -> Vec<u8> {
-        (0..self.byte()).map(|_| self.byte()).collect()
-    }
-
-    /// A message of a random name with random bytes in it; now and then nothing but random bytes.
-    fn message(&mut self) -> Vec<u8> {
-        let bytes = self.bytes();
-        if self.byte() == 0 {
-            return bytes;
-        }
-        let name: Vec<_> = (0..31).map(|_| b'a' + self.byte() % 26).collect();
-        [&[0x81, 0xbf][..], &name, &[0xc4, bytes.len() as u8], &bytes].concat()
-    }
+    let name: Vec<_> = random
+        .bytes(31)
+        .iter()
+        .map(|byte| b'a' + byte % 26)
+        .collect();
+    [&[0x81, 0xbf][..], &name, &[0xc4, bytes.len() as u8], &bytes].concat()
 }
 
 /// A frame of each request.
@@ -151,7 +149,7 @@ fn say(socket: &Path, texts: Vec<Vec<u8>>, end: bool) -> Attack {
     let mut open = VecDeque::new();
     let mut texts = texts.into_iter().cycle();
     Attack::repeat(move || {
-        let mut raw = RawClient::silent(&socket);
+        let mut raw = RawClient::connect(&socket);
         // Whom the server refuses may not even get to speak.
         let _ = raw.0.write_all(&texts.next().expect("an endless list"));
         if end {
@@ -185,7 +183,7 @@ impl Held {
             Ok(()) => true,
         });
         if self.open.len() < HELD {
-            self.open.push(RawClient::greeted(&self.socket));
+            self.open.push(RawClient::with_preamble(&self.socket));
         }
     }
 }

@@ -10,19 +10,20 @@ use p11_fault_module::{
 };
 use p11_proto::{
     Request, Response,
-    message::{Message, OpenKey, Sign},
+    message::{Message, OpenKey},
     tedge1,
 };
 use p11_tests::{
-    fixture::{ClientKey, Fixture, KEY, PIN, TestClient},
+    client::ClientKey,
+    fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
+    raw_client::{RawClient, ask_tedge1},
+    requests::every_request,
     server::Server,
+    wait::wait_until,
 };
 
-use super::{
-    raw::{RawClient, ask_tedge1, every_request, wait_until},
-    users::AsUser,
-};
+use super::users::AsUser;
 
 const ALICE: u32 = 4711;
 
@@ -51,18 +52,13 @@ fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
 }
 
 fn sign(key: &ClientKey, message: &[u8]) -> Request {
-    Request::Sign(Sign::new(
-        KEY,
-        key.told().schemes[0],
-        message.to_vec(),
-        key.told().identity,
-    ))
+    Request::Sign(key.request(key.told().schemes[0], message))
 }
 
 /// A server, its key, and the number of lines so far.
 fn with_key(fixture: &Fixture) -> (Server, ClientKey, usize) {
     let server = fixture.start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     key.sign().unwrap();
     wait_until(|| {
         lines(&server)
@@ -79,7 +75,7 @@ fn a_signature_is_told_with_user_key_scheme_duration_and_outcome() {
     let (server, key, before) = with_key(&fixture);
     let alice = AsUser::new(&server, ALICE, 5000);
     fixture.faults.set([on(C_Sign).delays(100)]);
-    RawClient::greeted(alice.socket())
+    RawClient::with_preamble(alice.socket())
         .ask(&sign(&key, b"a message"))
         .unwrap();
     let line = &wait_for_lines(&server, before + 1)[before];
@@ -106,7 +102,7 @@ fn a_failure_of_the_module_is_told_with_its_ckr_name() {
     fixture
         .faults
         .set([on(C_SignInit).returns(CKR_DATA_LEN_RANGE)]);
-    let answer = RawClient::greeted(server.socket()).ask(&sign(&key, b"a message"));
+    let answer = RawClient::with_preamble(server.socket()).ask(&sign(&key, b"a message"));
     assert!(matches!(answer, Some(Response::Error(failure)) if failure.code == ErrorCode::Module));
     let line = &wait_for_lines(&server, before + 1)[before];
     assert_eq!(field(line, "outcome"), Some("Module"));
@@ -121,7 +117,7 @@ fn each_request_has_one_line_whatever_becomes_of_it() {
     let (server, _, before) = with_key(&fixture);
     let requests = every_request();
     let mut expected = Vec::new();
-    let mut raw = RawClient::greeted(server.socket());
+    let mut raw = RawClient::with_preamble(server.socket());
     for request in &requests {
         let outcome = match raw.ask(request).unwrap() {
             Response::Error(failure) => failure.code.to_string(),
@@ -191,9 +187,9 @@ fn no_pin_and_no_message_is_told_at_any_level() {
     for secret in [MESSAGE, "13579135", "24682468"] {
         server.secrets().add(secret);
     }
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     let before = wait_for_lines(&server, 2).len();
-    let mut raw = RawClient::greeted(server.socket());
+    let mut raw = RawClient::with_preamble(server.socket());
     let right = format!("{KEY}?pin-value={PIN}");
     let wrong = format!("{KEY}?pin-value=13579135");
     let broken = "pkcs11:token=device;token=device;pin-value=13579135";
@@ -227,7 +223,7 @@ fn nobody_can_make_up_a_line() {
     let (server, _, before) = with_key(&fixture);
     let uri = "pkcs11:\n2025-01-01T00:00:00.000000Z  INFO audit: operation=Sign\x1b[2J\u{202e}";
     let open = OpenKey::new(uri);
-    RawClient::greeted(server.socket())
+    RawClient::with_preamble(server.socket())
         .ask(&Request::OpenKey(open))
         .unwrap();
     let lines = wait_for_lines(&server, before + 1).split_off(before);
@@ -244,7 +240,7 @@ fn a_long_uri_is_cut() {
     let fixture = Fixture::new(KeyKind::P256);
     let (server, _, before) = with_key(&fixture);
     let open = OpenKey::new(format!("pkcs11:object={}", "long".repeat(100_000)));
-    RawClient::greeted(server.socket())
+    RawClient::with_preamble(server.socket())
         .ask(&Request::OpenKey(open))
         .unwrap();
     let line = &wait_for_lines(&server, before + 1)[before];
@@ -257,7 +253,7 @@ fn what_ends_after_its_client_has_left_is_told_with_its_uri() {
     let fixture = Fixture::new(KeyKind::P256);
     let (server, key, before) = with_key(&fixture);
     fixture.faults.set([on(C_Sign).delays(1000)]);
-    let mut raw = RawClient::greeted(server.socket());
+    let mut raw = RawClient::with_preamble(server.socket());
     raw.send(&sign(&key, b"a message")).unwrap();
     let calls = fixture.faults.count(C_Sign);
     wait_until(|| fixture.faults.count(C_Sign) > calls - 1);
@@ -272,7 +268,7 @@ fn what_ends_after_its_client_was_told_of_the_timeout_is_told_with_its_uri() {
     let fixture = Fixture::new(KeyKind::P256);
     let (server, key, before) = with_key(&fixture);
     fixture.faults.set([on(C_Sign).hangs()]);
-    let mut raw = RawClient::greeted(server.socket());
+    let mut raw = RawClient::with_preamble(server.socket());
     raw.0
         .set_read_timeout(Some(Duration::from_secs(40)))
         .unwrap();

@@ -13,14 +13,16 @@ use std::{
 };
 
 use p11_tests::{
-    fixture::{ClientKey, Fixture, KEY, PIN, TestClient},
+    client::ClientKey,
+    fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
+    raw_client::RawClient,
     server::Server,
+    wait::wait_until,
 };
 
 use super::{
     attacks::{self, Attack},
-    raw::{RawClient, wait_until},
     users::AsUser,
 };
 
@@ -44,13 +46,13 @@ fn median(key: &ClientKey) -> Duration {
 fn signs_on<A>(attack: impl Fn(&Server) -> A) {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     let mut told = Vec::new();
     for _ in 0..10 {
         let before = median(&key);
         let attack = attack(&server);
         let during = median(&key);
-        let newcomer = TestClient::of(&server).open(KEY).unwrap();
+        let newcomer = server.client().open(KEY).unwrap();
         newcomer.sign().unwrap();
         drop(attack);
         let after = median(&key);
@@ -66,7 +68,7 @@ fn signs_on<A>(attack: impl Fn(&Server) -> A) {
 
 /// Clients that connect and say nothing.
 fn silent(socket: &Path, count: usize) -> Vec<RawClient> {
-    (0..count).map(|_| RawClient::silent(socket)).collect()
+    (0..count).map(|_| RawClient::connect(socket)).collect()
 }
 
 /// How many of these connections the server has not closed.
@@ -101,7 +103,7 @@ fn while_300_connections_of_two_users_are_silent() {
 fn each_user_keeps_64_places_and_no_more() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     let users = [
         AsUser::new(&server, 4711, 4711),
         AsUser::new(&server, 4712, 4712),
@@ -151,7 +153,7 @@ fn while_a_million_random_frames_come() {
     // Without a million lines of the audit.
     let quiet = fixture.server().pin(PIN).args(["--log-level", "error"]);
     let server = quiet.start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     let before = median(&key);
     let answered = Arc::new(AtomicUsize::new(0));
     let attack = attacks::random_frames(server.socket(), answered.clone());
@@ -174,7 +176,7 @@ fn while_a_million_random_frames_come() {
 fn while_all_of_them_come_at_once_and_no_memory_is_lost() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     key.sign().unwrap();
     let attack = |server: &Server| -> [Attack; 6] {
         [

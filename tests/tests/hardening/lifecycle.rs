@@ -28,14 +28,14 @@ use p11_proto::{
     message::{ListTokens, Ping, Sign},
 };
 use p11_tests::{
-    fixture::{Fixture, KEY, PIN, TestClient},
+    fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
-    process::{Process, TIMEOUT},
+    process::Process,
+    raw_client::RawClient,
     server::Server,
     softhsm::SoftHsm,
+    wait::{TIMEOUT, wait_until},
 };
-
-use super::raw::{RawClient, wait_until};
 
 /// Says how many signatures there were until the server was gone. Whatever it answered before, it
 /// answered well.
@@ -92,7 +92,7 @@ fn a_signal_stops_it_under_load_and_the_token_is_left_as_it_should_be() {
 fn a_request_that_runs_is_answered_before_it_stops() {
     let fixture = Fixture::new(KeyKind::P256);
     let mut server = fixture.start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     fixture.faults.set([on(C_Sign).delays(2000)]);
     let before = fixture.faults.count(C_Sign);
     let signing = thread::spawn(move || key.sign());
@@ -106,8 +106,8 @@ fn a_request_that_runs_is_answered_before_it_stops() {
 fn a_request_that_runs_too_long_does_not_keep_it() {
     let fixture = Fixture::new(KeyKind::P256);
     let mut server = fixture.start();
-    let mut silent = RawClient::served(server.socket());
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let mut silent = RawClient::admitted(server.socket());
+    let key = server.client().open(KEY).unwrap();
     fixture.faults.set([on(C_Sign).hangs()]);
     let before = fixture.faults.count(C_Sign);
     let _signing = thread::spawn(move || key.sign());
@@ -134,16 +134,16 @@ fn a_request_that_runs_too_long_does_not_keep_it() {
 fn it_goes_on_when_it_has_no_more_file_descriptors() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     key.sign().unwrap();
     p11_tests::tools::run(
         Command::new("prlimit")
             .args(["--pid", &server.pid().to_string()])
             .arg("--nofile=30:30"),
     );
-    let mut kept = RawClient::served(server.socket());
+    let mut kept = RawClient::admitted(server.socket());
     let idle: Vec<_> = (0..60)
-        .map(|_| RawClient::silent(server.socket()))
+        .map(|_| RawClient::connect(server.socket()))
         .collect();
     let line = server.wait_for_log("cannot accept a connection now");
     assert!(line.contains("Too many open files"), "{line}");
@@ -153,7 +153,7 @@ fn it_goes_on_when_it_has_no_more_file_descriptors() {
     let lines = said.matches("cannot accept a connection now").count();
     assert!(lines < 5, "{lines} lines in a second");
     drop(idle);
-    assert!(RawClient::served(server.socket()).ping());
+    assert!(RawClient::admitted(server.socket()).ping());
     key.sign().unwrap();
 }
 
@@ -182,7 +182,7 @@ fn when_it_cannot_accept_any_more_the_process_ends() {
         );
     let input = OwnedFd::from(listener.try_clone().unwrap());
     let mut process = Process::start_with_input("tedge-p11-server", command, input.into());
-    RawClient::served(&socket);
+    RawClient::admitted(&socket);
     shutdown(listener.as_raw_fd(), Shutdown::Both).unwrap();
     let status = process.wait(TIMEOUT);
     assert_eq!(status.code(), Some(1), "{}", process.log());
@@ -294,7 +294,7 @@ fn sighup_takes_over_pin_and_uri_and_keeps_the_connections() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.add_token("second");
     let configured = Configured::start(&fixture, "111999", "pkcs11:token=device");
-    let mut kept = RawClient::greeted(configured.socket());
+    let mut kept = RawClient::with_preamble(configured.socket());
     assert_eq!(open(&mut kept), Err(ErrorCode::PinIncorrect));
     assert_eq!(tokens(&mut kept), ["device"]);
     configured.reload_with(PIN, "pkcs11:token=second");
@@ -306,7 +306,7 @@ fn sighup_takes_over_pin_and_uri_and_keeps_the_connections() {
 fn sighup_says_that_module_and_socket_need_a_restart() {
     let fixture = Fixture::new(KeyKind::P256);
     let configured = Configured::start(&fixture, PIN, "pkcs11:token=device");
-    let mut kept = RawClient::greeted(configured.socket());
+    let mut kept = RawClient::with_preamble(configured.socket());
     let same = configured.reload_with(PIN, "pkcs11:token=device");
     assert!(!same.contains(" WARN "), "{same}");
     let said = configured.reload(
@@ -337,7 +337,7 @@ fn sighup_says_that_module_and_socket_need_a_restart() {
 fn sighup_refuses_a_bad_configuration_and_the_old_one_stays() {
     let fixture = Fixture::new(KeyKind::P256);
     let configured = Configured::start(&fixture, PIN, "pkcs11:token=device");
-    let mut kept = RawClient::greeted(configured.socket());
+    let mut kept = RawClient::with_preamble(configured.socket());
     for (text, expected) in [
         ("= = =".to_owned(), "no PKCS#11 module is configured"),
         (

@@ -4,14 +4,17 @@ use std::time::{Duration, Instant};
 
 use p11_client::ErrorCode;
 use p11_fault_module::{Function::C_Sign, on};
-use p11_proto::{Request, Response, message::Sign};
+use p11_proto::{Request, Response};
 use p11_tests::{
-    fixture::{ClientKey, Fixture, KEY, PIN, TestClient},
+    client::ClientKey,
+    fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
+    raw_client::RawClient,
     server::Server,
+    wait::wait_until,
 };
 
-use super::{raw::RawClient, users::AsUser};
+use super::users::AsUser;
 
 /// A server with few places, and its key.
 fn with_places(fixture: &Fixture, all: usize, per_user: usize) -> (Server, ClientKey) {
@@ -21,7 +24,7 @@ fn with_places(fixture: &Fixture, all: usize, per_user: usize) -> (Server, Clien
         .args(["--max-connections", &all.to_string()])
         .args(["--max-connections-per-user", &per_user.to_string()])
         .start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     // The client that opened it has left.
     (server, key)
 }
@@ -33,21 +36,13 @@ fn two_users(server: &Server) -> [AsUser; 2] {
     ]
 }
 
-fn sign_with(key: &ClientKey) -> Request {
-    Request::Sign(Sign::new(
-        KEY,
-        key.told().schemes[0],
-        b"a message".to_vec(),
-        key.told().identity,
-    ))
-}
-
 /// A connection with a signature under way, which the module delays.
 fn at_work(fixture: &Fixture, socket: &std::path::Path, key: &ClientKey) -> RawClient {
     let before = fixture.faults.count(C_Sign);
-    let mut raw = RawClient::greeted(socket);
-    raw.send(&sign_with(key)).unwrap();
-    super::raw::wait_until(|| fixture.faults.count(C_Sign) > before);
+    let mut raw = RawClient::with_preamble(socket);
+    let request = key.request(key.told().schemes[0], b"a message");
+    raw.send(&Request::Sign(request)).unwrap();
+    wait_until(|| fixture.faults.count(C_Sign) > before);
     raw
 }
 
@@ -62,9 +57,9 @@ fn when_all_places_are_taken_the_user_that_holds_most_gives_up_his_oldest() {
     let (server, key) = with_places(&fixture, 5, 4);
     drop(key);
     let [many, one] = two_users(&server);
-    let mut of_one = RawClient::served(one.socket());
-    let mut of_many = [(); 4].map(|()| RawClient::served(many.socket()));
-    RawClient::served(server.socket());
+    let mut of_one = RawClient::admitted(one.socket());
+    let mut of_many = [(); 4].map(|()| RawClient::admitted(many.socket()));
+    RawClient::admitted(server.socket());
     let closed = of_many.each_mut().map(RawClient::is_closed);
     assert_eq!(closed, [true, false, false, false]);
     assert!(of_one.ping());
@@ -77,8 +72,8 @@ fn where_he_is_at_work_with_all_another_gives_one_up() {
     let [many, one] = two_users(&server);
     fixture.faults.set([on(C_Sign).delays(2000)]);
     let mut working = [(); 2].map(|()| at_work(&fixture, many.socket(), &key));
-    let mut silent = RawClient::served(one.socket());
-    RawClient::served(server.socket());
+    let mut silent = RawClient::admitted(one.socket());
+    RawClient::admitted(server.socket());
     assert!(silent.is_closed());
     working.iter_mut().for_each(signed);
 }
@@ -91,10 +86,10 @@ fn who_is_at_work_with_all_his_places_keeps_nobody_else_out() {
     fixture.faults.set([on(C_Sign).delays(2000)]);
     let mut working = [(); 2].map(|()| at_work(&fixture, greedy.socket(), &key));
     // More than may wait, and one who was refused at once shows that they do.
-    let mut more = [(); 20].map(|()| RawClient::greeted(greedy.socket()));
-    super::raw::wait_until(|| server.log().contains("all places are at work"));
+    let mut more = [(); 20].map(|()| RawClient::with_preamble(greedy.socket()));
+    wait_until(|| server.log().contains("all places are at work"));
     let began = Instant::now();
-    assert!(RawClient::served(other.socket()).ping());
+    assert!(RawClient::admitted(other.socket()).ping());
     assert!(
         began.elapsed() < Duration::from_secs(1),
         "{:?}",
@@ -115,10 +110,10 @@ fn who_waits_with_all_he_has_keeps_nobody_else_out_of_the_queue() {
     fixture.faults.set([on(C_Sign).delays(2000)]);
     let mut working = vec![at_work(&fixture, other.socket(), &key)];
     working.extend([(); 2].map(|()| at_work(&fixture, greedy.socket(), &key)));
-    let _waiting = [(); 20].map(|()| RawClient::greeted(greedy.socket()));
-    super::raw::wait_until(|| server.log().contains("all places are at work"));
+    let _waiting = [(); 20].map(|()| RawClient::with_preamble(greedy.socket()));
+    wait_until(|| server.log().contains("all places are at work"));
     // All places are at work, and he has one more coming to him.
-    assert!(RawClient::served(other.socket()).ping());
+    assert!(RawClient::admitted(other.socket()).ping());
     working.iter_mut().for_each(signed);
 }
 
@@ -129,7 +124,7 @@ fn where_all_are_at_work_the_newest_waits_5_seconds_then_is_told_so() {
     fixture.faults.set([on(C_Sign).delays(7000)]);
     let mut working = [(); 2].map(|()| at_work(&fixture, server.socket(), &key));
     let began = Instant::now();
-    let mut newest = RawClient::greeted(server.socket());
+    let mut newest = RawClient::with_preamble(server.socket());
     match newest.answer() {
         Some(Response::Error(failure)) => assert_eq!(failure.code, ErrorCode::Busy),
         other => panic!("not refused but {other:?}"),
@@ -146,6 +141,6 @@ fn the_newest_that_waits_is_served_when_a_place_becomes_free() {
     let (server, key) = with_places(&fixture, 2, 2);
     fixture.faults.set([on(C_Sign).delays(1000)]);
     let mut working = [(); 2].map(|()| at_work(&fixture, server.socket(), &key));
-    assert!(RawClient::served(server.socket()).ping());
+    assert!(RawClient::admitted(server.socket()).ping());
     working.iter_mut().for_each(signed);
 }

@@ -17,6 +17,5 @@ mod limits;
 mod notify;
 mod pin_sources;
 mod policy;
-mod raw;
 mod systemd;
 mod users;

@@ -7,13 +7,12 @@ use std::{
 
 use p11_fault_module::{Function::C_Initialize, cryptoki_sys::CKR_DEVICE_ERROR, on};
 use p11_tests::{
-    fixture::{Fixture, KEY, PIN, TestClient},
+    fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
-    process::TIMEOUT,
+    raw_client::RawClient,
     server::{Builder, Server},
+    wait::TIMEOUT,
 };
-
-use super::raw::RawClient;
 
 /// The end of a service manager.
 struct Manager {
@@ -61,7 +60,7 @@ fn it_is_told_when_connections_are_taken_and_when_no_more() {
     let fixture = Fixture::new(KeyKind::P256);
     let mut server = manager.start(fixture.server().pin(PIN));
     assert!(manager.told().lines().any(|line| line == "READY=1"));
-    RawClient::served(server.socket());
+    RawClient::admitted(server.socket());
     manager.wait_for("STATUS=the PKCS#11 module is ready");
     assert_eq!(server.terminate().code(), Some(0));
     manager.wait_for("STOPPING=1");
@@ -79,7 +78,7 @@ fn it_is_told_of_trouble_and_of_its_end() {
     assert!(status.contains("STATUS="), "{status}");
     fixture.faults.clear();
     // The next request that comes when a try is due finds the module well.
-    let client = TestClient::of(&server);
+    let client = server.client();
     let end = Instant::now() + TIMEOUT;
     while client.open(KEY).is_err() {
         assert!(Instant::now() < end, "it does not heal");

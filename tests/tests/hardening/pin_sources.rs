@@ -13,13 +13,13 @@ use std::{
 use nix::sys::signal::Signal;
 use p11_client::ErrorCode;
 use p11_tests::{
-    fixture::{Fixture, KEY, PIN, TestClient, refused},
+    client::refused,
+    fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
-    process::{Process, TIMEOUT},
+    process::Process,
     server::Server,
+    wait::{TIMEOUT, wait_until},
 };
-
-use super::raw::wait_until;
 
 /// A PIN that no token has.
 const WRONG: &str = "not-the-pin";
@@ -79,7 +79,7 @@ fn a_pin_can_be_in_each_place() {
     for place in PLACES {
         let fixture = Fixture::new(KeyKind::P256);
         let server = with_pins(&fixture, &[(place, PIN)]);
-        TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+        server.client().open(KEY).unwrap().sign().unwrap();
     }
 }
 
@@ -90,10 +90,10 @@ fn each_place_goes_before_the_next() {
     for (first, next) in pairs.chain([("pin-value", "flag")]) {
         let fixture = Fixture::new(KeyKind::P256);
         let server = with_pins(&fixture, &[(first, PIN), (next, WRONG)]);
-        TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+        server.client().open(KEY).unwrap().sign().unwrap();
         let fixture = Fixture::new(KeyKind::P256);
         let server = with_pins(&fixture, &[(first, WRONG), (next, PIN)]);
-        refused(TestClient::of(&server).open(KEY), ErrorCode::PinIncorrect);
+        refused(server.client().open(KEY), ErrorCode::PinIncorrect);
     }
 }
 
@@ -123,7 +123,7 @@ fn a_newline_at_the_end_of_a_file_is_not_part_of_the_pin() {
     let server = builder
         .uri(&format!("pkcs11:?pin-source={}", source.display()))
         .start();
-    TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+    server.client().open(KEY).unwrap().sign().unwrap();
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn a_credential_of_another_name_is_none() {
     let server = builder
         .tedge_toml(&format!("[device.cryptoki]\npin = \"{PIN}\"\n"))
         .start();
-    TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+    server.client().open(KEY).unwrap().sign().unwrap();
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use p11_client::{ErrorCode, Failure, Pin, UriText};
+use p11_client::{ErrorCode, Failure};
 use p11_fault_module::Function::{C_Initialize, C_Login};
 use p11_proto::{
     Request, Response,
@@ -18,17 +18,17 @@ use p11_proto::{
     tedge1,
 };
 use p11_tests::{
-    fixture::{Fixture, KEY, PIN, TestClient},
-    keys::{KeyKind, KeySpec},
-    pki::{Pki, Version, to_der},
+    client::TestClient,
+    fixture::{Fixture, KEY, PIN},
+    keys::KeyKind,
+    raw_client::{RawClient, ask_tedge1},
+    requests::every_request,
     server::{Builder, Server},
     tools::pkcs11_module,
+    wait::{TIMEOUT, wait_until},
 };
 
-use super::{
-    raw::{RawClient, ask_tedge1, every_request, wait_until},
-    users::AsUser,
-};
+use super::users::AsUser;
 
 /// Without an account in the host's user database.
 const ALICE: u32 = 4711;
@@ -52,7 +52,9 @@ fn policy_file(folder: &Path) -> PathBuf {
 
 /// Asks on a connection of its own.
 fn ask(socket: &Path, request: &Request) -> Response {
-    RawClient::greeted(socket).ask(request).expect("an answer")
+    RawClient::with_preamble(socket)
+        .ask(request)
+        .expect("an answer")
 }
 
 #[track_caller]
@@ -229,10 +231,6 @@ fn each_operation_has_its_name_in_the_policy() {
     }
 }
 
-fn certificate(pki: &Pki, name: &str, spki: &[u8]) -> Vec<u8> {
-    to_der(&pki.client(name, spki, Version::V3))
-}
-
 /// Puts another policy in place, and waits until it holds.
 fn reload(server: &Server, policy: &str) {
     fs::write(policy_file(server.folder()), policy).unwrap();
@@ -272,8 +270,7 @@ fn a_rule_with_a_uri_holds_for_that_token_alone() {
 fn an_error_is_no_listing_of_what_a_rule_hides() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.add_token("second");
-    let secret = KeySpec::new(KeyKind::P256, "secret", &[2]);
-    fixture.hsm.generate(&fixture.token, &secret);
+    fixture.add_key(KeyKind::P256, "secret", 2);
     let server = held_to(
         &fixture,
         &format!(
@@ -317,11 +314,9 @@ fn an_error_is_no_listing_of_what_a_rule_hides() {
 #[test]
 fn a_rule_with_an_object_holds_for_that_key_alone() {
     let fixture = Fixture::new(KeyKind::P256);
-    let secret = KeySpec::new(KeyKind::P256, "secret", &[2]);
-    fixture.hsm.generate(&fixture.token, &secret);
-    let pki = Pki::new();
+    fixture.add_key(KeyKind::P256, "secret", 2);
+    let certificate = fixture.certificate();
     for (label, id) in [("key", 1), ("secret", 2)] {
-        let certificate = certificate(&pki, label, &fixture.key.spki);
         fixture
             .hsm
             .import_certificate(&fixture.token, label, &[id], &certificate);
@@ -364,7 +359,7 @@ fn a_user_cannot_have_a_pin_tried_on_a_token_that_no_rule_gives_him() {
     );
     server.secrets().add("13579135");
     let alice = AsUser::new(&server, ALICE, ALICE);
-    let certificate = certificate(&Pki::new(), "a name", &fixture.key.spki);
+    let certificate = fixture.certificate();
     for request in every_request() {
         let Some(request) = at_second(request, &certificate) else {
             continue;
@@ -376,8 +371,8 @@ fn a_user_cannot_have_a_pin_tried_on_a_token_that_no_rule_gives_him() {
 
 /// The same request for a key that no token shows without a login on the token `second`, with a PIN.
 fn at_second(request: Request, certificate: &[u8]) -> Option<Request> {
-    let uri = || UriText::from("pkcs11:token=second;object=hidden");
-    let pin = || Some(Pin::from("13579135"));
+    let uri = || "pkcs11:token=second;object=hidden".into();
+    let pin = || Some("13579135".into());
     Some(match request {
         Request::OpenKey(mut open) => {
             (open.uri, open.pin) = (uri(), pin());
@@ -496,7 +491,7 @@ fn a_file_that_is_not_understood_stops_the_start_and_the_error_says_where() {
         let fixture = Fixture::new(KeyKind::P256);
         let mut server = with_policy(fixture.server().pin(PIN), &policy).spawn();
         server.secrets().add("13579135");
-        let status = server.wait(p11_tests::process::TIMEOUT);
+        let status = server.wait(TIMEOUT);
         assert_eq!(status.code(), Some(1), "{policy}");
         let log = server.log();
         let last = log.lines().last().unwrap();
@@ -516,7 +511,7 @@ fn a_file_that_is_not_there_stops_the_start() {
         .server()
         .envs([("TEDGE_P11_POLICY", "/no/such/policy.toml")]);
     let mut server = builder.pin(PIN).spawn();
-    assert_eq!(server.wait(p11_tests::process::TIMEOUT).code(), Some(1));
+    assert_eq!(server.wait(TIMEOUT).code(), Some(1));
     let log = server.log();
     assert!(
         log.contains("cannot read the policy /no/such/policy.toml: No such file"),
@@ -528,7 +523,7 @@ fn a_file_that_is_not_there_stops_the_start() {
 fn sign_only_refuses_all_that_changes_a_token_and_nothing_else() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.server().pin(PIN).args(["--sign-only"]).start();
-    TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+    server.client().open(KEY).unwrap().sign().unwrap();
     assert_eq!(tokens(server.socket()), ["device"]);
     let before = fixture.faults.counts();
     for request in &every_request()[8..] {
@@ -547,7 +542,7 @@ fn sign_only_refuses_all_that_changes_a_token_and_nothing_else() {
 fn sighup_reads_the_policy_again_and_keeps_the_connections() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = held_to(&fixture, "[[rule]]\nusers = [0]\noperations = [\"list\"]\n");
-    let mut kept = RawClient::greeted(server.socket());
+    let mut kept = RawClient::with_preamble(server.socket());
     not_allowed(kept.ask(&open(KEY)).unwrap());
     reload(&server, "[[rule]]\nusers = [0]\noperations = [\"sign\"]\n");
     assert!(matches!(kept.ask(&open(KEY)), Some(Response::Key(_))));

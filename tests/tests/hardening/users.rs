@@ -7,10 +7,7 @@ use std::{
     process::Command,
 };
 
-use p11_tests::{
-    process::{Process, TIMEOUT},
-    server::Server,
-};
+use p11_tests::{process::Process, server::Server, wait::TIMEOUT};
 
 /// A way to the server, as another user than the one who runs the test.
 pub struct AsUser {

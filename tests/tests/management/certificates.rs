@@ -5,18 +5,12 @@ use std::{fs, path::Path};
 use p11_client::ErrorCode;
 use p11_fault_module::Function::C_CreateObject;
 use p11_tests::{
-    fixture::{Fixture, KEY, refused},
-    keys::{KeyKind, KeySpec},
-    pki::{self, Pki, Version},
+    client::refused,
+    fixture::{Fixture, KEY},
+    keys::KeyKind,
+    pki,
     tools::{command, run},
 };
-
-use crate::manager::Manager;
-
-/// A certificate for the key of a fixture.
-pub fn certificate_for(fixture: &Fixture) -> Vec<u8> {
-    pki::to_der(&Pki::new().client("a device", &fixture.key.spki, Version::V3))
-}
 
 /// Certificates of these names, each issued by the one before, the first by itself.
 fn chain_of<const N: usize>(folder: &Path, names: [&str; N]) -> [Vec<u8>; N] {
@@ -61,7 +55,7 @@ fn a_certificate_comes_first_and_its_issuers_follow() {
     }
     let server = fixture.server().start();
     let found = |uri: &str| -> Vec<&str> {
-        let found = Manager::of(&server).certificates(uri).unwrap();
+        let found = server.client().get_certificates(uri).unwrap();
         let name = |der: &[u8]| stored.iter().find(|(_, stored)| stored == der).unwrap().0;
         found.iter().map(|found| name(&found.certificate)).collect()
     };
@@ -76,20 +70,20 @@ fn a_certificate_comes_first_and_its_issuers_follow() {
 #[test]
 fn the_uri_of_a_certificate_leads_back_to_it() {
     let fixture = Fixture::new(KeyKind::P256);
-    let der = certificate_for(&fixture);
+    let der = fixture.certificate();
     fixture
         .hsm
         .import_certificate(&fixture.token, "key", &[1], &der);
     let server = fixture.server().start();
-    let manager = Manager::of(&server);
-    let found = manager.certificates(KEY).unwrap().remove(0);
+    let client = server.client();
+    let found = client.get_certificates(KEY).unwrap().remove(0);
     assert!(found.certificate == der);
     assert!(
         found.uri.ends_with("id=%01;object=key;type=cert"),
         "{}",
         found.uri
     );
-    let again = manager.certificates(&found.uri).unwrap().remove(0);
+    let again = client.get_certificates(&found.uri).unwrap().remove(0);
     assert!(again == found);
 }
 
@@ -97,13 +91,14 @@ fn the_uri_of_a_certificate_leads_back_to_it() {
 fn an_imported_certificate_gets_label_and_id_of_its_key() {
     let fixture = Fixture::new(KeyKind::P256);
     // A key of the same label, so that it is the public key that decides.
-    let other = KeySpec::new(KeyKind::P256, "key", &[0]);
-    fixture.hsm.generate(&fixture.token, &other);
-    let der = certificate_for(&fixture);
+    fixture.add_key(KeyKind::P256, "key", 0);
+    let der = fixture.certificate();
     let server = fixture.start();
-    let manager = Manager::of(&server);
+    let client = server.client();
 
-    let uri = manager.import("pkcs11:token=device", &der).unwrap();
+    let uri = client
+        .import_certificate("pkcs11:token=device", &der)
+        .unwrap();
     assert!(uri.ends_with("id=%01;object=key;type=cert"), "{uri}");
     // What another program reads there.
     let file = server.folder().join("read.der");
@@ -117,7 +112,7 @@ fn an_imported_certificate_gets_label_and_id_of_its_key() {
     assert!(fs::read(file).unwrap() == der);
 
     // Once more is no harm.
-    assert_eq!(manager.import(KEY, &der).unwrap(), uri);
+    assert_eq!(client.import_certificate(KEY, &der).unwrap(), uri);
     assert_eq!(fixture.faults.count(C_CreateObject), 1);
 }
 
@@ -126,15 +121,18 @@ fn a_certificate_without_its_key_is_refused() {
     let fixture = Fixture::new(KeyKind::P256);
     let (second, _) = fixture.add_token("second");
     let server = fixture.start();
-    let manager = Manager::of(&server);
-    let der = certificate_for(&fixture);
+    let client = server.client();
+    let der = fixture.certificate();
     // The key is on the other token, or under another name.
     for uri in [second.uri(), "pkcs11:token=device;object=other".into()] {
-        let told = refused(manager.import(&uri, &der), ErrorCode::KeyNotFound);
+        let told = refused(
+            client.import_certificate(&uri, &der),
+            ErrorCode::KeyNotFound,
+        );
         assert!(told.message.contains("public key"), "{told}");
     }
     let told = refused(
-        manager.import("pkcs11:token=device", b"no certificate"),
+        client.import_certificate("pkcs11:token=device", b"no certificate"),
         ErrorCode::BadRequest,
     );
     assert!(told.message.contains("certificate"), "{told}");

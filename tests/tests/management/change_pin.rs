@@ -8,15 +8,13 @@ use p11_fault_module::{
     every_token, on,
 };
 use p11_tests::{
-    fixture::{Fixture, KEY, PIN, SO_PIN, TestClient, refused},
+    client::refused,
+    fixture::{Fixture, KEY, PIN, SO_PIN},
     keys::KeyKind,
     server::Server,
 };
 
-use crate::{
-    manager::{Manager, pin},
-    takes_pin, tries_a_wrong_pin,
-};
+use crate::{takes_pin, tries_a_wrong_pin};
 
 const NEW: &str = "305419";
 const WRONG: &str = "000001";
@@ -26,7 +24,7 @@ fn some(pin: &str) -> Option<Pin> {
 }
 
 fn reset(so_pin: &str, new: &str) -> ChangePin {
-    pin(new).so_pin(some(so_pin)).reset(true)
+    ChangePin::new(new).so_pin(some(so_pin)).reset(true)
 }
 
 /// Whether another program can log in with this PIN.
@@ -50,14 +48,14 @@ fn start(fixture: &Fixture) -> Server {
 fn goes_on_with_the_new_pin(change: ChangePin) {
     let fixture = Fixture::new(KeyKind::P256);
     let server = start(&fixture);
-    let (manager, client) = (Manager::of(&server), TestClient::of(&server));
+    let client = server.client();
     // Read-only sessions are open and logged in.
     let key = client.open(KEY).unwrap();
-    let brings_the_old_one = client.open_with(KEY, Some(PIN)).unwrap();
+    let brings_the_old_one = client.with_pin(PIN).open(KEY).unwrap();
     key.sign().unwrap();
 
-    let changed = manager.change_pin(change).unwrap();
-    assert_eq!(changed.uri, manager.token("device").uri);
+    let changed = client.change_pin(change).unwrap();
+    assert_eq!(changed.uri, client.token("device").uri);
     assert!(opens(&fixture, NEW) && !opens(&fixture, PIN));
 
     let before = fixture.faults.count(C_Login);
@@ -70,7 +68,7 @@ fn goes_on_with_the_new_pin(change: ChangePin) {
         .set([fault::token("device").sessions_closed()]);
     key.sign().unwrap();
     refused(brings_the_old_one.sign(), ErrorCode::PinIncorrect);
-    client.open_with(KEY, Some(NEW)).unwrap().sign().unwrap();
+    client.with_pin(NEW).open(KEY).unwrap().sign().unwrap();
     assert_eq!(fixture.faults.count(C_Login), before + 2);
     let log = server.log();
     assert!(!log.contains("CKR_PIN_INCORRECT"), "{log}");
@@ -78,15 +76,15 @@ fn goes_on_with_the_new_pin(change: ChangePin) {
 
 #[test]
 fn by_the_configured_pin() {
-    goes_on_with_the_new_pin(pin(NEW));
+    goes_on_with_the_new_pin(ChangePin::new(NEW));
 }
 
 #[test]
 fn by_a_pin_of_the_request() {
-    goes_on_with_the_new_pin(pin(NEW).old_pin(some(PIN)));
-    goes_on_with_the_new_pin(pin(NEW).uri(UriText::from(
-        format!("pkcs11:token=device?pin-value={PIN}").as_str(),
-    )));
+    goes_on_with_the_new_pin(ChangePin::new(NEW).old_pin(some(PIN)));
+    goes_on_with_the_new_pin(ChangePin::new(NEW).uri(UriText::from(format!(
+        "pkcs11:token=device?pin-value={PIN}"
+    ))));
 }
 
 #[test]
@@ -96,13 +94,13 @@ fn by_the_security_officer() {
 
 #[test]
 fn the_old_pin_is_not_tried_any_more() {
-    for change in [pin(NEW), pin(NEW).old_pin(some(PIN))] {
+    for change in [ChangePin::new(NEW), ChangePin::new(NEW).old_pin(some(PIN))] {
         let fixture = Fixture::new(KeyKind::P256);
         let server = start(&fixture);
         // Nobody has logged in before.
-        Manager::of(&server).change_pin(change).unwrap();
-        let client = TestClient::of(&server);
-        refused(client.open_with(KEY, Some(PIN)), ErrorCode::PinIncorrect);
+        server.client().change_pin(change).unwrap();
+        let client = server.client();
+        refused(client.with_pin(PIN).open(KEY), ErrorCode::PinIncorrect);
         assert_eq!(fixture.faults.count(C_Login), 0);
         client.open(KEY).unwrap().sign().unwrap();
     }
@@ -112,7 +110,7 @@ fn the_old_pin_is_not_tried_any_more() {
 fn a_pin_may_be_changed_back() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = start(&fixture);
-    let manager = Manager::of(&server);
+    let client = server.client();
     for (so_pin, new) in [
         (None, NEW),
         (None, PIN),
@@ -120,11 +118,13 @@ fn a_pin_may_be_changed_back() {
         (some(SO_PIN), PIN),
     ] {
         let reset = so_pin.is_some();
-        manager
-            .change_pin(pin(new).so_pin(so_pin).reset(reset))
+        client
+            .change_pin(ChangePin::new(new).so_pin(so_pin).reset(reset))
             .unwrap();
-        TestClient::of(&server)
-            .open_with(KEY, Some(new))
+        server
+            .client()
+            .with_pin(new)
+            .open(KEY)
             .unwrap()
             .sign()
             .unwrap();
@@ -145,8 +145,12 @@ fn reply_and_log_name_the_source_that_still_holds_the_old_pin() {
         // One after the other: SoftHSM does not see what other processes make of a PIN.
         let server = server.start();
         server.secrets().add(NEW);
-        let manager = Manager::of(&server);
-        let stale = manager.change_pin(pin(NEW)).unwrap().stale.unwrap();
+        let client = server.client();
+        let stale = client
+            .change_pin(ChangePin::new(NEW))
+            .unwrap()
+            .stale
+            .unwrap();
         assert!(stale.starts_with(source), "{stale}");
         let logged = server.wait_for_log("changed the PIN of the token");
         assert!(
@@ -155,7 +159,9 @@ fn reply_and_log_name_the_source_that_still_holds_the_old_pin() {
         );
         // Back to what is configured, nothing is stale.
         let old_pin = some(NEW);
-        let back = manager.change_pin(pin(PIN).old_pin(old_pin)).unwrap();
+        let back = client
+            .change_pin(ChangePin::new(PIN).old_pin(old_pin))
+            .unwrap();
         assert_eq!(back.stale, None);
     }
 }
@@ -165,7 +171,9 @@ fn a_source_that_never_held_the_pin_is_not_stale() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.server().pin(WRONG).start();
     let old_pin = some(PIN);
-    let changed = Manager::of(&server).change_pin(pin(NEW).old_pin(old_pin));
+    let changed = server
+        .client()
+        .change_pin(ChangePin::new(NEW).old_pin(old_pin));
     assert_eq!(changed.unwrap().stale, None);
 }
 
@@ -173,9 +181,9 @@ fn a_source_that_never_held_the_pin_is_not_stale() {
 fn the_new_pin_holds_until_another_is_configured() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = start(&fixture);
-    Manager::of(&server).change_pin(pin(NEW)).unwrap();
+    server.client().change_pin(ChangePin::new(NEW)).unwrap();
     server.sighup();
-    TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+    server.client().open(KEY).unwrap().sign().unwrap();
     assert!(!server.log().contains("CKR_PIN_INCORRECT"));
 }
 
@@ -183,11 +191,11 @@ fn the_new_pin_holds_until_another_is_configured() {
 fn a_wrong_old_pin_is_tried_once() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = start(&fixture);
-    let manager = Manager::of(&server);
+    let client = server.client();
     for _ in 0..5 {
         let old_pin = some(WRONG);
         let told = refused(
-            manager.change_pin(pin(NEW).old_pin(old_pin)),
+            client.change_pin(ChangePin::new(NEW).old_pin(old_pin)),
             ErrorCode::PinIncorrect,
         );
         assert!(
@@ -197,18 +205,20 @@ fn a_wrong_old_pin_is_tried_once() {
     }
     assert_eq!(fixture.faults.count(C_SetPIN), 1);
     // The right one still works, and makes up for it.
-    TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
-    manager.change_pin(pin(NEW)).unwrap();
+    server.client().open(KEY).unwrap().sign().unwrap();
+    client.change_pin(ChangePin::new(NEW)).unwrap();
 }
 
 #[test]
 fn while_the_token_is_logged_in_a_wrong_old_pin_is_not_tried_at_all() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = start(&fixture);
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     let old_pin = some(WRONG);
     let told = refused(
-        Manager::of(&server).change_pin(pin(NEW).old_pin(old_pin)),
+        server
+            .client()
+            .change_pin(ChangePin::new(NEW).old_pin(old_pin)),
         ErrorCode::PinIncorrect,
     );
     assert!(
@@ -223,15 +233,15 @@ fn while_the_token_is_logged_in_a_wrong_old_pin_is_not_tried_at_all() {
 fn no_pin_is_sent_at_the_final_try_nor_to_a_locked_token() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = start(&fixture);
-    let manager = Manager::of(&server);
+    let client = server.client();
     let tries = |pin, tries| fault::token("device").pin_tries(pin, tries);
     for (user_tries, code) in [(1, ErrorCode::PinGuarded), (0, ErrorCode::PinLocked)] {
         fixture.faults.set([tries(fault::Pin::User, user_tries)]);
-        refused(manager.change_pin(pin(NEW)), code);
+        refused(client.change_pin(ChangePin::new(NEW)), code);
     }
     for (so_tries, code) in [(1, ErrorCode::PinGuarded), (0, ErrorCode::PinLocked)] {
         fixture.faults.set([tries(fault::Pin::So, so_tries)]);
-        refused(manager.change_pin(reset(SO_PIN, NEW)), code);
+        refused(client.change_pin(reset(SO_PIN, NEW)), code);
     }
     assert_eq!(fixture.faults.count(C_SetPIN), 0);
     assert_eq!(fixture.faults.count(C_Login), 0);
@@ -246,9 +256,9 @@ fn the_security_officer_unlocks_a_pin() {
     for _ in 0..3 {
         tries_a_wrong_pin(&fixture, fault::Pin::User);
     }
-    let client = TestClient::of(&server);
+    let client = server.client();
     refused(client.open(KEY), ErrorCode::PinLocked);
-    Manager::of(&server).change_pin(reset(SO_PIN, NEW)).unwrap();
+    server.client().change_pin(reset(SO_PIN, NEW)).unwrap();
     client.open(KEY).unwrap().sign().unwrap();
 }
 
@@ -259,21 +269,21 @@ fn a_pin_is_changed_even_if_the_login_after_it_fails() {
     // The first login is the security officer's.
     let second = on(C_Login).every(2).returns(CKR_FUNCTION_FAILED);
     fixture.faults.set([second]);
-    Manager::of(&server).change_pin(reset(SO_PIN, NEW)).unwrap();
+    server.client().change_pin(reset(SO_PIN, NEW)).unwrap();
     assert!(opens(&fixture, NEW));
-    TestClient::of(&server).open(KEY).unwrap().sign().unwrap();
+    server.client().open(KEY).unwrap().sign().unwrap();
 }
 
 #[test]
 fn a_refused_security_officer_leaves_everything_as_it_was() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = start(&fixture);
-    let manager = Manager::of(&server);
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let client = server.client();
+    let key = server.client().open(KEY).unwrap();
     key.sign().unwrap();
     for _ in 0..5 {
         let told = refused(
-            manager.change_pin(reset(WRONG, NEW)),
+            client.change_pin(reset(WRONG, NEW)),
             ErrorCode::PinIncorrect,
         );
         assert!(
@@ -290,7 +300,7 @@ fn a_refused_security_officer_leaves_everything_as_it_was() {
     );
     // The user's, the officer's, and the user's again since the officer wanted no session to be open.
     assert_eq!(fixture.faults.count(C_Login), 3);
-    manager.change_pin(reset(SO_PIN, NEW)).unwrap();
+    client.change_pin(reset(SO_PIN, NEW)).unwrap();
     key.sign().unwrap();
 }
 
@@ -303,13 +313,13 @@ fn a_module_that_fails_the_security_officer_is_recovered_from() {
     ] {
         let fixture = Fixture::new(KeyKind::P256);
         let server = start(&fixture);
-        let manager = Manager::of(&server);
-        let key = TestClient::of(&server).open(KEY).unwrap();
+        let client = server.client();
+        let key = server.client().open(KEY).unwrap();
         fixture.faults.set([fault.clone()]);
-        refused(manager.change_pin(reset(SO_PIN, NEW)), ErrorCode::Module);
+        refused(client.change_pin(reset(SO_PIN, NEW)), ErrorCode::Module);
         key.sign().unwrap();
         assert!(opens(&fixture, PIN), "after {fault:?}");
-        manager.change_pin(reset(SO_PIN, NEW)).unwrap();
+        client.change_pin(reset(SO_PIN, NEW)).unwrap();
         key.sign().unwrap();
     }
 }
@@ -318,10 +328,10 @@ fn a_module_that_fails_the_security_officer_is_recovered_from() {
 fn a_new_pin_that_the_token_does_not_take_changes_nothing() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = start(&fixture);
-    let manager = Manager::of(&server);
-    let key = TestClient::of(&server).open(KEY).unwrap();
-    for change in [pin("12"), reset(SO_PIN, "12")] {
-        let told = refused(manager.change_pin(change), ErrorCode::BadRequest);
+    let client = server.client();
+    let key = server.client().open(KEY).unwrap();
+    for change in [ChangePin::new("12"), reset(SO_PIN, "12")] {
+        let told = refused(client.change_pin(change), ErrorCode::BadRequest);
         assert!(told.message.contains("4 to 255 characters"), "{told}");
         key.sign().unwrap();
     }
@@ -333,14 +343,17 @@ fn the_token_is_the_only_one_or_named() {
     let fixture = Fixture::new(KeyKind::P256);
     let (second, _) = fixture.add_token("second");
     let server = start(&fixture);
-    let manager = Manager::of(&server);
-    let told = refused(manager.change_pin(pin(NEW)), ErrorCode::AmbiguousToken);
+    let client = server.client();
+    let told = refused(
+        client.change_pin(ChangePin::new(NEW)),
+        ErrorCode::AmbiguousToken,
+    );
     assert!(
         told.message.contains("Found multiple initialized tokens"),
         "{told}"
     );
     let uri = Some(second.uri().as_str().into());
-    let changed = manager.change_pin(pin(NEW).uri(uri)).unwrap();
+    let changed = client.change_pin(ChangePin::new(NEW).uri(uri)).unwrap();
     assert!(changed.uri.contains("token=second"), "{changed:?}");
     assert!(takes_pin(
         &fixture,
@@ -350,7 +363,7 @@ fn the_token_is_the_only_one_or_named() {
     // The other token keeps its PIN, here and there.
     assert!(opens(&fixture, PIN));
     for uri in [KEY, "pkcs11:token=second;object=key"] {
-        TestClient::of(&server).open(uri).unwrap().sign().unwrap();
+        server.client().open(uri).unwrap().sign().unwrap();
     }
 }
 
@@ -358,19 +371,19 @@ fn the_token_is_the_only_one_or_named() {
 fn what_cannot_be_changed_is_told() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = start(&fixture);
-    let manager = Manager::of(&server);
-    let without_so_pin = pin(NEW).reset(true);
-    let told = refused(manager.change_pin(without_so_pin), ErrorCode::BadRequest);
+    let client = server.client();
+    let without_so_pin = ChangePin::new(NEW).reset(true);
+    let told = refused(client.change_pin(without_so_pin), ErrorCode::BadRequest);
     assert!(told.message.contains("so_pin"), "{told}");
 
     fixture.faults.set([every_token().asks_no_login()]);
-    for change in [pin(NEW), reset(SO_PIN, NEW)] {
-        let told = refused(manager.change_pin(change), ErrorCode::NotSupported);
+    for change in [ChangePin::new(NEW), reset(SO_PIN, NEW)] {
+        let told = refused(client.change_pin(change), ErrorCode::NotSupported);
         assert!(told.message.contains("nothing to change"), "{told}");
     }
     fixture.faults.set([every_token().pin_pad(PIN)]);
-    for change in [pin(NEW), reset(SO_PIN, NEW)] {
-        let told = refused(manager.change_pin(change), ErrorCode::NotSupported);
+    for change in [ChangePin::new(NEW), reset(SO_PIN, NEW)] {
+        let told = refused(client.change_pin(change), ErrorCode::NotSupported);
         assert!(told.message.contains("typed at the token itself"), "{told}");
     }
     let calls = fixture.faults.counts();

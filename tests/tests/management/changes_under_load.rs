@@ -5,7 +5,10 @@ use std::{
     thread,
 };
 
-use p11_client::{ErrorCode, Failure, Pin, message::ChangePin};
+use p11_client::{
+    ErrorCode, Failure, Pin,
+    message::{ChangePin, InitToken},
+};
 use p11_fault_module::{
     self as fault,
     Function::{C_Login, C_OpenSession, C_Sign},
@@ -13,13 +16,10 @@ use p11_fault_module::{
     on,
 };
 use p11_tests::{
-    fixture::{Fixture, KEY, PIN, SO_PIN, TestClient, refused},
+    client::{P256, TestClient, refused},
+    fixture::{Fixture, KEY, PIN, SO_PIN},
     keys::KeyKind,
-};
-
-use crate::{
-    certificates::certificate_for,
-    manager::{Manager, P256, pin, token},
+    wait::StopOnDrop,
 };
 
 const NEW: &str = "305419";
@@ -29,26 +29,26 @@ const SIGNERS: usize = 4;
 
 /// Four programs sign without a pause while `job` changes things, and none of them fails. Answers how
 /// many signatures were made meanwhile.
-fn while_others_sign(fixture: &Fixture, job: impl FnOnce(&Manager)) -> usize {
+fn while_others_sign(fixture: &Fixture, job: impl FnOnce(&TestClient)) -> usize {
     let server = fixture.start();
     server.secrets().add(NEW);
     let (over, made) = (AtomicBool::new(false), AtomicUsize::new(0));
     let sign = || {
-        let key = TestClient::of(&server).open(KEY).unwrap();
+        let key = server.client().open(KEY).unwrap();
         while !over.load(Ordering::Relaxed) {
             key.sign().unwrap();
             made.fetch_add(1, Ordering::Relaxed);
         }
     };
     thread::scope(|scope| {
-        let over = End(&over);
+        let over = StopOnDrop(&over);
         let signers = [(); SIGNERS].map(|()| scope.spawn(sign));
         while made.load(Ordering::Relaxed) < 20 * SIGNERS {
             assert!(!signers.iter().any(|signer| signer.is_finished()));
             thread::yield_now();
         }
         made.store(0, Ordering::Relaxed);
-        job(&Manager::of(&server));
+        job(&server.client());
         drop(over);
     });
     made.into_inner()
@@ -56,28 +56,19 @@ fn while_others_sign(fixture: &Fixture, job: impl FnOnce(&Manager)) -> usize {
 
 /// A request for a new PIN by the security officer.
 fn reset(new: &str) -> ChangePin {
-    pin(new).so_pin(Pin::from(SO_PIN)).reset(true)
-}
-
-/// Ends the signing when it is dropped, by a test that fails too.
-struct End<'a>(&'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+    ChangePin::new(new).so_pin(Pin::from(SO_PIN)).reset(true)
 }
 
 #[test]
 fn keys_and_certificates_come_and_go() {
     let fixture = Fixture::new(KeyKind::P256);
-    let certificate = certificate_for(&fixture);
-    let made = while_others_sign(&fixture, |manager| {
+    let certificate = fixture.certificate();
+    let made = while_others_sign(&fixture, |client| {
         for _ in 0..10 {
-            let key = manager.create("pkcs11:", P256, "passing", None).unwrap();
-            manager.import(KEY, &certificate).unwrap();
-            manager.keys("pkcs11:").unwrap();
-            assert_eq!(manager.delete(&key.uri).unwrap().len(), 2);
+            let key = client.create_key("pkcs11:", P256, "passing", None).unwrap();
+            client.import_certificate(KEY, &certificate).unwrap();
+            client.list_keys("pkcs11:").unwrap();
+            assert_eq!(client.delete_key(&key.uri).unwrap().len(), 2);
         }
     });
     assert!(made > 0, "nobody signed meanwhile");
@@ -86,12 +77,12 @@ fn keys_and_certificates_come_and_go() {
 #[test]
 fn pins_are_changed_and_reset() {
     let fixture = Fixture::new(KeyKind::P256);
-    let made = while_others_sign(&fixture, |manager| {
+    let made = while_others_sign(&fixture, |client| {
         for new in [NEW, PIN].into_iter().cycle().take(6) {
-            manager.change_pin(pin(new)).unwrap();
+            client.change_pin(ChangePin::new(new)).unwrap();
         }
         for new in [NEW, PIN].into_iter().cycle().take(6) {
-            manager.change_pin(reset(new)).unwrap();
+            client.change_pin(reset(new)).unwrap();
         }
     });
     assert!(made > 0, "nobody signed meanwhile");
@@ -100,9 +91,9 @@ fn pins_are_changed_and_reset() {
 #[test]
 fn tokens_are_made() {
     let fixture = Fixture::new(KeyKind::P256);
-    let made = while_others_sign(&fixture, |manager| {
+    let made = while_others_sign(&fixture, |client| {
         for label in ["one", "two", "three"] {
-            assert!(manager.init(token(label)).unwrap().created);
+            assert!(client.init_token(InitToken::new(label)).unwrap().created);
         }
     });
     assert!(made > 0, "nobody signed meanwhile");
@@ -113,7 +104,7 @@ fn a_change_waits_for_a_signature_that_is_being_made() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
     server.secrets().add(NEW);
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     fixture.faults.set([on(C_Sign).delays(500)]);
     thread::scope(|scope| {
         let before = fixture.faults.count(C_Sign);
@@ -122,7 +113,7 @@ fn a_change_waits_for_a_signature_that_is_being_made() {
             thread::yield_now();
         }
         // The officer would close its session.
-        Manager::of(&server).change_pin(reset(NEW)).unwrap();
+        server.client().change_pin(reset(NEW)).unwrap();
         signature.join().unwrap().unwrap();
     });
 }
@@ -131,11 +122,11 @@ fn a_change_waits_for_a_signature_that_is_being_made() {
 fn a_login_that_is_lost_meanwhile_is_made_again_before_the_change() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    TestClient::of(&server).open(KEY).unwrap();
+    server.client().open(KEY).unwrap();
     fixture.faults.set([on(C_OpenSession).hangs()]);
     let deleted = thread::scope(|scope| {
         let before = fixture.faults.count(C_OpenSession);
-        let deletion = scope.spawn(|| Manager::of(&server).delete(KEY));
+        let deletion = scope.spawn(|| server.client().delete_key(KEY));
         while fixture.faults.count(C_OpenSession) == before {
             thread::yield_now();
         }
@@ -150,18 +141,18 @@ fn a_login_that_is_lost_meanwhile_is_made_again_before_the_change() {
 fn a_token_with_few_sessions_in_all_can_be_changed_while_others_sign() {
     for limit in [2, 1] {
         let fixture = Fixture::new(KeyKind::P256);
-        let certificate = certificate_for(&fixture);
+        let certificate = fixture.certificate();
         fixture
             .faults
             .set([fault::token("device").session_limit(limit)]);
-        while_others_sign(&fixture, |manager| {
+        while_others_sign(&fixture, |client| {
             for new in [NEW, PIN] {
-                let key = manager.create("pkcs11:", P256, "passing", None).unwrap();
-                manager.import(KEY, &certificate).unwrap();
-                assert_eq!(manager.delete(&key.uri).unwrap().len(), 2);
-                manager.change_pin(pin(new)).unwrap();
+                let key = client.create_key("pkcs11:", P256, "passing", None).unwrap();
+                client.import_certificate(KEY, &certificate).unwrap();
+                assert_eq!(client.delete_key(&key.uri).unwrap().len(), 2);
+                client.change_pin(ChangePin::new(new)).unwrap();
             }
-            manager.change_pin(reset(NEW)).unwrap();
+            client.change_pin(reset(NEW)).unwrap();
         });
     }
 }
@@ -174,32 +165,35 @@ fn a_token_with_one_session_in_all_is_logged_in_after_a_change() {
         .set([fault::token("device").session_limit(1)]);
     let server = fixture.start();
     server.secrets().add(NEW);
-    let manager = Manager::of(&server);
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let client = server.client();
+    let key = server.client().open(KEY).unwrap();
     let logins = |job: &dyn Fn()| {
         let before = fixture.faults.count(C_Login);
         job();
         fixture.faults.count(C_Login) - before
     };
     let sign = || key.sign().unwrap();
-    let create = |id| manager.create("pkcs11:", P256, "other", Some(id));
+    let create = |id| client.create_key("pkcs11:", P256, "other", Some(id));
 
     // The login ends with the session that kept it, and is made once more in the one for the change.
     assert_eq!(logins(&|| drop(create(&[2]).unwrap())), 1);
     assert_eq!(logins(&sign), 0);
-    assert_eq!(logins(&|| drop(manager.change_pin(pin(NEW)).unwrap())), 1);
+    assert_eq!(
+        logins(&|| drop(client.change_pin(ChangePin::new(NEW)).unwrap())),
+        1
+    );
     assert_eq!(logins(&sign), 0);
 
     // A change that fails closes the only session, and the next request knows.
     refused(create(&[2]), ErrorCode::AlreadyExists);
-    assert_eq!(manager.delete("pkcs11:object=other").unwrap().len(), 2);
+    assert_eq!(client.delete_key("pkcs11:object=other").unwrap().len(), 2);
     sign();
 
     // A PIN that cannot be the right one disturbs nobody.
-    let wrong = pin(PIN).old_pin(Pin::from("000001"));
+    let wrong = ChangePin::new(PIN).old_pin(Pin::from("000001"));
     let refuse = || {
         drop(refused(
-            manager.change_pin(wrong.clone()),
+            client.change_pin(wrong.clone()),
             ErrorCode::PinIncorrect,
         ))
     };
@@ -212,14 +206,14 @@ fn a_change_for_which_no_session_is_left_says_what_to_do() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
     server.secrets().add(NEW);
-    let manager = Manager::of(&server);
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let client = server.client();
+    let key = server.client().open(KEY).unwrap();
     let full = on(C_OpenSession).returns(CKR_SESSION_COUNT);
     for change in [
-        &|| manager.create("pkcs11:", P256, "other", None).map(drop),
-        &|| manager.delete(KEY).map(drop),
-        &|| manager.change_pin(pin(NEW)).map(drop),
-        &|| manager.change_pin(reset(NEW)).map(drop),
+        &|| client.create_key("pkcs11:", P256, "other", None).map(drop),
+        &|| client.delete_key(KEY).map(drop),
+        &|| client.change_pin(ChangePin::new(NEW)).map(drop),
+        &|| client.change_pin(reset(NEW)).map(drop),
     ] as [&dyn Fn() -> Result<(), Failure>; 4]
     {
         fixture.faults.set([full.clone()]);

@@ -4,7 +4,7 @@ use std::{process::Command, sync::Barrier, thread};
 
 use p11_client::{
     ErrorCode,
-    message::{KeySpec, KeyType, PublicKeyEntry},
+    message::{Class, KeySpec, KeyType, PublicKeyEntry},
 };
 use p11_fault_module::{
     Function::{C_GenerateKeyPair, C_Login},
@@ -13,13 +13,12 @@ use p11_fault_module::{
 };
 use p11_proto::Identity;
 use p11_tests::{
-    fixture::{Fixture, PIN, TestClient, refused},
+    client::{P256, refused},
+    fixture::{Fixture, PIN},
     keys::{self, KeyKind},
     softhsm::{SoftHsm, Token},
     tools::run,
 };
-
-use crate::manager::{Manager, P256};
 
 const DEVICE: &str = "pkcs11:token=device";
 
@@ -58,8 +57,8 @@ fn is_seen(hsm: &SoftHsm, token: &Token, made: &PublicKeyEntry) {
 /// Makes a key of this kind and holds what is answered against what others see of it.
 fn check(fixture: &Fixture, spec: KeySpec) {
     let server = fixture.start();
-    let manager = Manager::of(&server);
-    let made = manager.create(DEVICE, spec, "made", Some(&[0xa1, 0xb2]));
+    let client = server.client();
+    let made = client.create_key(DEVICE, spec, "made", Some(&[0xa1, 0xb2]));
     let made = made.unwrap();
     assert_eq!(made.key_type, spec.key_type);
     assert!(made.bits == spec.bits || spec.key_type == KeyType::Ed25519);
@@ -75,12 +74,12 @@ fn check(fixture: &Fixture, spec: KeySpec) {
     is_seen(&fixture.hsm, &fixture.token, &made);
 
     // And it signs at once, with every scheme that is told.
-    let key = TestClient::of(&server).open(&made.uri).unwrap();
+    let key = server.client().open(&made.uri).unwrap();
     assert_eq!(key.told().identity, made.identity);
     for scheme in &key.told().schemes {
         key.sign_with(*scheme).unwrap();
     }
-    manager.delete(&made.uri).unwrap();
+    client.delete_key(&made.uri).unwrap();
 }
 
 #[test]
@@ -104,14 +103,14 @@ fn rsa() {
 fn other_kinds_are_refused_with_a_list_of_those_that_can_be_made() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let manager = Manager::of(&server);
+    let client = server.client();
     for spec in [
         kind(KeyType::Ec, 255),
         kind(KeyType::Rsa, 1024),
         kind(KeyType::Unknown, 256),
     ] {
         let told = refused(
-            manager.create(DEVICE, spec, "made", None),
+            client.create_key(DEVICE, spec, "made", None),
             ErrorCode::BadRequest,
         );
         assert!(
@@ -126,12 +125,12 @@ fn other_kinds_are_refused_with_a_list_of_those_that_can_be_made() {
 fn without_an_id_each_key_gets_20_random_bytes() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let manager = Manager::of(&server);
+    let client = server.client();
     // A label in use is no hindrance.
     for _ in 0..2 {
-        manager.create(DEVICE, P256, "same", None).unwrap();
+        client.create_key(DEVICE, P256, "same", None).unwrap();
     }
-    let mut halves = manager.keys("pkcs11:object=same").unwrap();
+    let mut halves = client.list_keys("pkcs11:object=same").unwrap();
     assert_eq!(halves.len(), 4);
     assert!(halves.iter().all(|half| half.id.len() == 20));
     halves.dedup_by(|a, b| a.id == b.id);
@@ -142,21 +141,15 @@ fn without_an_id_each_key_gets_20_random_bytes() {
 fn an_id_in_use_is_refused() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let manager = Manager::of(&server);
-    let again = || manager.create(DEVICE, P256, "made", Some(&[1]));
+    let client = server.client();
+    let again = || client.create_key(DEVICE, P256, "made", Some(&[1]));
     let told = refused(again(), ErrorCode::AlreadyExists);
     assert!(told.message.contains("choose another id"), "{told}");
     // One half is enough.
-    run(fixture.hsm.pkcs11_tool(&fixture.token).args([
-        "--delete-object",
-        "--type",
-        "pubkey",
-        "--id",
-        "01",
-    ]));
+    fixture.hsm.delete(&fixture.token, Class::Public, &[1]);
     refused(again(), ErrorCode::AlreadyExists);
     let told = refused(
-        manager.create(DEVICE, P256, "made", Some(&[])),
+        client.create_key(DEVICE, P256, "made", Some(&[])),
         ErrorCode::BadRequest,
     );
     assert!(told.message.contains("at least one byte"), "{told}");
@@ -170,10 +163,10 @@ fn of_many_who_want_the_same_id_one_gets_it() {
     fixture.faults.set([on(C_GenerateKeyPair).delays(50)]);
     let together = Barrier::new(4);
     let create = || {
-        let manager = Manager::of(&server);
-        manager.tokens();
+        let client = server.client();
+        client.list_tokens();
         together.wait();
-        match manager.create(DEVICE, P256, "made", Some(&[7])) {
+        match client.create_key(DEVICE, P256, "made", Some(&[7])) {
             Ok(_) => true,
             Err(failure) if failure.code == ErrorCode::AlreadyExists => false,
             Err(other) => panic!("{other}"),
@@ -185,7 +178,7 @@ fn of_many_who_want_the_same_id_one_gets_it() {
         outcomes.filter(|made| *made).count()
     });
     assert_eq!(made, 1);
-    assert_eq!(Manager::of(&server).keys("pkcs11:id=%07").unwrap().len(), 2);
+    assert_eq!(server.client().list_keys("pkcs11:id=%07").unwrap().len(), 2);
 }
 
 #[test]
@@ -198,8 +191,9 @@ fn a_module_that_wants_the_private_template_to_repeat_it_gets_that() {
             _ => vec![demands(CKA_CLASS)],
         });
         let server = fixture.start();
-        let made = Manager::of(&server)
-            .create(DEVICE, kind(key_type, bits), "made", Some(&[0xa1, 0xb2]))
+        let made = server
+            .client()
+            .create_key(DEVICE, kind(key_type, bits), "made", Some(&[0xa1, 0xb2]))
             .unwrap();
         is_seen(&fixture.hsm, &fixture.token, &made);
         assert_eq!(fixture.faults.count(C_GenerateKeyPair), 2);
@@ -210,7 +204,7 @@ fn a_module_that_wants_the_private_template_to_repeat_it_gets_that() {
 fn no_other_failure_is_answered_by_another_try() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let manager = Manager::of(&server);
+    let client = server.client();
     for (ckr, name) in [
         (CKR_DEVICE_MEMORY, "CKR_DEVICE_MEMORY"),
         (CKR_SESSION_HANDLE_INVALID, "CKR_SESSION_HANDLE_INVALID"),
@@ -220,7 +214,7 @@ fn no_other_failure_is_answered_by_another_try() {
             .faults
             .set([on(C_GenerateKeyPair).next(1).returns(ckr)]);
         let told = refused(
-            manager.create(DEVICE, P256, "made", None),
+            client.create_key(DEVICE, P256, "made", None),
             ErrorCode::Module,
         );
         assert_eq!(told.function.as_deref(), Some("C_GenerateKeyPair"));
@@ -228,22 +222,22 @@ fn no_other_failure_is_answered_by_another_try() {
         assert_eq!(fixture.faults.count(C_GenerateKeyPair), before + 1);
     }
     fixture.faults.clear();
-    manager.create(DEVICE, P256, "made", None).unwrap();
+    client.create_key(DEVICE, P256, "made", None).unwrap();
 }
 
 #[test]
 fn a_wrong_pin_makes_no_key() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.server().start();
-    let wrong = Manager::of(&server).with_pin("000001");
+    let wrong = server.client().with_pin("000001");
     for _ in 0..5 {
         refused(
-            wrong.create(DEVICE, P256, "made", None),
+            wrong.create_key(DEVICE, P256, "made", None),
             ErrorCode::PinIncorrect,
         );
     }
     assert_eq!(fixture.faults.count(C_Login), 1);
     assert_eq!(fixture.faults.count(C_GenerateKeyPair), 0);
-    let right = Manager::of(&server).with_pin(PIN);
-    right.create(DEVICE, P256, "made", None).unwrap();
+    let right = server.client().with_pin(PIN);
+    right.create_key(DEVICE, P256, "made", None).unwrap();
 }

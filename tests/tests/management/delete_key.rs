@@ -2,20 +2,18 @@
 
 use std::path::Path;
 
-use p11_client::ErrorCode;
+use p11_client::{ErrorCode, message::Class};
 use p11_fault_module::{
     Function::{C_DestroyObject, C_Login, C_SignInit},
     cryptoki_sys::*,
     on,
 };
 use p11_tests::{
-    fixture::{Fixture, KEY, PIN, TestClient, refused},
-    keys::{KeyKind, KeySpec},
-    objects::Class,
+    client::refused,
+    fixture::{Fixture, KEY, PIN},
+    keys::KeyKind,
     tools::run,
 };
-
-use crate::{certificates::certificate_for, manager::Manager};
 
 /// What other programs see on the token: label and type of each object.
 fn objects(fixture: &Fixture) -> Vec<String> {
@@ -48,15 +46,12 @@ fn store_data(fixture: &Fixture, label: &str) {
 #[test]
 fn both_halves_go_and_certificates_and_data_objects_stay() {
     let fixture = Fixture::new(KeyKind::P256);
-    fixture
-        .hsm
-        .import_certificate(&fixture.token, "key", &[1], &certificate_for(&fixture));
+    fixture.store_certificate();
     store_data(&fixture, "key");
-    let other = KeySpec::new(KeyKind::P256, "other", &[2]);
-    fixture.hsm.generate(&fixture.token, &other);
+    fixture.add_key(KeyKind::P256, "other", 2);
 
     let server = fixture.start();
-    let deleted = Manager::of(&server).delete("pkcs11:object=key").unwrap();
+    let deleted = server.client().delete_key("pkcs11:object=key").unwrap();
     let name = |class: &str| {
         format!(
             "pkcs11:model=SoftHSM%20v2;manufacturer=SoftHSM%20project;serial={};token=device;\
@@ -80,9 +75,9 @@ fn both_halves_go_and_certificates_and_data_objects_stay() {
 fn a_deleted_key_signs_no_more() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     key.sign().unwrap();
-    Manager::of(&server).delete(KEY).unwrap();
+    server.client().delete_key(KEY).unwrap();
     let before = fixture.faults.count(C_SignInit);
     refused(key.sign(), ErrorCode::KeyNotFound);
     // Its handle may be another key's by now.
@@ -93,17 +88,17 @@ fn a_deleted_key_signs_no_more() {
 fn what_is_not_there_is_deleted_with_success() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let manager = Manager::of(&server);
+    let client = server.client();
     for uri in [
         "pkcs11:object=none",
         "pkcs11:object=key;id=%02",
         "pkcs11:object=key;type=cert",
     ] {
-        assert_eq!(manager.delete(uri).unwrap(), [""; 0]);
+        assert_eq!(client.delete_key(uri).unwrap(), [""; 0]);
     }
     assert_eq!(fixture.faults.count(C_DestroyObject), 0);
     let told = refused(
-        manager.delete("pkcs11:token=none;object=key"),
+        client.delete_key("pkcs11:token=none;object=key"),
         ErrorCode::TokenNotFound,
     );
     assert!(told.message.contains("No token matching"), "{told}");
@@ -115,7 +110,7 @@ fn a_request_that_names_no_object_is_refused() {
     // Not even where the server's own URI names one.
     let server = fixture.server().pin(PIN).uri(KEY).start();
     let told = refused(
-        Manager::of(&server).delete("pkcs11:token=device"),
+        server.client().delete_key("pkcs11:token=device"),
         ErrorCode::BadRequest,
     );
     assert!(told.message.contains("object=… or id=…"), "{told}");
@@ -127,7 +122,7 @@ fn a_lonely_half_goes_too() {
         let fixture = Fixture::new(KeyKind::P256);
         fixture.hsm.delete(&fixture.token, class, &[1]);
         let server = fixture.start();
-        let deleted = Manager::of(&server).delete(KEY).unwrap();
+        let deleted = server.client().delete_key(KEY).unwrap();
         assert_eq!(deleted.len(), 1, "{deleted:?}");
         assert_eq!(objects(&fixture), [""; 0]);
     }
@@ -141,7 +136,7 @@ fn the_halves_of_a_pair_may_have_different_labels() {
         .hsm
         .store_public_key(&fixture.token, "renamed", &[1], &fixture.key.spki);
     let server = fixture.start();
-    let deleted = Manager::of(&server).delete(KEY).unwrap();
+    let deleted = server.client().delete_key(KEY).unwrap();
     assert_eq!(deleted.len(), 2, "{deleted:?}");
     assert_eq!(objects(&fixture), [""; 0]);
 }
@@ -151,23 +146,21 @@ fn a_half_of_another_id_is_no_part_of_the_pair() {
     let fixture = Fixture::new(KeyKind::P256);
     // Of the same label, and the named key has no public half of its own.
     fixture.hsm.delete(&fixture.token, Class::Public, &[1]);
-    let other = KeySpec::new(KeyKind::P256, "key", &[2]);
-    let other = fixture.hsm.generate(&fixture.token, &other);
+    let other = fixture.add_key(KeyKind::P256, "key", 2);
     let server = fixture.start();
-    let manager = Manager::of(&server);
-    let deleted = manager.delete("pkcs11:object=key;id=%01").unwrap();
+    let client = server.client();
+    let deleted = client.delete_key("pkcs11:object=key;id=%01").unwrap();
     assert_eq!(deleted.len(), 1, "{deleted:?}");
     assert_eq!(objects(&fixture), ["key: private key", "key: public key"]);
-    assert_eq!(manager.public_key(KEY).unwrap().spki, other.spki);
+    assert_eq!(client.get_public_key(KEY).unwrap().spki, other.spki);
 }
 
 #[test]
 fn several_pairs_are_refused_with_their_list() {
     let fixture = Fixture::new(KeyKind::P256);
-    let second = KeySpec::new(KeyKind::P256, "key", &[2]);
-    fixture.hsm.generate(&fixture.token, &second);
+    fixture.add_key(KeyKind::P256, "key", 2);
     let server = fixture.start();
-    let told = refused(Manager::of(&server).delete(KEY), ErrorCode::AmbiguousKey);
+    let told = refused(server.client().delete_key(KEY), ErrorCode::AmbiguousKey);
     for id in ["id=%01;", "id=%02;"] {
         assert!(told.message.contains(id), "{told}");
     }
@@ -182,7 +175,7 @@ fn halves_of_two_pairs_are_several_pairs() {
         .hsm
         .store_public_key(&fixture.token, "key", &[2], &fixture.key.spki);
     let server = fixture.start();
-    refused(Manager::of(&server).delete(KEY), ErrorCode::AmbiguousKey);
+    refused(server.client().delete_key(KEY), ErrorCode::AmbiguousKey);
     assert_eq!(fixture.faults.count(C_DestroyObject), 0);
 }
 
@@ -190,7 +183,7 @@ fn halves_of_two_pairs_are_several_pairs() {
 fn a_deletion_in_part_says_what_went_and_what_did_not() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let manager = Manager::of(&server);
+    let client = server.client();
     let fails = |number| {
         on(C_DestroyObject)
             .every(number)
@@ -198,12 +191,12 @@ fn a_deletion_in_part_says_what_went_and_what_did_not() {
     };
 
     fixture.faults.set([fails(1)]);
-    let told = refused(manager.delete(KEY), ErrorCode::Module);
+    let told = refused(client.delete_key(KEY), ErrorCode::Module);
     assert!(!told.message.contains("deleted"), "nothing went: {told}");
     assert_eq!(objects(&fixture).len(), 2);
 
     fixture.faults.set([fails(2)]);
-    let told = refused(manager.delete(KEY), ErrorCode::Module);
+    let told = refused(client.delete_key(KEY), ErrorCode::Module);
     let (gone, left) = told.message.split_once(", but not ").unwrap();
     assert!(
         gone.starts_with("deleted pkcs11:") && gone.contains("type=private"),
@@ -216,18 +209,18 @@ fn a_deletion_in_part_says_what_went_and_what_did_not() {
 
     // The rest goes with the next request.
     fixture.faults.clear();
-    assert_eq!(manager.delete(KEY).unwrap().len(), 1);
+    assert_eq!(client.delete_key(KEY).unwrap().len(), 1);
 }
 
 #[test]
 fn a_wrong_pin_deletes_nothing() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.server().start();
-    let manager = Manager::of(&server).with_pin("000001");
+    let client = server.client().with_pin("000001");
     for _ in 0..5 {
-        refused(manager.delete(KEY), ErrorCode::PinIncorrect);
+        refused(client.delete_key(KEY), ErrorCode::PinIncorrect);
     }
     assert_eq!(fixture.faults.count(C_Login), 1);
     assert_eq!(fixture.faults.count(C_DestroyObject), 0);
-    assert_eq!(manager.with_pin(PIN).delete(KEY).unwrap().len(), 2);
+    assert_eq!(client.with_pin(PIN).delete_key(KEY).unwrap().len(), 2);
 }

@@ -7,19 +7,15 @@ use p11_client::{
 use p11_fault_module::{Function::C_Login, Rule, cryptoki_sys::*, object};
 use p11_proto::Identity;
 use p11_tests::{
-    fixture::{Fixture, KEY, PIN, refused},
-    keys::{KeyKind, KeySpec},
-    tools::run,
+    client::refused,
+    fixture::{Fixture, KEY, PIN},
+    keys::KeyKind,
 };
-
-use crate::{certificates::certificate_for, manager::Manager};
 
 /// A fixture whose key has a certificate beside it.
 fn fixture(kind: KeyKind) -> Fixture {
     let fixture = Fixture::new(kind);
-    fixture
-        .hsm
-        .import_certificate(&fixture.token, "key", &[1], &certificate_for(&fixture));
+    fixture.store_certificate();
     fixture
 }
 
@@ -34,7 +30,7 @@ const ALL: [Class; 3] = [Class::Private, Class::Public, Class::Certificate];
 fn without_a_pin_what_is_public_is_listed() {
     let fixture = fixture(KeyKind::P256);
     let server = fixture.server().start();
-    let listed = Manager::of(&server).keys("pkcs11:token=device").unwrap();
+    let listed = server.client().list_keys("pkcs11:token=device").unwrap();
     assert_eq!(classes(&listed), PUBLIC);
     // Nor is the default PIN tried, which nobody has set.
     assert_eq!(fixture.faults.count(C_Login), 0);
@@ -45,16 +41,13 @@ fn with_a_pin_everything_is_listed() {
     let fixture = fixture(KeyKind::Rsa2048);
     let by_server = fixture.start();
     let by_request = fixture.server().start();
-    let admins = [
-        Manager::of(&by_server),
-        Manager::of(&by_request).with_pin(PIN),
-    ];
+    let admins = [by_server.client(), by_request.client().with_pin(PIN)];
     // SoftHSM may see no token where it starts while another program logs in.
-    for manager in &admins {
-        manager.token("device");
+    for client in &admins {
+        client.token("device");
     }
-    for manager in admins {
-        let listed = manager.keys("pkcs11:token=device").unwrap();
+    for client in admins {
+        let listed = client.list_keys("pkcs11:token=device").unwrap();
         assert_eq!(classes(&listed), ALL);
         for object in &listed {
             assert_eq!((object.key_type, object.bits), (KeyType::Rsa, 2048));
@@ -86,12 +79,10 @@ fn with_a_pin_everything_is_listed() {
 fn every_kind_of_key_is_told_with_its_size() {
     let fixture = Fixture::new(KeyKind::P384);
     for (kind, id) in [(KeyKind::P521, 2), (KeyKind::Ed25519, 3)] {
-        fixture
-            .hsm
-            .generate(&fixture.token, &KeySpec::new(kind, "key", &[id]));
+        fixture.add_key(kind, "key", id);
     }
     let server = fixture.start();
-    let listed = Manager::of(&server).keys("pkcs11:type=private").unwrap();
+    let listed = server.client().list_keys("pkcs11:type=private").unwrap();
     let private = listed
         .iter()
         .filter(|object| object.class == Class::Private);
@@ -117,7 +108,7 @@ fn what_a_key_can_and_may_is_told() {
         Rule::AlwaysAuthenticate("key".into()),
     ]);
     let server = fixture.start();
-    let listed = Manager::of(&server).keys(KEY).unwrap();
+    let listed = server.client().list_keys(KEY).unwrap();
     let private = &listed[0];
     assert_eq!(private.class, Class::Private);
     assert_eq!(private.can_sign, Some(false));
@@ -128,10 +119,9 @@ fn what_a_key_can_and_may_is_told() {
 #[test]
 fn a_listing_is_narrowed_by_label_id_and_type() {
     let fixture = fixture(KeyKind::P256);
-    let other = KeySpec::new(KeyKind::P256, "other", &[2]);
-    fixture.hsm.generate(&fixture.token, &other);
+    fixture.add_key(KeyKind::P256, "other", 2);
     let server = fixture.start();
-    let listed = |uri: &str| classes(&Manager::of(&server).keys(uri).unwrap());
+    let listed = |uri: &str| classes(&server.client().list_keys(uri).unwrap());
     assert_eq!(listed("pkcs11:object=key"), ALL);
     assert_eq!(listed("pkcs11:id=%02"), ALL[..2]);
     assert_eq!(listed("pkcs11:object=none"), []);
@@ -145,16 +135,19 @@ fn a_listing_is_narrowed_by_label_id_and_type() {
 fn a_wrong_pin_of_the_server_shows_what_is_public_and_one_of_the_request_nothing() {
     let fixture = fixture(KeyKind::P256);
     let server = fixture.server().pin("000001").start();
-    let manager = Manager::of(&server);
+    let client = server.client();
     for _ in 0..5 {
         assert_eq!(
-            classes(&manager.keys("pkcs11:token=device").unwrap()),
+            classes(&client.list_keys("pkcs11:token=device").unwrap()),
             PUBLIC
         );
     }
     assert_eq!(fixture.faults.count(C_Login), 1);
-    let manager = manager.with_pin("000002");
-    refused(manager.keys("pkcs11:token=device"), ErrorCode::PinIncorrect);
+    let client = client.with_pin("000002");
+    refused(
+        client.list_keys("pkcs11:token=device"),
+        ErrorCode::PinIncorrect,
+    );
 }
 
 #[test]
@@ -162,13 +155,16 @@ fn a_listing_is_of_one_token() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.add_token("second");
     let server = fixture.start();
-    let manager = Manager::of(&server);
-    let told = refused(manager.keys("pkcs11:"), ErrorCode::AmbiguousToken);
+    let client = server.client();
+    let told = refused(client.list_keys("pkcs11:"), ErrorCode::AmbiguousToken);
     for name in ["token=device", "token=second"] {
         assert!(told.message.contains(name), "{told}");
     }
-    refused(manager.keys("pkcs11:token=third"), ErrorCode::TokenNotFound);
-    let second = manager.keys("pkcs11:token=second").unwrap();
+    refused(
+        client.list_keys("pkcs11:token=third"),
+        ErrorCode::TokenNotFound,
+    );
+    let second = client.list_keys("pkcs11:token=second").unwrap();
     assert!(second.iter().all(|key| key.uri.contains("token=second")));
 }
 
@@ -177,7 +173,7 @@ fn a_public_key_is_read_without_a_login() {
     for kind in [KeyKind::P256, KeyKind::Rsa2048, KeyKind::Ed25519] {
         let fixture = Fixture::new(kind);
         let server = fixture.start();
-        let public = Manager::of(&server).public_key(KEY).unwrap();
+        let public = server.client().get_public_key(KEY).unwrap();
         assert_eq!(public.spki, fixture.key.spki);
         assert_eq!(public.identity, Identity::of(&fixture.key.spki).unwrap());
         assert!(public.uri.contains("id=%01;object=key"), "{}", public.uri);
@@ -188,15 +184,9 @@ fn a_public_key_is_read_without_a_login() {
 #[test]
 fn a_public_key_that_only_the_private_one_tells_costs_a_login() {
     let fixture = Fixture::new(KeyKind::Rsa2048);
-    run(fixture.hsm.pkcs11_tool(&fixture.token).args([
-        "--delete-object",
-        "--type",
-        "pubkey",
-        "--label",
-        "key",
-    ]));
+    fixture.hsm.delete(&fixture.token, Class::Public, &[1]);
     let server = fixture.start();
-    let public = Manager::of(&server).public_key(KEY).unwrap();
+    let public = server.client().get_public_key(KEY).unwrap();
     assert_eq!(public.spki, fixture.key.spki);
     assert_eq!(fixture.faults.count(C_Login), 1);
 }

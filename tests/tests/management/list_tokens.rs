@@ -12,15 +12,15 @@ use p11_tests::{
     keys::KeyKind,
 };
 
-use crate::{manager::Manager, tries_a_wrong_pin};
+use crate::tries_a_wrong_pin;
 
 #[test]
 fn every_token_is_listed_initialised_or_not_and_no_login_happens() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.server().start();
-    let manager = Manager::of(&server);
+    let client = server.client();
 
-    let device = manager.token("device");
+    let device = client.token("device");
     assert!(device.initialized && device.user_pin_set && device.login_required);
     assert!(!device.pin_pad && !device.write_protected);
     assert_eq!(
@@ -41,7 +41,7 @@ fn every_token_is_listed_initialised_or_not_and_no_login_happens() {
         (PinState::Ok, PinState::Ok)
     );
 
-    let free = manager.token("");
+    let free = client.token("");
     assert!(!free.initialized && !free.user_pin_set);
     // It has no label or serial number by which it could be named.
     let uri = format!("pkcs11:slot-id={};model=SoftHSM%20v2", free.slot);
@@ -58,7 +58,7 @@ fn it_is_told_how_pins_stand() {
         token("device").pin_tries(Pin::So, 2),
     ]);
     let server = fixture.server().start();
-    let manager = Manager::of(&server);
+    let client = server.client();
     for (tries, user, so) in [
         (&[][..], PinState::Ok, PinState::Ok),
         (&[Pin::User], PinState::Low, PinState::Ok),
@@ -69,7 +69,7 @@ fn it_is_told_how_pins_stand() {
         for pin in tries {
             tries_a_wrong_pin(&fixture, *pin);
         }
-        let device = manager.token("device");
+        let device = client.token("device");
         assert_eq!((device.user_pin, device.so_pin), (user, so));
     }
 }
@@ -83,8 +83,8 @@ fn a_pin_pad_is_told_and_so_is_a_token_that_wants_no_login() {
         token("second").asks_no_login(),
     ]);
     let server = fixture.server().start();
-    let manager = Manager::of(&server);
-    let (device, second) = (manager.token("device"), manager.token("second"));
+    let client = server.client();
+    let (device, second) = (client.token("device"), client.token("second"));
     assert!(device.pin_pad && device.login_required);
     assert!(!second.pin_pad && !second.login_required);
 }
@@ -96,7 +96,7 @@ fn a_slot_that_fails_is_left_out_with_a_warning() {
     let server = fixture.server().start();
     let sick = on(C_GetTokenInfo).at("sick").returns(CKR_DEVICE_ERROR);
     fixture.faults.set([sick]);
-    let tokens = Manager::of(&server).tokens();
+    let tokens = server.client().list_tokens();
     let labels: Vec<_> = tokens.iter().map(|token| token.label.as_str()).collect();
     assert_eq!(labels, ["", "device"]);
     server.wait_for_log("C_GetTokenInfo returned CKR_DEVICE_ERROR");
@@ -108,7 +108,7 @@ fn only_what_lies_in_the_servers_scope_is_listed_or_could_be_made_part_of_it() {
     fixture.add_token("second");
     let labels = |uri: &str| -> Vec<String> {
         let server = fixture.server().uri(uri).start();
-        let tokens = Manager::of(&server).tokens().into_iter();
+        let tokens = server.client().list_tokens().into_iter();
         tokens.map(|token| token.label).collect()
     };
     assert_eq!(labels("pkcs11:token=device"), ["", "device"]);

@@ -18,7 +18,6 @@ mod delete_key;
 mod init_token;
 mod list_keys;
 mod list_tokens;
-mod manager;
 mod old_server;
 mod protocol_page;
 mod scope;

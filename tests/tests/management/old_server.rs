@@ -2,67 +2,65 @@
 
 use p11_client::{
     ErrorCode, Pin,
-    message::{Class, KeyType},
+    message::{ChangePin, Class, InitToken, KeyType},
 };
 use p11_proto::Identity;
 use p11_tests::{
-    fixture::{Fixture, KEY, PIN, SO_PIN, refused},
+    client::{P256, TestClient, refused},
+    fixture::{Fixture, KEY, PIN, SO_PIN},
     keys::{self, KeyKind},
     old_server::OldServer,
     server::Server,
 };
 
-use crate::{
-    manager::{Manager, P256, pin, token},
-    takes_pin,
-};
+use crate::takes_pin;
 
 const NEW: &str = "305419";
 
 /// A fixture, the server that does the work, an old one before it, and a client of that.
-fn setup() -> (Fixture, Server, OldServer, Manager) {
+fn setup() -> (Fixture, Server, OldServer, TestClient) {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
     server.secrets().add(NEW);
     let old = OldServer::before(&server);
-    let manager = Manager::at(old.socket());
-    (fixture, server, old, manager)
+    let client = TestClient::at(old.socket());
+    (fixture, server, old, client)
 }
 
 #[test]
 fn keys_are_listed_made_and_deleted() {
-    let (fixture, _server, old, manager) = setup();
-    let listed = manager.keys("pkcs11:token=device").unwrap();
+    let (fixture, _server, old, client) = setup();
+    let listed = client.list_keys("pkcs11:token=device").unwrap();
     let classes: Vec<_> = listed.iter().map(|key| key.class).collect();
     assert_eq!(classes, [Class::Private, Class::Public]);
     assert_eq!(
         (listed[0].key_type, &listed[0].id[..]),
         (KeyType::Ec, &[1][..])
     );
-    assert_eq!(manager.public_key(KEY).unwrap().spki, fixture.key.spki);
+    assert_eq!(client.get_public_key(KEY).unwrap().spki, fixture.key.spki);
 
-    let made = manager
-        .create("pkcs11:token=device", P256, "made", Some(&[7]))
+    let made = client
+        .create_key("pkcs11:token=device", P256, "made", Some(&[7]))
         .unwrap();
     let spec = keys::KeySpec::new(KeyKind::P256, "made", &[7]);
     let spki = fixture.hsm.public_key(&fixture.token, &spec);
     assert!(made.spki == spki, "a true SubjectPublicKeyInfo");
     assert_eq!(made.identity, Identity::of(&spki).unwrap());
-    let deleted = manager.delete(&made.uri).unwrap();
+    let deleted = client.delete_key(&made.uri).unwrap();
     assert_eq!(deleted.len(), 1, "the URI of both halves: {deleted:?}");
-    assert_eq!(manager.delete(&made.uri).unwrap().len(), 0);
+    assert_eq!(client.delete_key(&made.uri).unwrap().len(), 0);
     assert_eq!(old.asked()[0], 8, "it was asked what it speaks");
 }
 
 #[test]
 fn tokens_are_listed_and_made_and_their_pins_changed() {
-    let (fixture, _server, _old, manager) = setup();
-    let device = manager.token("device");
+    let (fixture, _server, _old, client) = setup();
+    let device = client.token("device");
     assert!(device.initialized);
     assert_eq!(device.serial, fixture.token.serial);
-    assert!(!manager.token("").initialized);
+    assert!(!client.token("").initialized);
 
-    let changed = manager.change_pin(pin(NEW)).unwrap();
+    let changed = client.change_pin(ChangePin::new(NEW)).unwrap();
     assert_eq!(changed.uri, device.uri);
     assert!(takes_pin(
         &fixture,
@@ -70,30 +68,33 @@ fn tokens_are_listed_and_made_and_their_pins_changed() {
         &["--list-objects", &format!("--pin={NEW}")]
     ));
     let so_pin = Some(SO_PIN.into());
-    let reset = pin(PIN).so_pin(so_pin).reset(true);
-    manager.change_pin(reset).unwrap();
+    let reset = ChangePin::new(PIN).so_pin(so_pin).reset(true);
+    client.change_pin(reset).unwrap();
     assert!(takes_pin(
         &fixture,
         "device",
         &["--list-objects", &format!("--pin={PIN}")]
     ));
 
-    let request = || token("new").pin(Pin::from(PIN));
-    assert!(manager.init(request()).unwrap().created);
-    assert!(!manager.init(request()).unwrap().created);
+    let request = || InitToken::new("new").pin(Pin::from(PIN));
+    assert!(client.init_token(request()).unwrap().created);
+    assert!(!client.init_token(request()).unwrap().created);
 }
 
 #[test]
 fn failures_are_told_from_their_phrases() {
-    let (_stage, _server, _old, manager) = setup();
-    refused(manager.keys("pkcs11:token=none"), ErrorCode::TokenNotFound);
+    let (_stage, _server, _old, client) = setup();
     refused(
-        manager.public_key("pkcs11:object=none"),
+        client.list_keys("pkcs11:token=none"),
+        ErrorCode::TokenNotFound,
+    );
+    refused(
+        client.get_public_key("pkcs11:object=none"),
         ErrorCode::KeyNotFound,
     );
-    let wrong = manager.with_pin("000001");
+    let wrong = client.with_pin("000001");
     refused(
-        wrong.create("pkcs11:", P256, "made", None),
+        wrong.create_key("pkcs11:", P256, "made", None),
         ErrorCode::PinIncorrect,
     );
 }

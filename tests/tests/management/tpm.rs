@@ -3,18 +3,17 @@
 
 use p11_client::{
     ErrorCode,
-    message::{Class, KeySpec, KeyType},
+    message::{ChangePin, Class, InitToken, KeySpec, KeyType},
 };
 use p11_fault_module::{Faults, Function::C_GenerateKeyPair};
 use p11_proto::Identity;
 use p11_tests::{
-    fixture::{PIN, SO_PIN, TestClient, refused},
+    client::{P256, refused},
+    fixture::{PIN, SO_PIN},
     server::Server,
     tools::run,
     tpm::Tpm,
 };
-
-use crate::manager::{Manager, P256, pin, token};
 
 const NEW: &str = "305419";
 
@@ -47,18 +46,17 @@ fn setup() -> Setup {
 #[test]
 fn keys_are_made_listed_used_and_deleted() {
     let setup = setup();
-    let manager = Manager::of(&setup.server);
-    let client = TestClient::of(&setup.server);
+    let client = setup.server.client();
     let rsa = KeySpec::new(KeyType::Rsa, 2048);
     for spec in [P256, rsa] {
         let before = setup.faults.count(C_GenerateKeyPair);
-        let made = manager
-            .create("pkcs11:token=device", spec, "made", Some(&[0xa1, 0xb2]))
+        let made = client
+            .create_key("pkcs11:token=device", spec, "made", Some(&[0xa1, 0xb2]))
             .unwrap();
         assert_eq!(setup.faults.count(C_GenerateKeyPair), before + 1);
         assert_eq!(made.identity, Identity::of(&made.spki).unwrap());
 
-        let listed = manager.keys("pkcs11:object=made").unwrap();
+        let listed = client.list_keys("pkcs11:object=made").unwrap();
         let classes: Vec<_> = listed.iter().map(|key| key.class).collect();
         assert_eq!(classes, [Class::Private, Class::Public]);
         for half in &listed {
@@ -85,8 +83,8 @@ fn keys_are_made_listed_used_and_deleted() {
         for scheme in &key.told().schemes {
             key.sign_with(*scheme).unwrap();
         }
-        assert_eq!(manager.delete(&made.uri).unwrap().len(), 2);
-        assert_eq!(manager.keys("pkcs11:object=made").unwrap(), []);
+        assert_eq!(client.delete_key(&made.uri).unwrap().len(), 2);
+        assert_eq!(client.list_keys("pkcs11:object=made").unwrap(), []);
         refused(key.sign(), ErrorCode::KeyNotFound);
     }
 }
@@ -94,26 +92,25 @@ fn keys_are_made_listed_used_and_deleted() {
 #[test]
 fn a_token_is_made_and_its_pin_changed() {
     let setup = setup();
-    let manager = Manager::of(&setup.server);
-    let client = TestClient::of(&setup.server);
-    let ready = manager.init(token("new")).unwrap();
+    let client = setup.server.client();
+    let ready = client.init_token(InitToken::new("new")).unwrap();
     assert!(ready.created);
-    assert!(!manager.init(token("new")).unwrap().created);
-    let made = manager.create(&ready.uri, P256, "made", None).unwrap();
+    assert!(!client.init_token(InitToken::new("new")).unwrap().created);
+    let made = client.create_key(&ready.uri, P256, "made", None).unwrap();
     let key = client.open(&made.uri).unwrap();
     key.sign().unwrap();
 
     let uri = Some(ready.uri.as_str().into());
-    let changed = manager.change_pin(pin(NEW).uri(uri)).unwrap();
+    let changed = client.change_pin(ChangePin::new(NEW).uri(uri)).unwrap();
     assert_eq!(changed.uri, ready.uri);
     key.sign().unwrap();
     let uri = Some(ready.uri.as_str().into());
     let so_pin = Some(PIN.into());
-    let reset = pin(PIN).uri(uri).so_pin(so_pin).reset(true);
-    manager.change_pin(reset).unwrap();
+    let reset = ChangePin::new(PIN).uri(uri).so_pin(so_pin).reset(true);
+    client.change_pin(reset).unwrap();
     key.sign().unwrap();
     refused(
-        client.open_with(&made.uri, Some(NEW)),
+        client.with_pin(NEW).open(&made.uri),
         ErrorCode::PinIncorrect,
     );
     assert_eq!(setup.tpm.lockout_counter(), 0);

@@ -1,42 +1,9 @@
 //! Of several keys that match, one is chosen, and nobody is left to wonder why.
 
-use p11_client::{
-    Client, Config, Error, ErrorCode, Failure,
-    message::{ByteBuf, DeleteKey, OpenKey, OpenedKey, Request, Response},
-};
-use p11_tests::{
-    fixture::{TestClient, refused},
-    keys::Key,
-    objects::Class,
-    pki::{Pki, Version, to_der},
-    server::Server,
-    softhsm::Token,
-};
+use p11_client::{ErrorCode, message::Class};
+use p11_tests::{client::refused, keys::Key, softhsm::Token};
 
-use super::{Store, assert_opens, assert_refused, full_uri, log_lines, open};
-
-/// Opens the key that has the public key of a certificate.
-fn open_certified(server: &Server, uri: &str, spki: &[u8]) -> Result<OpenedKey, Failure> {
-    let request = OpenKey::new(uri).spki(ByteBuf::from(spki.to_vec()));
-    match Client::new(Config::new(server.socket())).open_key(request) {
-        Err(Error::Server(failure)) => Err(failure),
-        other => Ok(other.unwrap()),
-    }
-}
-
-fn delete(server: &Server, uri: &str) -> Response {
-    let request = DeleteKey::new(uri);
-    TestClient::of(server).ask(&Request::DeleteKey(request))
-}
-
-/// Puts a certificate for the key into the token.
-fn certify(store: &Store, token: &Token, key: &Key, label: &str, id: u8) {
-    let pki = Pki::new();
-    let pem = pki.client("a device", &key.spki, Version::V3);
-    store
-        .hsm
-        .import_certificate(token, label, &[id], &to_der(&pem));
-}
+use super::{Store, assert_opens, assert_refused, full_uri, log_lines};
 
 /// One token in which three keys have the same id; their labels are in no order.
 fn three_of_one_id(store: &Store) -> (Token, [Key; 3]) {
@@ -70,8 +37,11 @@ fn the_one_of_the_certificate_in_one_token() {
     let (token, keys) = three_of_one_id(&store);
     let server = store.server().start();
     for key in keys.iter().rev() {
-        let opened = open_certified(&server, "pkcs11:id=%01", &key.spki).unwrap();
-        assert_eq!(opened.uri, full_uri(&token, key));
+        let opened = server
+            .client()
+            .open_certified("pkcs11:id=%01", &key.spki)
+            .unwrap();
+        assert_eq!(opened.told().uri, full_uri(&token, key));
     }
     assert_eq!(
         log_lines(&server, "several keys match"),
@@ -87,8 +57,11 @@ fn the_one_of_the_certificate_in_several_tokens_and_no_other_is_logged_in_to() {
     store.key(&one, "key", 1);
     let key = store.key(&two, "key", 1);
     let server = store.server().start();
-    let opened = open_certified(&server, "pkcs11:object=key", &key.spki).unwrap();
-    assert_eq!(opened.uri, full_uri(&two, &key));
+    let opened = server
+        .client()
+        .open_certified("pkcs11:object=key", &key.spki)
+        .unwrap();
+    assert_eq!(opened.told().uri, full_uri(&two, &key));
     assert_eq!(store.logins(), 1);
 }
 
@@ -98,9 +71,13 @@ fn none_when_the_certificate_is_of_another_key() {
     let token = store.token("device");
     let (key, other) = (store.key(&token, "key", 1), store.key(&token, "other", 2));
     let server = store.server().start();
-    let answer = open_certified(&server, "pkcs11:object=key", &other.spki);
+    let answer = server
+        .client()
+        .open_certified("pkcs11:object=key", &other.spki);
     let failure = refused(answer, ErrorCode::KeyNotFound);
-    let identity = open(&server, "pkcs11:object=other")
+    let identity = server
+        .client()
+        .open("pkcs11:object=other")
         .unwrap()
         .told()
         .identity;
@@ -135,7 +112,7 @@ fn a_key_with_public_key_and_certificate_is_one_key() {
     let store = Store::new();
     let token = store.token("device");
     let key = store.key(&token, "key", 1);
-    certify(&store, &token, &key, "certificate", 1);
+    store.certify(&token, &key, "certificate", 1);
     let server = store.server().start();
     assert_opens(&server, "pkcs11:id=%01", &token, &key);
     assert_eq!(log_lines(&server, "several keys match"), [""; 0]);
@@ -147,8 +124,8 @@ fn a_key_with_two_certificates_is_one_key() {
     let token = store.token("device");
     let key = store.key(&token, "key", 1);
     store.hsm.delete(&token, Class::Public, &[1]);
-    certify(&store, &token, &key, "last year's", 1);
-    certify(&store, &token, &key, "this year's", 1);
+    store.certify(&token, &key, "last year's", 1);
+    store.certify(&token, &key, "this year's", 1);
     let server = store.server().start();
     assert_opens(&server, "pkcs11:object=key", &token, &key);
 }
@@ -163,10 +140,8 @@ fn halves_that_cannot_be_told_apart_are_no_guess() {
     let failure = assert_refused(&server, "pkcs11:object=key", ErrorCode::KeyNotFound);
     let reason = "several public keys have its id and label";
     assert!(failure.message.contains(reason), "{failure}");
-    match delete(&server, "pkcs11:object=key") {
-        Response::Error(failure) => assert_eq!(failure.code, ErrorCode::AmbiguousKey, "{failure}"),
-        other => panic!("{other:?}"),
-    }
+    let deleted = server.client().delete_key("pkcs11:object=key");
+    refused(deleted, ErrorCode::AmbiguousKey);
 }
 
 #[test]
@@ -188,9 +163,7 @@ fn of_two_keys_of_one_id_the_named_one_is_deleted() {
     let token = store.token("device");
     let (a, b) = (store.key(&token, "a", 1), store.key(&token, "b", 1));
     let server = store.server().start();
-    match delete(&server, &full_uri(&token, &b)) {
-        Response::Deleted(deleted) => assert_eq!(deleted.deleted.len(), 2, "{deleted:?}"),
-        other => panic!("{other:?}"),
-    }
+    let deleted = server.client().delete_key(&full_uri(&token, &b)).unwrap();
+    assert_eq!(deleted.len(), 2, "{deleted:?}");
     assert_opens(&server, "pkcs11:id=%01", &token, &a);
 }

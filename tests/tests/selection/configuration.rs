@@ -1,7 +1,7 @@
 //! What the server's own URI may say besides the scope.
 
 use p11_client::ErrorCode;
-use p11_tests::server::Server;
+use p11_tests::{server::Server, wait::TIMEOUT};
 
 use super::{PIN, Store, assert_opens, assert_refused};
 
@@ -16,7 +16,7 @@ fn its_module_path_is_used_where_none_is_configured() {
     assert_opens(&server().start(), "pkcs11:object=key", &token, &key);
     // Only there.
     let mut server = server().module("/no/such/module.so".as_ref()).spawn();
-    assert!(!server.wait(p11_tests::process::TIMEOUT).success());
+    assert!(!server.wait(TIMEOUT).success());
     assert!(
         server.log().contains("/no/such/module.so"),
         "{}",
@@ -68,7 +68,7 @@ fn a_pin_source_that_cannot_be_read_is_named() {
         let store = Store::new();
         let uri = format!("pkcs11:?pin-source={source}");
         let mut server = store.server().uri(&uri).spawn();
-        assert!(!server.wait(p11_tests::process::TIMEOUT).success());
+        assert!(!server.wait(TIMEOUT).success());
         let error = server.wait_for_log("ERROR");
         assert!(error.contains(reason), "{error}");
     }

@@ -1,24 +1,10 @@
 //! A key is found by its private object, or, where that hides until login, by its public key or
 //! certificate; `type` names the pair.
 
-use p11_client::ErrorCode;
-use p11_tests::{
-    keys::{Key, KeyKind},
-    objects::Class,
-    pki::{Pki, Version, to_der},
-    softhsm::Token,
-};
+use p11_client::{ErrorCode, message::Class};
+use p11_tests::keys::KeyKind;
 
 use super::{Store, assert_opens, assert_refused};
-
-/// Puts a certificate for the key into the token.
-fn certify(store: &Store, token: &Token, key: &Key, label: &str, id: u8) {
-    let pki = Pki::new();
-    let pem = pki.client("a device", &key.spki, Version::V3);
-    store
-        .hsm
-        .import_certificate(token, label, &[id], &to_der(&pem));
-}
 
 #[test]
 fn by_the_private_object_alone() {
@@ -67,7 +53,7 @@ fn by_a_certificate_of_another_label_and_the_same_id() {
     let key = store.key(&token, "key", 1);
     store.key(&other, "something else", 1);
     store.hsm.delete(&token, Class::Public, &[1]);
-    certify(&store, &token, &key, "certificate", 1);
+    store.certify(&token, &key, "certificate", 1);
     let server = store.server().start();
     assert_opens(&server, "pkcs11:object=certificate", &token, &key);
     // The private object of an EC key in SoftHSM has no public point, so that is the certificate's.
@@ -111,7 +97,7 @@ fn every_other_type_matches_no_key() {
     let store = Store::new();
     let token = store.token("device");
     let key = store.key(&token, "key", 1);
-    certify(&store, &token, &key, "key", 1);
+    store.certify(&token, &key, "key", 1);
     let server = store.server().start();
     // Logged in, so that all is in sight.
     assert_opens(&server, "pkcs11:object=key", &token, &key);

@@ -8,7 +8,7 @@ use p11_tests::{
     tools::{command, run},
 };
 
-use super::{Store, open};
+use super::Store;
 
 /// The SubjectPublicKeyInfo of a certificate that openssl issues for the key, and its SHA-256 in hexadecimal.
 fn certified(pki: &Pki, key: &Key) -> (Vec<u8>, String) {
@@ -49,7 +49,10 @@ fn it_is_that_of_the_certificate_for_every_kind_of_key() {
     let server = store.server().start();
     for key in &keys {
         let (spki, digest) = certified(&pki, key);
-        let opened = open(&server, &format!("pkcs11:object={}", key.spec.label)).unwrap();
+        let opened = server
+            .client()
+            .open(&format!("pkcs11:object={}", key.spec.label))
+            .unwrap();
         assert_eq!(opened.told().spki.as_ref(), spki, "{:?}", key.spec.kind);
         assert_eq!(
             opened.told().identity.to_string(),

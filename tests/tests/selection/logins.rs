@@ -1,14 +1,13 @@
 //! A PIN goes to the token that holds the key and to no other.
 
-use p11_client::ErrorCode;
+use p11_client::{ErrorCode, message::Class};
 use p11_fault_module::token as fault_token;
 use p11_tests::{
     keys::{Key, KeyKind},
-    objects::Class,
     softhsm::Token,
 };
 
-use super::{Store, assert_opens, assert_refused, open};
+use super::{Store, assert_opens, assert_refused};
 
 /// A key of which nothing shows until somebody logs in.
 fn hidden_key(store: &Store, token: &Token, label: &str) -> Key {
@@ -97,7 +96,17 @@ fn none_is_sent_for_a_key_that_no_token_could_hold() {
     let token = store.token("device");
     store.key(&token, "key", 1);
     let server = store.server().start();
-    assert!(open(&server, "pkcs11:token=another;object=key").is_err());
-    assert!(open(&server, "pkcs11:token=device;object=key;type=cert").is_err());
+    assert!(
+        server
+            .client()
+            .open("pkcs11:token=another;object=key")
+            .is_err()
+    );
+    assert!(
+        server
+            .client()
+            .open("pkcs11:token=device;object=key;type=cert")
+            .is_err()
+    );
     assert_eq!(store.logins(), 0);
 }

@@ -21,8 +21,10 @@ mod tokens;
 use p11_client::{ErrorCode, Failure};
 use p11_fault_module::{Faults, Function::C_Login};
 use p11_tests::{
-    fixture::{ClientKey, PIN, SO_PIN, TestClient, refused},
+    client::refused,
+    fixture::{PIN, SO_PIN},
     keys::{Key, KeyKind, KeySpec},
+    pki::certificate_for,
     server::{Builder, Server},
     softhsm::{SoftHsm, Token},
 };
@@ -62,6 +64,13 @@ impl Store {
         self.hsm.generate(token, &KeySpec::new(kind, label, &[id]))
     }
 
+    /// Puts a certificate for the key into the token.
+    fn certify(&self, token: &Token, key: &Key, label: &str, id: u8) {
+        let certificate = certificate_for(&key.spki);
+        self.hsm
+            .import_certificate(token, label, &[id], &certificate);
+    }
+
     fn server(&self) -> Builder {
         Server::builder()
             .softhsm_with_faults(&self.hsm, &self.faults)
@@ -74,14 +83,12 @@ impl Store {
     }
 }
 
-fn open(server: &Server, uri: &str) -> Result<ClientKey, Failure> {
-    TestClient::of(server).open(uri)
-}
-
 /// The URI means this key of this token: the reply names it in full, and it is the one that signs.
 #[track_caller]
 fn assert_opens(server: &Server, uri: &str, token: &Token, key: &Key) {
-    let opened = open(server, uri)
+    let opened = server
+        .client()
+        .open(uri)
         .unwrap_or_else(|failure| panic!("{uri}: {failure}; the server said:\n{}", server.log()));
     assert_eq!(opened.told().uri, full_uri(token, key), "{uri}");
     assert_eq!(opened.told().spki.as_ref(), key.spki, "{uri}");
@@ -92,7 +99,7 @@ fn assert_opens(server: &Server, uri: &str, token: &Token, key: &Key) {
 
 #[track_caller]
 fn assert_refused(server: &Server, uri: &str, code: ErrorCode) -> Failure {
-    refused(open(server, uri), code)
+    refused(server.client().open(uri), code)
 }
 
 /// The URI of a key in SoftHSM that names its token by all that a token says of itself.

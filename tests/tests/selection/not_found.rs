@@ -3,7 +3,7 @@
 use p11_client::ErrorCode;
 use p11_fault_module::{Function::C_OpenSession, cryptoki_sys::CKR_DEVICE_ERROR, on};
 
-use super::{PIN, Store, assert_in_order, assert_refused, full_uri, open};
+use super::{PIN, Store, assert_in_order, assert_refused, full_uri};
 
 #[test]
 fn a_miss_says_what_was_looked_for_where_and_what_is_there() {
@@ -13,7 +13,10 @@ fn a_miss_says_what_was_looked_for_where_and_what_is_there() {
     let server = store.server().start();
     // Both are logged in to, so that nothing hides.
     for key in ["first", "second"] {
-        open(&server, &format!("pkcs11:object={key}")).unwrap();
+        server
+            .client()
+            .open(&format!("pkcs11:object={key}"))
+            .unwrap();
     }
     let uri = format!("pkcs11:object=third?pin-value={PIN}");
     let failure = assert_refused(&server, &uri, ErrorCode::KeyNotFound);

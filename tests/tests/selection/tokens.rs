@@ -7,9 +7,9 @@ use p11_fault_module::{
     cryptoki_sys::{CKR_DEVICE_ERROR, CKR_GENERAL_ERROR},
     on,
 };
-use p11_tests::fixture::refused;
+use p11_tests::client::refused;
 
-use super::{Store, assert_in_order, assert_opens, full_uri, log_lines, open};
+use super::{Store, assert_in_order, assert_opens, full_uri, log_lines};
 
 #[test]
 fn all_are_searched_and_not_just_the_first() {
@@ -127,7 +127,7 @@ fn the_key_that_was_opened_has_not_changed_while_its_token_fails() {
     store.key(&one, "key", 1);
     store.key(&two, "key", 1);
     let server = store.server().start();
-    let key = open(&server, "pkcs11:object=key").unwrap();
+    let key = server.client().open("pkcs11:object=key").unwrap();
     key.sign().unwrap();
     // Its session is lost, and so is every new one.
     store.faults.set([

@@ -7,11 +7,12 @@ use p11_fault_module::{
     on,
 };
 use p11_tests::{
-    fixture::{Fixture, KEY, PIN, TestClient},
+    fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
+    wait::wait_until,
 };
 
-use super::{NONE, Old, choose, message, sign, some, text, varint};
+use super::{NONE, Tedge1Client, choose, message, sign, some, text, varint};
 
 const NO_TOKEN: &str = "Didn't find a slot to use";
 const NO_TOKEN_EITHER: &str = "No token matching the given URI was found";
@@ -30,7 +31,7 @@ fn each_kind_of_failure_has_its_phrases() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.add_token("second");
     let server = fixture.start();
-    let old = Old::of(&server);
+    let old = Tedge1Client::of(&server);
     let none = "pkcs11:token=none";
     let no_key = "pkcs11:token=device;object=none";
     let any = "pkcs11:";
@@ -86,7 +87,7 @@ fn each_kind_of_failure_has_its_phrases() {
 fn what_is_no_request_was_not_understood() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let old = Old::of(&server);
+    let old = Tedge1Client::of(&server);
     let cut = sign(b"m", KEY);
     for request in [
         &[0][..],
@@ -112,7 +113,7 @@ fn what_is_no_request_was_not_understood() {
 fn policy_and_audit_apply() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.server().pin(PIN).args(["--sign-only"]).start();
-    let old = Old::of(&server);
+    let old = Tedge1Client::of(&server);
     let told = old.refused(&message(20, &[&text(KEY), NONE]));
     assert!(told.contains("delete-key is not allowed"), "{told}");
     let line = server.wait_for_log("operation=DeleteKey");
@@ -131,7 +132,7 @@ fn policy_and_audit_apply() {
 fn a_wrong_pin_is_tried_once() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let old = Old::of(&server);
+    let old = Tedge1Client::of(&server);
     for _ in 0..20 {
         let told = old.refused(&message(2, &[&text("m"), &some(KEY), &some("000001")]));
         assert!(told.contains(WRONG_PIN), "{told}");
@@ -148,15 +149,13 @@ fn a_client_that_finds_no_place_is_told_so() {
         .pin(PIN)
         .args(["--max-connections", "1"])
         .start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     fixture.faults.set([on(C_Sign).hangs()]);
     thread::scope(|scope| {
         let before = fixture.faults.count(C_Sign);
         let busy = scope.spawn(|| key.sign());
-        while fixture.faults.count(C_Sign) == before {
-            thread::yield_now();
-        }
-        let told = Old::of(&server).refused(&sign(b"m", KEY));
+        wait_until(|| fixture.faults.count(C_Sign) > before);
+        let told = Tedge1Client::of(&server).refused(&sign(b"m", KEY));
         fixture.faults.clear();
         let told = told.strip_prefix("PKCS #11 service failed: ").unwrap();
         assert!(told.contains("try again"), "{told}");

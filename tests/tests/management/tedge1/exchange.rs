@@ -7,25 +7,25 @@ use std::{
 };
 
 use p11_tests::{
-    fixture::{Fixture, KEY, TestClient},
+    fixture::{Fixture, KEY},
     keys::KeyKind,
-    process::TIMEOUT,
+    wait::TIMEOUT,
 };
 
-use super::{Old, choose, sign};
+use super::{Tedge1Client, choose, sign};
 
 #[test]
 fn pong_advertises_protocol_1() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    assert_eq!(Old::of(&server).ask(&[0, 8]), *b"\0\x09P11\x01");
+    assert_eq!(Tedge1Client::of(&server).ask(&[0, 8]), *b"\0\x09P11\x01");
 }
 
 #[test]
 fn what_follows_a_request_is_for_newer_servers() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let old = Old::of(&server);
+    let old = Tedge1Client::of(&server);
     assert_eq!(old.ask(&[0, 8, 1, 2, 3]), old.ask(&[0, 8]));
     let request = choose(&[0x0403], KEY);
     let longer = [&request[..], b"\x01new field"].concat();
@@ -51,7 +51,7 @@ fn a_request_may_come_in_pieces() {
 fn a_client_that_never_ends_its_request_runs_into_the_deadline_and_harms_nobody() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let key = TestClient::of(&server).open(KEY).unwrap();
+    let key = server.client().open(KEY).unwrap();
     let began = Instant::now();
     let clients: Vec<_> = (0..20)
         .map(|_| {
@@ -62,7 +62,7 @@ fn a_client_that_never_ends_its_request_runs_into_the_deadline_and_harms_nobody(
         })
         .collect();
     key.sign().unwrap();
-    Old::of(&server).ask(&[0, 8]);
+    Tedge1Client::of(&server).ask(&[0, 8]);
     assert!(
         began.elapsed() < Duration::from_secs(4),
         "others had to wait"

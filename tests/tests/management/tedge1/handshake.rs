@@ -1,17 +1,18 @@
 //! The two requests of one TLS handshake: which key they mean, and what they cost.
 
+use p11_client::message::Class;
 use p11_fault_module::{
     Function::{C_Sign, C_SignInit},
     Rule, token,
 };
 use p11_tests::{
+    client::P256,
     fixture::{Fixture, KEY},
-    keys::{KeyKind, KeySpec},
+    keys::KeyKind,
     verify::verifies,
 };
 
-use super::{NONE, Old, choose, message, sign, signature, some, text};
-use crate::manager::{Manager, P256};
+use super::{NONE, Tedge1Client, choose, message, sign, signature, some, text};
 
 const HANDSHAKES: u64 = 100;
 
@@ -20,7 +21,7 @@ fn the_question_for_the_scheme_costs_no_call_and_the_signature_two() {
     for (kind, offered, number) in [(KeyKind::P256, 0x0403, 0), (KeyKind::Rsa2048, 0x0401, 4)] {
         let fixture = Fixture::new(kind);
         let server = fixture.start();
-        let old = Old::of(&server);
+        let old = Tedge1Client::of(&server);
         let with = message(5, &[&text("m"), &some(KEY), &[1, number], NONE]);
         old.ask(&choose(&[offered], KEY));
         signature(&old.ask(&with));
@@ -47,14 +48,9 @@ fn the_question_for_the_scheme_costs_no_call_and_the_signature_two() {
 /// The key of a new fixture, of whose label there will be another one that goes before it.
 fn fixture() -> Fixture {
     let fixture = Fixture::new(KeyKind::P256);
-    fixture
-        .hsm
-        .delete(&fixture.token, p11_tests::objects::Class::Private, &[1]);
-    fixture
-        .hsm
-        .delete(&fixture.token, p11_tests::objects::Class::Public, &[1]);
-    let key = KeySpec::new(KeyKind::P256, "key", &[9]);
-    let key = fixture.hsm.generate(&fixture.token, &key);
+    fixture.hsm.delete(&fixture.token, Class::Private, &[1]);
+    fixture.hsm.delete(&fixture.token, Class::Public, &[1]);
+    let key = fixture.add_key(KeyKind::P256, "key", 9);
     Fixture { key, ..fixture }
 }
 
@@ -62,7 +58,7 @@ fn fixture() -> Fixture {
 fn both_requests_mean_one_key_whatever_appears_or_goes_in_between() {
     let fixture = fixture();
     let server = fixture.start();
-    let (old, manager) = (Old::of(&server), Manager::of(&server));
+    let (old, client) = (Tedge1Client::of(&server), server.client());
     let signs_with_the_same = |when: &str| {
         let reply = old.ask(&sign(b"a message", KEY));
         let signature = signature(&reply);
@@ -79,16 +75,17 @@ fn both_requests_mean_one_key_whatever_appears_or_goes_in_between() {
     old.ask(&choose(&[0x0403], KEY));
 
     // Of the same label, and it would be the first.
-    let other = KeySpec::new(KeyKind::P256, "key", &[2]);
-    fixture.hsm.generate(&fixture.token, &other);
+    fixture.add_key(KeyKind::P256, "key", 2);
     forget_handles();
     signs_with_the_same("another program made a key");
 
-    let made = manager.create("pkcs11:", P256, "key", Some(&[1])).unwrap();
+    let made = client
+        .create_key("pkcs11:", P256, "key", Some(&[1]))
+        .unwrap();
     forget_handles();
     signs_with_the_same("another client made a key");
 
-    manager.delete(&made.uri).unwrap();
+    client.delete_key(&made.uri).unwrap();
     signs_with_the_same("another client deleted its key");
     forget_handles();
     signs_with_the_same("another client had deleted its key");
@@ -98,12 +95,13 @@ fn both_requests_mean_one_key_whatever_appears_or_goes_in_between() {
 fn when_the_key_is_gone_the_uri_means_the_next_one() {
     let fixture = fixture();
     let server = fixture.start();
-    let old = Old::of(&server);
+    let old = Tedge1Client::of(&server);
     old.ask(&choose(&[0x0403], KEY));
-    let other = Manager::of(&server)
-        .create("pkcs11:", P256, "key", Some(&[1]))
+    let other = server
+        .client()
+        .create_key("pkcs11:", P256, "key", Some(&[1]))
         .unwrap();
-    Manager::of(&server).delete("pkcs11:id=%09").unwrap();
+    server.client().delete_key("pkcs11:id=%09").unwrap();
     let reply = old.ask(&sign(b"a message", KEY));
     assert!(verifies(
         &other.spki,

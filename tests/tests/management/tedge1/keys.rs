@@ -10,8 +10,9 @@ use p11_tests::{
     verify::verifies,
 };
 
-use super::{NONE, Old, choose, list, message, sign, signature, some, text, text_of, varint};
-use crate::certificates::certificate_for;
+use super::{
+    NONE, Tedge1Client, choose, list, message, sign, signature, some, text, text_of, varint,
+};
 
 /// The URI of the key of a fixture, without `type`.
 fn uri_of(fixture: &Fixture, id_and_label: &str) -> String {
@@ -43,7 +44,7 @@ fn the_scheme_of_the_key_is_chosen_among_those_offered() {
     ] {
         let fixture = Fixture::new(kind);
         let server = fixture.start();
-        let told = Old::of(&server).ask(&choose(offered, KEY));
+        let told = Tedge1Client::of(&server).ask(&choose(offered, KEY));
         assert_eq!(told, message(3, &[reply]), "{kind:?}, {offered:?}");
     }
 }
@@ -53,7 +54,10 @@ fn without_a_uri_the_servers_own_means_the_key() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.server().pin(PIN).uri(KEY).start();
     // Nothing offered, no URI, no PIN: what an old client asks first.
-    assert_eq!(Old::of(&server).ask(&[0, 1, 0, 0, 0]), [0, 3, 0, 3]);
+    assert_eq!(
+        Tedge1Client::of(&server).ask(&[0, 1, 0, 0, 0]),
+        [0, 3, 0, 3]
+    );
 }
 
 #[test]
@@ -67,7 +71,7 @@ fn without_a_scheme_the_key_signs_with_its_own() {
     ] {
         let fixture = Fixture::new(kind);
         let server = fixture.start();
-        let old = Old::of(&server);
+        let old = Tedge1Client::of(&server);
         let without = message(5, &[&text("a message"), &some(KEY), NONE, NONE]);
         for request in [sign(b"a message", KEY), without] {
             let reply = old.ask(&request);
@@ -90,7 +94,7 @@ fn every_scheme_that_has_a_number_is_signed() {
     ] {
         let fixture = Fixture::new(kind);
         let server = fixture.start();
-        let old = Old::of(&server);
+        let old = Tedge1Client::of(&server);
         for (number, scheme) in schemes {
             let request = message(5, &[&text("a message"), &some(KEY), &[1, *number], NONE]);
             let reply = old.ask(&request);
@@ -121,7 +125,7 @@ fn public_keys_come_in_their_odd_pem_and_without_a_login() {
     for kind in [KeyKind::P256, KeyKind::P384, KeyKind::Rsa2048] {
         let fixture = Fixture::new(kind);
         let server = fixture.start();
-        let reply = Old::of(&server).ask(&message(6, &[&some(KEY)]));
+        let reply = Tedge1Client::of(&server).ask(&message(6, &[&some(KEY)]));
         let (pem, rest) = text_of(reply.strip_prefix(&[0, 7]).unwrap());
         assert!(rest.is_empty(), "{rest:?}");
         assert!(inside(pem) == bare(&fixture.key.spki, kind), "{kind:?}");
@@ -160,13 +164,11 @@ fn bare(spki: &[u8], kind: KeyKind) -> Vec<u8> {
 #[test]
 fn keys_are_listed_without_certificates_and_named_without_type() {
     let fixture = Fixture::new(KeyKind::P256);
-    fixture
-        .hsm
-        .import_certificate(&fixture.token, "key", &[1], &certificate_for(&fixture));
+    fixture.store_certificate();
     let rsa = KeySpec::new(KeyKind::Rsa2048, "rsa", &[0xab, 0xcd]);
     fixture.hsm.generate(&fixture.token, &rsa);
     let server = fixture.start();
-    let reply = Old::of(&server).ask(&message(22, &[NONE, NONE]));
+    let reply = Tedge1Client::of(&server).ask(&message(22, &[NONE, NONE]));
     let key = |class: &str, kind: &str, label: &str, id: &str, uri: &str| {
         let uri = uri_of(&fixture, uri);
         [class, kind, label, id, &uri].map(text).concat()
@@ -181,7 +183,7 @@ fn keys_are_listed_without_certificates_and_named_without_type() {
 
     // A URI narrows them down, and a PIN shows what is private.
     let server = fixture.server().start();
-    let old = Old::of(&server);
+    let old = Tedge1Client::of(&server);
     let narrow = some("pkcs11:token=device;object=key");
     assert_eq!(
         old.ask(&message(22, &[&narrow, NONE])),
@@ -197,7 +199,7 @@ fn keys_are_listed_without_certificates_and_named_without_type() {
 fn a_key_is_made_signs_and_is_deleted() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let old = Old::of(&server);
+    let old = Tedge1Client::of(&server);
     for (spec, kind, scheme) in [
         ([&[1][..], &varint(256)].concat(), KeyKind::P256, 0x0403),
         ([&[1][..], &varint(384)].concat(), KeyKind::P384, 0x0503),
@@ -244,10 +246,9 @@ fn a_key_is_made_signs_and_is_deleted() {
 #[test]
 fn all_pairs_that_match_are_deleted() {
     let fixture = Fixture::new(KeyKind::P256);
-    let second = KeySpec::new(KeyKind::P256, "key", &[2]);
-    fixture.hsm.generate(&fixture.token, &second);
+    fixture.add_key(KeyKind::P256, "key", 2);
     let server = fixture.start();
-    let old = Old::of(&server);
+    let old = Tedge1Client::of(&server);
     let reply = old.ask(&message(20, &[&text(KEY), NONE]));
     let uris = ["id=%01;object=key", "id=%02;object=key"].map(|uri| text(uri_of(&fixture, uri)));
     let mut got = Vec::new();
@@ -269,7 +270,7 @@ fn all_pairs_that_match_are_deleted() {
 fn the_pin_of_a_request_goes_before_the_servers_and_that_of_a_uri_before_both() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.server().pin("000001").start();
-    let old = Old::of(&server);
+    let old = Tedge1Client::of(&server);
     let ask = |uri: &str, pin: &str| old.ask(&message(2, &[&text("m"), &some(uri), &some(pin)]));
     signature(&ask(KEY, PIN));
     signature(&ask(&format!("{KEY}?pin-value={PIN}"), "000002"));

@@ -7,24 +7,19 @@ mod handshake;
 mod keys;
 mod tokens;
 
-use std::{
-    io::{Read, Write},
-    net::Shutdown,
-    os::unix::net::UnixStream,
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
-use p11_tests::server::Server;
+use p11_tests::{raw_client::exchange_bytes, server::Server};
 
 /// An optional field that is not there.
 const NONE: &[u8] = &[0];
 
 /// A released client.
-struct Old {
+struct Tedge1Client {
     socket: PathBuf,
 }
 
-impl Old {
+impl Tedge1Client {
     fn of(server: &Server) -> Self {
         let socket = server.socket().into();
         Self { socket }
@@ -32,12 +27,7 @@ impl Old {
 
     /// One request, on a connection of its own, and the whole reply.
     fn ask(&self, request: &[u8]) -> Vec<u8> {
-        let mut stream = UnixStream::connect(&self.socket).unwrap();
-        stream.write_all(request).unwrap();
-        stream.shutdown(Shutdown::Write).unwrap();
-        let mut reply = Vec::new();
-        stream.read_to_end(&mut reply).unwrap();
-        reply
+        exchange_bytes(&self.socket, request)
     }
 
     /// The text of the error that the reply must be.

@@ -5,8 +5,8 @@ use p11_tests::{
     keys::KeyKind,
 };
 
-use super::{NONE, Old, list, message, some, text, text_of, varint};
-use crate::{manager::Manager, takes_pin};
+use super::{NONE, Tedge1Client, list, message, some, text, text_of, varint};
+use crate::takes_pin;
 
 const NEW: &str = "305419";
 
@@ -21,14 +21,14 @@ fn uri_of(fixture: &Fixture) -> String {
 fn tokens_are_listed() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let old = Old::of(&server);
+    let old = Tedge1Client::of(&server);
     let uri = text(uri_of(&fixture));
     assert_eq!(
         old.ask(&[0, 12]),
         message(13, &[&list(std::slice::from_ref(&uri))])
     );
 
-    let free = Manager::of(&server).token("").slot;
+    let free = server.client().token("").slot;
     let model = [text("SoftHSM v2"), text("SoftHSM project")].concat();
     let free = [
         &varint(free)[..],
@@ -56,12 +56,12 @@ fn tokens_are_listed() {
 fn a_token_is_made_once() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
-    let old = Old::of(&server);
+    let old = Tedge1Client::of(&server);
     let init = message(14, &[&text("new"), &some(SO_PIN), &some(PIN), NONE]);
     let reply = old.ask(&init);
     let (uri, rest) = text_of(reply.strip_prefix(&[0, 15]).unwrap());
     assert!(rest.is_empty(), "{rest:?}");
-    assert_eq!(uri, Manager::of(&server).token("new").uri.as_bytes());
+    assert_eq!(uri, server.client().token("new").uri.as_bytes());
     assert_eq!(old.ask(&init), reply, "the same token again");
     assert!(takes_pin(
         &fixture,
@@ -75,7 +75,7 @@ fn a_pin_is_changed_and_reset() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
     server.secrets().add(NEW);
-    let old = Old::of(&server);
+    let old = Tedge1Client::of(&server);
     let changed = message(19, &[&text(uri_of(&fixture))]);
     let opens = |pin: &str| {
         takes_pin(
