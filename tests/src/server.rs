@@ -138,6 +138,21 @@ impl Drop for Server {
 }
 
 impl Builder {
+    /// Runs this program in place of the real one, `short-timeouts` for example.
+    pub fn program(mut self, program: &str) -> Self {
+        let real = std::mem::replace(&mut self.command, Command::new(program));
+        self.command
+            .current_dir(self.folder.path())
+            .args(real.get_args());
+        for (name, value) in real.get_envs() {
+            match value {
+                Some(value) => self.command.env(name, value),
+                None => self.command.env_remove(name),
+            };
+        }
+        self
+    }
+
     /// Uses this token store, whose PINs must not appear in the log.
     pub fn softhsm(mut self, hsm: &SoftHsm) -> Self {
         self.secrets.add_all(hsm.secrets());

@@ -11,9 +11,11 @@ use p11_fault_module::{
 };
 use p11_tests::{
     client::refused,
-    fixture::{Fixture, KEY},
+    fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
 };
+
+use crate::SHORT_TIMEOUTS;
 
 #[test]
 fn a_key_that_another_program_has_replaced_does_not_sign_for_the_old_one() {
@@ -75,14 +77,14 @@ fn a_key_that_cannot_be_read_at_this_moment_is_not_taken_for_another() {
 fn a_handle_that_lay_idle_is_checked_before_it_signs() {
     let fixture = Fixture::new(KeyKind::P256);
     let other_key = fixture.add_key(KeyKind::P256, "other", 2);
-    let server = fixture.start();
+    let server = fixture.server().pin(PIN).program(SHORT_TIMEOUTS).start();
     let client = server.client();
     let key = client.open(KEY).unwrap();
     let other = client.open("pkcs11:object=other").unwrap();
     key.sign().unwrap();
     other.sign().unwrap();
 
-    thread::sleep(Duration::from_secs(31));
+    thread::sleep(Duration::from_millis(1100));
     // Meanwhile the handle of one of them has come to mean another key.
     let point = ec_point(&fixture.key.spki);
     assert_ne!(point, ec_point(&other_key.spki));

@@ -1,5 +1,5 @@
-//! The engine between the socket and the token, on a SoftHSM2 that misbehaves on demand: what a
-//! program sees goes in, how often the module was called for it comes out.
+//! The engine behind the socket, with a SoftHSM2 that misbehaves on demand: what programs get, and how often the
+//! module is called for it.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,3 +18,6 @@ mod public_keys;
 mod recovery;
 mod schemes;
 mod sessions;
+
+/// A server with short timeouts.
+const SHORT_TIMEOUTS: &str = env!("CARGO_BIN_EXE_short-timeouts");
