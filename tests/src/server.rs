@@ -138,7 +138,7 @@ impl Drop for Server {
 }
 
 impl Builder {
-    /// Runs this program in place of the real one, `short-timeouts` for example.
+    /// Runs this program in place of the real one, `quick-server` for example.
     pub fn program(mut self, program: &str) -> Self {
         let real = std::mem::replace(&mut self.command, Command::new(program));
         self.command

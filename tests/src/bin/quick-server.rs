@@ -1,4 +1,4 @@
-//! `tedge-p11-server` whose engine waits a tenth as long as usual, for tests that see a deadline pass.
+//! `tedge-p11-server` with an engine that waits seconds for what takes the real one half a minute.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,18 +7,19 @@ use p11_server::Timeouts;
 
 fn main() -> ExitCode {
     let mut timeouts = Timeouts::default();
-    for timeout in [
-        &mut timeouts.request,
-        &mut timeouts.session,
-        &mut timeouts.change,
-        &mut timeouts.drain,
-        &mut timeouts.quiet,
-        &mut timeouts.missing,
-        &mut timeouts.idle,
-        &mut timeouts.longest_pause,
+    for (timeout, milliseconds) in [
+        (&mut timeouts.request, 2_000),
+        (&mut timeouts.long_request, 60_000),
+        (&mut timeouts.session, 1_800),
+        (&mut timeouts.change, 1_000),
+        (&mut timeouts.drain, 500),
+        (&mut timeouts.first_pause, 250),
+        (&mut timeouts.longest_pause, 3_000),
+        (&mut timeouts.quiet, 4_000),
+        (&mut timeouts.missing, 4_000),
+        (&mut timeouts.idle, 1_000),
     ] {
-        *timeout /= 10;
+        *timeout = Duration::from_millis(milliseconds);
     }
-    timeouts.long_request = Duration::from_secs(60);
     p11_server::daemon::run(timeouts)
 }

@@ -21,14 +21,14 @@ use p11_tests::{
     wait::{TIMEOUT, wait_until},
 };
 
-use crate::SHORT_TIMEOUTS;
+use crate::QUICK_SERVER;
 
 /// After this long a request is answered with `Timeout`; after twice that, a token on which nothing
-/// completes is given up. As `short-timeouts` has it.
+/// completes is given up. As `quick-server` has it.
 const DEADLINE: Duration = Duration::from_secs(2);
 
 fn server(fixture: &Fixture) -> Builder {
-    fixture.server().pin(PIN).program(SHORT_TIMEOUTS)
+    fixture.server().pin(PIN).program(QUICK_SERVER)
 }
 
 /// A server that has signed once with the key.
@@ -72,7 +72,8 @@ fn no_reload_starts_under_a_hung_call_and_the_server_stops_all_the_same() {
     assert_eq!(fixture.faults.count(C_Finalize), 0);
 
     let began = Instant::now();
-    assert!(server.terminate().success());
+    let status = server.terminate();
+    assert!(status.success(), "{status}: {}", server.log());
     assert!(began.elapsed() < Duration::from_secs(6));
     assert_eq!(fixture.faults.count(C_Finalize), 0);
     assert!(server.log().contains("the module is left as it is"));

@@ -19,5 +19,5 @@ mod recovery;
 mod schemes;
 mod sessions;
 
-/// A server with short timeouts.
-const SHORT_TIMEOUTS: &str = env!("CARGO_BIN_EXE_short-timeouts");
+/// A server that waits seconds for what takes the real one half a minute.
+const QUICK_SERVER: &str = env!("CARGO_BIN_EXE_quick-server");

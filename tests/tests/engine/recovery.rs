@@ -23,7 +23,7 @@ use p11_tests::{
     wait::{StopOnDrop, wait_until},
 };
 
-use crate::SHORT_TIMEOUTS;
+use crate::QUICK_SERVER;
 
 /// A server that has signed once with the key, so that sessions, login and handles are there.
 fn steady() -> (Fixture, Server, ClientKey) {
@@ -318,10 +318,10 @@ fn a_reload_waits_for_running_calls_and_no_call_begins_under_it() {
     );
 }
 
-/// The same as [`steady`], with short timeouts.
-fn steady_with_short_timeouts() -> (Fixture, Server, ClientKey) {
+/// The same as [`steady`], of a quick server.
+fn steady_with_quick_server() -> (Fixture, Server, ClientKey) {
     let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.server().pin(PIN).program(SHORT_TIMEOUTS).start();
+    let server = fixture.server().pin(PIN).program(QUICK_SERVER).start();
     let key = server.client().open(KEY).unwrap();
     key.sign().unwrap();
     (fixture, server, key)
@@ -343,7 +343,7 @@ fn a_module_that_cannot_be_initialised_at_start() {
     fixture
         .faults
         .set([on(C_Initialize).next(3).returns(CKR_DEVICE_ERROR)]);
-    let server = fixture.server().pin(PIN).program(SHORT_TIMEOUTS).start();
+    let server = fixture.server().pin(PIN).program(QUICK_SERVER).start();
     server.wait_for_log("listening all the same");
     let client = server.client();
     let status = client.status();
@@ -355,7 +355,7 @@ fn a_module_that_cannot_be_initialised_at_start() {
     );
     assert!(trouble.contains("tried again in 1 s"), "{trouble}");
 
-    // Asked all the time, it is tried when it is due and not before: after 0.3, 0.6 and 1.2 s.
+    // Asked all the time, it is tried when it is due and not before: after 0.25, 0.5 and 1 s.
     let start = Instant::now();
     let key = loop {
         match client.open(KEY) {
@@ -368,7 +368,7 @@ fn a_module_that_cannot_be_initialised_at_start() {
         thread::sleep(Duration::from_millis(20));
     };
     let took = start.elapsed().as_secs_f32();
-    assert!((1.9..5.0).contains(&took), "{took} s");
+    assert!((1.6..5.0).contains(&took), "{took} s");
     assert_eq!(fixture.faults.count(C_Initialize), 4);
     key.sign().unwrap();
     assert_eq!(client.status().trouble, None);
@@ -376,7 +376,7 @@ fn a_module_that_cannot_be_initialised_at_start() {
 
 #[test]
 fn a_module_that_cannot_be_initialised_later() {
-    let (fixture, server, key) = steady_with_short_timeouts();
+    let (fixture, server, key) = steady_with_quick_server();
     fixture.faults.set([
         on(C_SignInit).next(1).returns(CKR_CRYPTOKI_NOT_INITIALIZED),
         on(C_Initialize).next(1).returns(CKR_GENERAL_ERROR),
@@ -392,7 +392,7 @@ fn a_module_that_cannot_be_initialised_later() {
 
 #[test]
 fn a_module_that_is_down_comes_up_without_a_request() {
-    let (fixture, server, key) = steady_with_short_timeouts();
+    let (fixture, server, key) = steady_with_quick_server();
     fixture.faults.set([
         on(C_SignInit).next(1).returns(CKR_CRYPTOKI_NOT_INITIALIZED),
         on(C_Initialize).next(2).returns(CKR_GENERAL_ERROR),
@@ -408,12 +408,12 @@ fn a_module_that_is_down_comes_up_without_a_request() {
 
 #[test]
 fn a_module_that_is_never_well_for_long_is_reloaded_with_pauses() {
-    let (fixture, _server, key) = steady_with_short_timeouts();
+    let (fixture, _server, key) = steady_with_quick_server();
     fixture
         .faults
         .set([on(C_Sign).returns(CKR_CRYPTOKI_NOT_INITIALIZED)]);
     let start = Instant::now();
-    while start.elapsed() < Duration::from_millis(1500) {
+    while start.elapsed() < Duration::from_millis(1250) {
         let failure = key.sign().unwrap_err();
         let is_module = failure.code == ErrorCode::Module;
         assert!(
@@ -422,7 +422,7 @@ fn a_module_that_is_never_well_for_long_is_reloaded_with_pauses() {
         );
         thread::sleep(Duration::from_millis(10));
     }
-    // At 0, 0.3 and 0.9 s.
+    // At 0, 0.25 and 0.75 s.
     assert_eq!(fixture.faults.count(C_Initialize), 1 + 3);
     fixture.faults.clear();
     thread::sleep(Duration::from_secs(1));
@@ -432,7 +432,7 @@ fn a_module_that_is_never_well_for_long_is_reloaded_with_pauses() {
 #[test]
 fn a_token_that_another_program_makes_is_found_when_the_error_says() {
     let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.server().pin(PIN).program(SHORT_TIMEOUTS).start();
+    let server = fixture.server().pin(PIN).program(QUICK_SERVER).start();
     let client = server.client();
     let key = client.open(KEY).unwrap();
     let token = fixture.hsm.init_token("late", PIN, SO_PIN);
@@ -454,7 +454,7 @@ fn a_token_that_another_program_makes_is_found_when_the_error_says() {
 fn a_request_about_one_token_that_means_several_causes_no_reload() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.add_token("second");
-    let server = fixture.server().pin(PIN).program(SHORT_TIMEOUTS).start();
+    let server = fixture.server().pin(PIN).program(QUICK_SERVER).start();
     let client = server.client();
     client.open(KEY).unwrap();
     // From now on a miss would cause one.

@@ -264,8 +264,8 @@ fn what_ends_after_its_client_has_left_is_told_with_its_uri() {
 #[test]
 fn what_ends_after_its_client_was_told_of_the_timeout_is_told_with_its_uri() {
     let fixture = Fixture::new(KeyKind::P256);
-    let short_timeouts = env!("CARGO_BIN_EXE_short-timeouts");
-    let builder = fixture.server().pin(PIN).program(short_timeouts);
+    let quick_server = env!("CARGO_BIN_EXE_quick-server");
+    let builder = fixture.server().pin(PIN).program(quick_server);
     let (server, key, before) = with_key(builder);
     fixture.faults.set([on(C_Sign).hangs()]);
     let mut raw = RawClient::with_preamble(server.socket());
