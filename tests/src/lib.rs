@@ -14,6 +14,7 @@
 //! - [`fixture`]: a token with a key, and a server that loads a module which misbehaves on demand
 //! - [`broker`], [`openssl`]: the peers of a TLS handshake
 //! - [`mqtt`]: the shortest MQTT exchange that proves a login
+//! - [`lenient`]: comparisons of speed that are to become stricter
 //! - [`verify`]: checks a signature without any code of ours
 //!
 //! A test reads like this:
@@ -42,6 +43,7 @@ pub mod broker;
 pub mod client;
 pub mod fixture;
 pub mod keys;
+pub mod lenient;
 pub mod mqtt;
 pub mod objects;
 pub mod old_server;

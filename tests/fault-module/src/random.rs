@@ -39,7 +39,11 @@ impl Random {
 
     /// Some bytes.
     pub fn bytes(&mut self, length: usize) -> Vec<u8> {
-        let numbers = (0..length.div_ceil(8)).flat_map(|_| self.number().to_ne_bytes());
-        numbers.take(length).collect()
+        let mut bytes = Vec::with_capacity(length + 7);
+        while bytes.len() < length {
+            bytes.extend_from_slice(&self.number().to_ne_bytes());
+        }
+        bytes.truncate(length);
+        bytes
     }
 }

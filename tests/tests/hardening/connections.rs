@@ -1,5 +1,4 @@
-//! Hostile clients of every kind, while a well-behaved one signs: without one error, and no slower than
-//! twice what it takes undisturbed.
+//! Hostile clients of every kind beside one that signs: no signature fails, and it takes at most twice as long.
 
 use std::{
     io::Read,
@@ -16,6 +15,7 @@ use p11_tests::{
     client::ClientKey,
     fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
+    lenient::{best_tenth, one_good_try_of_ten},
     raw_client::RawClient,
     server::Server,
     wait::wait_until,
@@ -41,29 +41,26 @@ fn median(key: &ClientKey) -> Duration {
     times[SIGNATURES / 2]
 }
 
-/// Signs before, during and after an attack, and lets others come and sign. Other programs may use the
-/// machine at the same time, so one of ten tries has to be as it should; an error is one in any.
+/// Signs before, during and after an attack, and lets others come and sign. No signature fails.
 fn signs_on<A>(attack: impl Fn(&Server) -> A) {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
     let key = server.client().open(KEY).unwrap();
-    let mut told = Vec::new();
-    for _ in 0..10 {
+    one_good_try_of_ten(|| {
         let before = median(&key);
         let attack = attack(&server);
         let during = median(&key);
-        let newcomer = server.client().open(KEY).unwrap();
-        newcomer.sign().unwrap();
+        server.client().open(KEY).unwrap().sign().unwrap();
         drop(attack);
         let after = median(&key);
         if during <= 2 * before.max(after) {
-            return;
+            Ok(())
+        } else {
+            Err(format!(
+                "{before:?}, under attack {during:?}, then {after:?}"
+            ))
         }
-        told.push(format!(
-            "{before:?}, under attack {during:?}, then {after:?}"
-        ));
-    }
-    panic!("slower than twice the undisturbed time: {told:#?}");
+    });
 }
 
 /// Clients that connect and say nothing.
@@ -83,12 +80,12 @@ fn kept(silent: &[RawClient]) -> usize {
 }
 
 #[test]
-fn while_300_connections_of_one_user_are_silent() {
+fn signatures_stay_quick_while_300_connections_of_one_user_are_silent() {
     signs_on(|server| silent(server.socket(), 300));
 }
 
 #[test]
-fn while_300_connections_of_two_users_are_silent() {
+fn signatures_stay_quick_while_300_connections_of_two_users_are_silent() {
     signs_on(|server| {
         let users = [
             AsUser::new(server, 4711, 4711),
@@ -99,8 +96,25 @@ fn while_300_connections_of_two_users_are_silent() {
     });
 }
 
+/// Hostile clients of one kind, until they are dropped.
+const ATTACKS: [fn(&Path) -> Attack; 6] = [
+    attacks::requests_byte_by_byte,
+    attacks::answers_unread,
+    attacks::half_requests,
+    attacks::lengths_of_4_gib,
+    attacks::truncated_requests,
+    attacks::random_bytes,
+];
+
 #[test]
-fn each_user_keeps_64_places_and_no_more() {
+fn signatures_stay_quick_under_each_attack() {
+    for attack in ATTACKS {
+        signs_on(|server| attack(server.socket()));
+    }
+}
+
+#[test]
+fn each_user_may_have_64_connections() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
     let key = server.client().open(KEY).unwrap();
@@ -118,37 +132,7 @@ fn each_user_keeps_64_places_and_no_more() {
 }
 
 #[test]
-fn while_requests_come_byte_by_byte() {
-    signs_on(|server| attacks::byte_by_byte(server.socket()));
-}
-
-#[test]
-fn while_clients_never_read() {
-    signs_on(|server| attacks::deaf(server.socket()));
-}
-
-#[test]
-fn while_clients_close_their_half() {
-    signs_on(|server| attacks::half_closed(server.socket()));
-}
-
-#[test]
-fn while_frames_claim_4_gib() {
-    signs_on(|server| attacks::liars(server.socket()));
-}
-
-#[test]
-fn while_frames_of_every_message_are_truncated() {
-    signs_on(|server| attacks::truncated(server.socket()));
-}
-
-#[test]
-fn while_random_bytes_come() {
-    signs_on(|server| attacks::random(server.socket()));
-}
-
-#[test]
-fn while_a_million_random_frames_come() {
+fn signatures_stay_quick_while_a_million_random_frames_come() {
     let fixture = Fixture::new(KeyKind::P256);
     // Without a million lines of the audit.
     let quiet = fixture.server().pin(PIN).args(["--log-level", "error"]);
@@ -163,33 +147,20 @@ fn while_a_million_random_frames_come() {
     }
     drop(attack);
     let undisturbed = before.max(median(&key));
-    during.sort_unstable();
-    // One of ten tries, as above.
-    let told = during[during.len() / 10];
+    let during = best_tenth(during);
     assert!(
-        told <= 2 * undisturbed,
+        during <= 2 * undisturbed,
         "{during:?}, undisturbed {undisturbed:?}"
     );
 }
 
 #[test]
-fn while_all_of_them_come_at_once_and_no_memory_is_lost() {
+fn all_attacks_at_once_cost_no_signature_and_little_memory() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
     let key = server.client().open(KEY).unwrap();
     key.sign().unwrap();
-    let attack = |server: &Server| -> [Attack; 6] {
-        [
-            attacks::byte_by_byte,
-            attacks::deaf,
-            attacks::half_closed,
-            attacks::liars,
-            attacks::truncated,
-            attacks::random,
-        ]
-        .map(|attack| attack(server.socket()))
-    };
-    let attacks = attack(&server);
+    let attacks = ATTACKS.map(|attack| attack(server.socket()));
     let end = Instant::now() + Duration::from_secs(3);
     while Instant::now() < end {
         key.sign().unwrap();
