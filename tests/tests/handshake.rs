@@ -182,7 +182,7 @@ fn mosquitto_takes_keys_of_a_server_that_knows_no_protocol_1() {
 }
 
 #[test]
-fn rsa_of_an_old_server_where_the_peer_allows_only_pkcs1() {
+fn openssl_takes_rsa_of_an_old_server_where_it_allows_only_pkcs1() {
     let device = Device::with_an_old_server(KeyKind::Rsa2048);
     let saw = device.shows_openssl(&TLS12, &["-client_sigalgs", "RSA+SHA256"], Version::V3);
     assert_eq!(saw, seen(ProtocolVersion::TLSv1_2, "RSA", "SHA256"));
@@ -240,7 +240,7 @@ fn openssl_takes_ed25519_over_both_versions_of_tls() {
 }
 
 #[test]
-fn rsa_where_the_peer_allows_only_pkcs1() {
+fn openssl_takes_rsa_where_it_allows_only_pkcs1() {
     let device = Device::new(KeyKind::Rsa2048);
     for hash in ["SHA256", "SHA384", "SHA512"] {
         let only = format!("RSA+{hash}");
@@ -250,7 +250,7 @@ fn rsa_where_the_peer_allows_only_pkcs1() {
 }
 
 #[test]
-fn rsa_where_the_peer_allows_only_pss() {
+fn openssl_takes_rsa_where_it_allows_only_pss() {
     let device = Device::new(KeyKind::Rsa2048);
     for tls in [&TLS12, &TLS13] {
         for hash in ["SHA256", "SHA384", "SHA512"] {
@@ -262,7 +262,7 @@ fn rsa_where_the_peer_allows_only_pss() {
 }
 
 #[test]
-fn rsa_with_an_x509_version_1_certificate() {
+fn openssl_takes_rsa_with_an_x509_version_1_certificate() {
     let device = Device::new(KeyKind::Rsa2048);
     let saw = device.shows_openssl(&TLS13, &[], Version::V1);
     assert_eq!(saw.signature, "RSA-PSS");

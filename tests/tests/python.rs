@@ -67,7 +67,7 @@ fn bytes(hex: &str) -> Vec<u8> {
 }
 
 #[test]
-fn it_opens_a_key_and_gets_signatures_that_verify() {
+fn a_python_client_opens_a_key_and_its_signatures_verify() {
     for (kind, schemes) in [(KeyKind::P256, 1), (KeyKind::Rsa2048, 6)] {
         let (hsm, key) = a_key(kind);
         let server = Server::builder().softhsm(&hsm).pin(PIN).start();
@@ -76,14 +76,14 @@ fn it_opens_a_key_and_gets_signatures_that_verify() {
 }
 
 #[test]
-fn it_logs_in_with_a_pin_of_its_own() {
+fn a_python_client_logs_in_with_its_own_pin() {
     let (hsm, key) = a_key(KeyKind::P256);
     let server = Server::builder().softhsm(&hsm).start();
     opens_and_signs(&server, &[URI, PIN], &key, 1);
 }
 
 #[test]
-fn it_finds_every_rule_of_the_page_kept() {
+fn a_python_client_finds_every_rule_of_the_page_kept() {
     let (hsm, _) = a_key(KeyKind::P256);
     let server = Server::builder().softhsm(&hsm).pin(PIN).start();
     script("rules.py", &[URI], &server);

@@ -46,25 +46,6 @@ fn sign(key: &SigningKey, scheme: S, message: &[u8]) -> Vec<u8> {
     signer.sign(message).unwrap()
 }
 
-/// Opens a new key of this kind and holds all that it says and signs against the token's own word.
-fn check(kind: KeyKind, algorithm: SignatureAlgorithm, schemes: &[S]) {
-    let (setup, expected) = setup(kind);
-    let key = setup.open("pkcs11:token=device;object=key");
-    assert_eq!(key.public_key().unwrap().as_ref(), expected.spki);
-    assert_eq!(key.algorithm(), algorithm);
-    assert_eq!(key.schemes(), schemes);
-    for scheme in schemes {
-        for message in [&b""[..], b"a message", &[0xa5; 100_000]] {
-            let signature = sign(&key, *scheme, message);
-            assert!(
-                verifies(&expected.spki, u16::from(*scheme), message, &signature),
-                "{scheme:?}, {} bytes",
-                message.len()
-            );
-        }
-    }
-}
-
 const RSA_SCHEMES: &[S] = &[
     S::RSA_PSS_SHA256,
     S::RSA_PSS_SHA384,
@@ -75,45 +56,33 @@ const RSA_SCHEMES: &[S] = &[
 ];
 
 #[test]
-fn p256() {
-    check(
-        KeyKind::P256,
-        SignatureAlgorithm::ECDSA,
-        &[S::ECDSA_NISTP256_SHA256],
-    );
-}
-
-#[test]
-fn p384() {
-    check(
-        KeyKind::P384,
-        SignatureAlgorithm::ECDSA,
-        &[S::ECDSA_NISTP384_SHA384],
-    );
-}
-
-#[test]
-fn p521() {
-    check(
-        KeyKind::P521,
-        SignatureAlgorithm::ECDSA,
-        &[S::ECDSA_NISTP521_SHA512],
-    );
-}
-
-#[test]
-fn rsa_2048() {
-    check(KeyKind::Rsa2048, SignatureAlgorithm::RSA, RSA_SCHEMES);
-}
-
-#[test]
-fn rsa_3072() {
-    check(KeyKind::Rsa3072, SignatureAlgorithm::RSA, RSA_SCHEMES);
-}
-
-#[test]
-fn ed25519() {
-    check(KeyKind::Ed25519, SignatureAlgorithm::ED25519, &[S::ED25519]);
+fn a_key_of_each_kind_signs_messages_of_each_size_with_each_of_its_schemes() {
+    use KeyKind::*;
+    use SignatureAlgorithm::{ECDSA, ED25519, RSA};
+    for (kind, algorithm, schemes) in [
+        (P256, ECDSA, &[S::ECDSA_NISTP256_SHA256][..]),
+        (P384, ECDSA, &[S::ECDSA_NISTP384_SHA384]),
+        (P521, ECDSA, &[S::ECDSA_NISTP521_SHA512]),
+        (Rsa2048, RSA, RSA_SCHEMES),
+        (Rsa3072, RSA, RSA_SCHEMES),
+        (Ed25519, ED25519, &[S::ED25519]),
+    ] {
+        let (setup, expected) = setup(kind);
+        let key = setup.open("pkcs11:token=device;object=key");
+        assert_eq!(key.public_key().unwrap().as_ref(), expected.spki);
+        assert_eq!(key.algorithm(), algorithm);
+        assert_eq!(key.schemes(), schemes);
+        for scheme in schemes {
+            for message in [&b""[..], b"a message", &[0xa5; 100_000]] {
+                let signature = sign(&key, *scheme, message);
+                assert!(
+                    verifies(&expected.spki, u16::from(*scheme), message, &signature),
+                    "{scheme:?}, {} bytes",
+                    message.len()
+                );
+            }
+        }
+    }
 }
 
 #[test]
@@ -152,53 +121,4 @@ fn the_pin_of_a_request_logs_in_where_the_server_has_another() {
     let uri = format!("{uri}?pin-value={PIN}");
     let with_uri = SigningKey::open(&client, &uri, None, None).unwrap();
     sign(&with_uri, S::ECDSA_NISTP256_SHA256, b"a message");
-}
-
-#[test]
-fn a_key_signs_on_after_the_server_was_restarted() {
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("p11.sock");
-    let hsm = SoftHsm::new();
-    let token = hsm.init_token("device", PIN, "771122");
-    hsm.generate(&token, &KeySpec::new(KeyKind::P256, "key", &[1]));
-    let start = || {
-        Server::builder()
-            .softhsm(&hsm)
-            .pin(PIN)
-            .args(["--socket-path".as_ref(), socket.as_os_str()])
-            .expect_socket(&socket)
-            .start()
-    };
-    let server = start();
-    let client = Client::new(Config::new(&socket));
-    let key = SigningKey::open(&client, "pkcs11:object=key", None, None).unwrap();
-    sign(&key, S::ECDSA_NISTP256_SHA256, b"before");
-    drop(server);
-    let _server = start();
-    sign(&key, S::ECDSA_NISTP256_SHA256, b"after");
-}
-
-#[test]
-fn neither_pins_nor_messages_are_logged_at_the_most_talkative_level() {
-    let hsm = SoftHsm::new();
-    let token = hsm.init_token("device", PIN, "771122");
-    hsm.generate(&token, &KeySpec::new(KeyKind::P256, "key", &[1]));
-    let server = Server::builder()
-        .softhsm(&hsm)
-        .args(["--log-level", "trace"])
-        .start();
-    for message in [
-        "the secret transcript",
-        "dGhlIHNlY3JldCB0",
-        "74686520736563726574",
-    ] {
-        server.secrets().add(message);
-    }
-    let client = Client::new(Config::new(server.socket()));
-    let uri = format!("pkcs11:object=key?pin-value={PIN}");
-    let key = SigningKey::open(&client, &uri, None, None).unwrap();
-    sign(&key, S::ECDSA_NISTP256_SHA256, b"the secret transcript");
-    let none = SigningKey::open(&client, "pkcs11:object=none", Some(PIN.into()), None);
-    assert!(!format!("{:?}", none.unwrap_err()).contains(PIN));
-    // Dropping the server looks for all of these in its log.
 }

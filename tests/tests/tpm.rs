@@ -54,7 +54,7 @@ impl Setup {
 }
 
 #[test]
-fn its_keys_sign_with_every_scheme_they_can_do_in_two_calls() {
+fn keys_of_a_tpm_sign_with_every_scheme_in_two_calls() {
     let setup = setup();
     let ec = setup.tpm.generate("device", PIN, "ecc256", "ec");
     let rsa = setup.tpm.generate("device", PIN, "rsa2048", "rsa");
@@ -71,7 +71,7 @@ fn its_keys_sign_with_every_scheme_they_can_do_in_two_calls() {
 }
 
 #[test]
-fn its_token_is_found_by_a_model_without_the_nuls_that_it_is_padded_with() {
+fn a_token_of_a_tpm_is_found_by_its_model_without_trailing_nuls() {
     let setup = setup();
     setup.tpm.generate("device", PIN, "ecc256", "key");
     let server = setup.server().pin(PIN).start();
@@ -86,7 +86,7 @@ fn its_token_is_found_by_a_model_without_the_nuls_that_it_is_padded_with() {
 }
 
 #[test]
-fn a_wrong_pin_costs_one_try_and_the_tpm_is_not_locked() {
+fn a_wrong_pin_costs_one_try_of_the_tpm() {
     let setup = setup();
     setup.tpm.generate("device", PIN, "ecc256", "key");
     let uri = "pkcs11:token=device;object=key";

@@ -8,7 +8,7 @@ use p11_tests::{server::Server, softhsm::SoftHsm, wait::TIMEOUT};
 use super::{NO_MODULE, with_module};
 
 #[test]
-fn the_first_connection_starts_it_and_is_served_and_nothing_is_removed() {
+fn the_first_connection_starts_the_server_which_leaves_the_socket_in_place() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("passed.sock");
     let hsm = SoftHsm::new();

@@ -74,6 +74,17 @@ fn module_path_is_taken_from_flag_environment_file() {
 }
 
 #[test]
+fn the_module_path_of_the_uri_is_used_where_none_is_configured() {
+    let hsm = SoftHsm::new();
+    let uri = format!("pkcs11:?module-path={}", hsm.module().display());
+    let builder = || Server::builder().envs(hsm.envs()).uri(&uri);
+    // The only slot of an empty token store.
+    assert_eq!(builder().start().client().list_tokens().len(), 1);
+    let said = fails_to_start(builder().module(NO_MODULE.as_ref()));
+    assert!(said.contains(NO_MODULE), "{said}");
+}
+
+#[test]
 fn uri_is_taken_from_flag_environment_file() {
     let none = "None";
     let cases = precedence("pkcs11:token=a", "pkcs11:token=b", "pkcs11:token=c", none);
@@ -98,36 +109,6 @@ fn socket_path_is_taken_from_flag_environment_file_default() {
             .start();
         server.wait_for_log(expected);
     }
-}
-
-#[test]
-fn pin_is_taken_from_flag_environment_file() {
-    const RIGHT: &str = "482915";
-    const WRONG: &str = "111999";
-    let hsm = SoftHsm::new();
-    let token = hsm.init_token("configured", RIGHT, "771122");
-    hsm.generate(&token, &KeySpec::new(KeyKind::P256, "key", &[1]));
-    let places = [
-        [Some(RIGHT), Some(WRONG), Some(WRONG)],
-        [None, Some(RIGHT), Some(WRONG)],
-        [None, None, Some(RIGHT)],
-        [Some(""), Some(""), Some(RIGHT)],
-    ];
-    for [flag, env, file] in places {
-        let given = Given { flag, env, file };
-        let server = given.to(with_module(&hsm), "pin").start();
-        server.secrets().add(WRONG);
-        assert_eq!(sign(&server), Ok(()));
-    }
-    let only_wrong = Given {
-        flag: None,
-        env: None,
-        file: Some(WRONG),
-    };
-    let server = only_wrong.to(with_module(&hsm), "pin").start();
-    server.secrets().add(WRONG);
-    let refused = sign(&server).unwrap_err();
-    assert!(refused.contains("PinIncorrect"), "{refused}");
 }
 
 /// Opens the key and signs, which takes a login.

@@ -1,41 +1,30 @@
 //! A PIN, wherever it is configured, is in no log.
 
-use p11_tests::{
-    server::{Builder, Server},
-    softhsm::SoftHsm,
-};
+use p11_tests::{server::Server, softhsm::SoftHsm};
 
 use super::{NO_MODULE, fails_to_start, with_module};
 
 const PIN: &str = "482915";
 
-/// Starts a server at the most talkative level, and holds its log against the PIN.
-fn assert_redacted(builder: Builder) {
-    let server = builder.args(["--log-level", "trace"]).start();
-    server.secrets().add(PIN);
-    server.wait_for_log("pin: \"[REDACTED]\"");
-    server.wait_for_log("Server listening");
-    // Dropping it looks for the PIN.
-}
-
 #[test]
-fn in_the_flag() {
-    assert_redacted(with_module(&SoftHsm::new()).args(["--pin", PIN]));
-}
-
-#[test]
-fn in_the_environment() {
-    assert_redacted(with_module(&SoftHsm::new()).envs([("TEDGE_DEVICE_CRYPTOKI_PIN", PIN)]));
-}
-
-#[test]
-fn in_the_file() {
+fn a_configured_pin_is_not_logged() {
+    let hsm = SoftHsm::new();
     let toml = format!("[device.cryptoki]\npin = \"{PIN}\"\n");
-    assert_redacted(with_module(&SoftHsm::new()).tedge_toml(&toml));
+    for builder in [
+        with_module(&hsm).args(["--pin", PIN]),
+        with_module(&hsm).envs([("TEDGE_DEVICE_CRYPTOKI_PIN", PIN)]),
+        with_module(&hsm).tedge_toml(&toml),
+    ] {
+        let server = builder.args(["--log-level", "trace"]).start();
+        server.secrets().add(PIN);
+        server.wait_for_log("pin: \"[REDACTED]\"");
+        server.wait_for_log("Server listening");
+        // Dropping it looks for the PIN.
+    }
 }
 
 #[test]
-fn in_the_uri() {
+fn a_pin_in_the_uri_is_not_logged() {
     let uri = format!("pkcs11:token=a;object=b?pin-value={PIN}&module-name=c");
     let hsm = SoftHsm::new();
     let server = with_module(&hsm).uri(&uri).start();
@@ -52,7 +41,7 @@ fn in_the_uri() {
 }
 
 #[test]
-fn in_a_uri_that_does_not_parse() {
+fn a_pin_in_a_uri_that_does_not_parse_is_not_logged() {
     for uri in [
         format!("zz.uri?pin-value={PIN}"),
         format!("pkcs11:token=a;token=b?pin-value={PIN}"),

@@ -9,12 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::sys::signal::Signal;
 use p11_client::{Client, Config};
 use p11_tests::{
     server::{Builder, Server},
     softhsm::SoftHsm,
-    wait::TIMEOUT,
 };
 
 use super::{NO_MODULE, fails_to_start, with_module};
@@ -31,7 +29,7 @@ fn server_at(hsm: &SoftHsm, socket: &Path) -> Builder {
 }
 
 #[test]
-fn it_makes_the_folder_and_a_socket_for_owner_and_group() {
+fn the_folder_is_made_and_the_socket_is_for_owner_and_group() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("run/deep/p11.sock");
     let hsm = SoftHsm::new();
@@ -43,19 +41,7 @@ fn it_makes_the_folder_and_a_socket_for_owner_and_group() {
 }
 
 #[test]
-fn it_removes_the_socket_on_sigterm_and_sigint_and_exits_well() {
-    let hsm = SoftHsm::new();
-    for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let mut server = with_module(&hsm).start();
-        assert!(answers(server.socket()));
-        server.signal(signal);
-        assert_eq!(server.wait(TIMEOUT).code(), Some(0), "{}", server.log());
-        assert!(!server.socket().exists(), "after {signal}");
-    }
-}
-
-#[test]
-fn it_stops_while_a_client_is_connected_and_silent() {
+fn sigterm_stops_the_server_beside_a_silent_client() {
     let hsm = SoftHsm::new();
     let mut server = with_module(&hsm).start();
     let _silent = UnixStream::connect(server.socket()).unwrap();
@@ -64,7 +50,7 @@ fn it_stops_while_a_client_is_connected_and_silent() {
 }
 
 #[test]
-fn it_removes_the_socket_when_the_start_fails_later() {
+fn the_socket_is_removed_when_the_start_fails_later() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("p11.sock");
     let builder = Server::builder()
@@ -77,7 +63,7 @@ fn it_removes_the_socket_when_the_start_fails_later() {
 }
 
 #[test]
-fn it_takes_over_the_socket_of_a_server_that_was_killed() {
+fn the_socket_of_a_killed_server_is_taken_over() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("p11.sock");
     let hsm = SoftHsm::new();
@@ -90,7 +76,7 @@ fn it_takes_over_the_socket_of_a_server_that_was_killed() {
 }
 
 #[test]
-fn it_refuses_to_start_beside_a_live_server_and_leaves_it_alone() {
+fn a_second_server_refuses_to_start_and_leaves_the_first_alone() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("p11.sock");
     let hsm = SoftHsm::new();
@@ -109,7 +95,7 @@ fn others(folder: &Path, socket: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn it_refuses_to_start_while_another_server_starts() {
+fn a_server_refuses_to_start_while_another_starts() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("p11.sock");
     let hsm = SoftHsm::new();
@@ -128,7 +114,7 @@ fn it_refuses_to_start_while_another_server_starts() {
 }
 
 #[test]
-fn it_finds_a_live_server_by_a_ping_where_the_lock_tells_nothing() {
+fn a_live_server_is_found_by_a_ping_where_the_lock_tells_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("p11.sock");
     let hsm = SoftHsm::new();
@@ -142,7 +128,7 @@ fn it_finds_a_live_server_by_a_ping_where_the_lock_tells_nothing() {
 }
 
 #[test]
-fn it_removes_no_file_that_is_not_a_socket() {
+fn a_file_that_is_not_a_socket_is_not_removed() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("p11.sock");
     fs::write(&socket, "precious").unwrap();

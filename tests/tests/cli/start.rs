@@ -16,7 +16,7 @@ fn assert_in_order(log: &str, expected: &[&str]) {
 }
 
 #[test]
-fn it_logs_version_configuration_and_socket_in_the_form_of_the_reference_page() {
+fn version_configuration_and_socket_are_logged_as_the_reference_page_says() {
     let hsm = SoftHsm::new();
     let module = hsm.module();
     let server = with_module(&hsm).pin("482915").start();
@@ -50,7 +50,7 @@ fn it_logs_version_configuration_and_socket_in_the_form_of_the_reference_page() 
 }
 
 #[test]
-fn it_logs_on_stderr_and_prints_nothing_on_stdout() {
+fn the_log_goes_to_stderr_and_nothing_to_stdout() {
     let (command, _folder) = Server::builder().module(NO_MODULE.as_ref()).into_command();
     let assert = assert_cmd::Command::from_std(command).assert().failure();
     assert!(assert.get_output().stdout.is_empty());

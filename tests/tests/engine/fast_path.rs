@@ -28,26 +28,19 @@ fn two_calls_each(faults: &Faults, keys: &[ClientKey]) {
     assert_eq!(calls.total(), 2 * SIGNATURES, "{calls}");
 }
 
-fn two_calls_among(objects: usize) {
-    let fixture = Fixture::new(KeyKind::P256);
-    fixture.fill(objects);
-    let server = fixture.start();
-    let key = server.client().open(KEY).unwrap();
-    two_calls_each(&fixture.faults, &[key]);
+#[test]
+fn a_signature_costs_two_calls_however_many_objects_there_are() {
+    for objects in [10, 400] {
+        let fixture = Fixture::new(KeyKind::P256);
+        fixture.fill(objects);
+        let server = fixture.start();
+        let key = server.client().open(KEY).unwrap();
+        two_calls_each(&fixture.faults, &[key]);
+    }
 }
 
 #[test]
-fn two_calls_among_10_objects() {
-    two_calls_among(10);
-}
-
-#[test]
-fn two_calls_among_400_objects() {
-    two_calls_among(400);
-}
-
-#[test]
-fn two_calls_on_each_of_two_tokens() {
+fn a_signature_costs_two_calls_on_each_of_two_tokens() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.add_token("second");
     let server = fixture.start();
@@ -57,7 +50,7 @@ fn two_calls_on_each_of_two_tokens() {
 }
 
 #[test]
-fn two_calls_for_programs_that_come_and_go() {
+fn a_signature_costs_two_calls_for_new_clients_too() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
     let key = server.client().open(KEY).unwrap();

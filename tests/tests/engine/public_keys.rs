@@ -2,8 +2,7 @@
 //! to the same bytes, those that p11tool and openssl read from the token.
 
 use p11_client::{ErrorCode, message::Class};
-use p11_fault_module::{Function::C_Login, Rule, cryptoki_sys::*, object};
-use p11_proto::{Request, Response, message::GetPublicKey};
+use p11_fault_module::{Rule, cryptoki_sys::*, object};
 use p11_tests::{
     client::refused,
     fixture::{Fixture, KEY},
@@ -47,7 +46,7 @@ fn point(fixture: &Fixture) -> Vec<u8> {
 }
 
 #[test]
-fn curves_by_their_name() {
+fn a_curve_may_be_given_by_its_name() {
     for (kind, name) in [
         (KeyKind::P256, "secp256r1"),
         (KeyKind::P384, "secp384r1"),
@@ -61,7 +60,7 @@ fn curves_by_their_name() {
 }
 
 #[test]
-fn curves_by_their_object_identifier() {
+fn edwards25519_may_be_given_by_either_object_identifier() {
     const ED25519: [u8; 5] = [0x06, 0x03, 0x2b, 0x65, 0x70];
     const EDWARDS25519: [u8; 11] = [
         0x06, 0x09, 0x2b, 0x06, 0x01, 0x04, 0x01, 0xda, 0x47, 0x0f, 0x01,
@@ -74,7 +73,7 @@ fn curves_by_their_object_identifier() {
 }
 
 #[test]
-fn points_raw_or_wrapped_in_an_octet_or_bit_string() {
+fn a_point_may_be_raw_or_in_an_octet_or_bit_string() {
     for kind in [KeyKind::P256, KeyKind::Ed25519] {
         let fixture = Fixture::new(kind);
         let raw = point(&fixture);
@@ -89,7 +88,7 @@ fn points_raw_or_wrapped_in_an_octet_or_bit_string() {
 }
 
 #[test]
-fn a_private_key_that_tells_nothing_of_its_public_half() {
+fn the_public_object_is_read_where_the_private_one_tells_nothing() {
     let hides = |attribute| object(CKO_PRIVATE_KEY, "key").hides(attribute);
     let ec = Fixture::new(KeyKind::P256);
     is_the_same(&ec, [CKA_EC_POINT, CKA_EC_PARAMS].map(hides));
@@ -98,7 +97,7 @@ fn a_private_key_that_tells_nothing_of_its_public_half() {
 }
 
 #[test]
-fn a_certificate_of_the_same_id_where_there_is_no_public_key() {
+fn a_certificate_of_the_same_id_is_read_where_there_is_no_public_object() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.hsm.delete(&fixture.token, Class::Public, &[1]);
     let hidden = || [object(CKO_PRIVATE_KEY, "key").hides(CKA_EC_POINT)];
@@ -161,16 +160,4 @@ fn a_point_that_is_on_no_curve_is_no_key() {
         let rule = |class| object(class, "key").answers(CKA_EC_POINT, wrong);
         is_none(&fixture, BOTH.map(rule), "cannot be used");
     }
-}
-
-#[test]
-fn a_public_key_costs_no_login() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.server().start();
-    let request = Request::GetPublicKey(GetPublicKey::new(KEY));
-    match server.client().ask(&request) {
-        Response::PublicKey(key) => assert_eq!(key.spki.as_ref(), fixture.key.spki),
-        other => panic!("no public key but {other:?}"),
-    }
-    assert_eq!(fixture.faults.count(C_Login), 0);
 }

@@ -7,12 +7,7 @@ use std::{
 };
 
 use p11_client::{ErrorCode, Failure};
-use p11_fault_module::{
-    Function::{self, *},
-    Rule,
-    cryptoki_sys::*,
-    every_token, on, token,
-};
+use p11_fault_module::{Function::*, Rule, cryptoki_sys::*, every_token, on, token};
 use p11_proto::{Request, Response, message::ListKeys};
 use p11_tests::{
     client::{ClientKey, refused},
@@ -34,46 +29,26 @@ fn steady() -> (Fixture, Server, ClientKey) {
     (fixture, server, key)
 }
 
-/// After this the very next request works.
-fn goes_unnoticed(rules: impl IntoIterator<Item = Rule>) {
-    let (fixture, server, key) = steady();
-    fixture.faults.set(rules);
-    key.sign().unwrap();
-    key.sign().unwrap();
-    server.client().open(KEY).unwrap().sign().unwrap();
-}
-
 #[test]
-fn sessions_that_were_closed() {
-    goes_unnoticed([every_token().sessions_closed()]);
-}
-
-#[test]
-fn a_login_that_was_lost() {
-    goes_unnoticed([every_token().logged_out()]);
-}
-
-#[test]
-fn handles_that_became_stale() {
-    goes_unnoticed([Rule::RenumberObjects]);
-}
-
-#[test]
-fn slots_that_were_renumbered() {
-    goes_unnoticed([Rule::SlotOffset(0x1000)]);
-    let closed = every_token().sessions_closed();
-    goes_unnoticed([Rule::SlotOffset(0x1000), closed]);
-}
-
-#[test]
-fn a_token_that_was_pulled_and_put_back_between_two_requests() {
-    goes_unnoticed([every_token().sessions_closed(), Rule::RenumberObjects]);
-}
-
-#[test]
-fn a_module_that_wants_to_be_initialised_again() {
-    for function in [C_SignInit, C_Sign] {
-        goes_unnoticed([on(function).next(1).returns(CKR_CRYPTOKI_NOT_INITIALIZED)]);
+fn the_next_request_succeeds_whatever_happened_between_two() {
+    let closed = || every_token().sessions_closed();
+    let not_initialized = |function| on(function).next(1).returns(CKR_CRYPTOKI_NOT_INITIALIZED);
+    for rules in [
+        vec![closed()],
+        vec![every_token().logged_out()],
+        vec![Rule::RenumberObjects],
+        vec![Rule::SlotOffset(0x1000)],
+        vec![Rule::SlotOffset(0x1000), closed()],
+        // A token that was pulled and put back.
+        vec![closed(), Rule::RenumberObjects],
+        vec![not_initialized(C_SignInit)],
+        vec![not_initialized(C_Sign)],
+    ] {
+        let (fixture, server, key) = steady();
+        fixture.faults.set(rules);
+        key.sign().unwrap();
+        key.sign().unwrap();
+        server.client().open(KEY).unwrap().sign().unwrap();
     }
 }
 
@@ -92,7 +67,7 @@ const TROUBLE: [CK_RV; 10] = [
 ];
 
 #[test]
-fn a_call_that_fails_once() {
+fn a_call_that_fails_once_is_not_noticed() {
     let (fixture, _server, key) = steady();
     for code in TROUBLE {
         for function in [C_SignInit, C_Sign] {
@@ -124,7 +99,7 @@ fn a_call_that_fails_once() {
 }
 
 #[test]
-fn eight_programs_do_not_notice_either() {
+fn eight_clients_notice_no_trouble() {
     let (fixture, server, _) = steady();
     let opened: Vec<_> = (0..8).map(|_| server.client().open(KEY).unwrap()).collect();
     for rule in [
@@ -164,29 +139,28 @@ fn a_search_is_not_misled_by_a_login_that_is_made_meanwhile() {
     });
 }
 
-/// While this lasts requests fail and say so; afterwards the next one works.
-fn lasts(function: Function, code: CK_RV, name: &str) {
-    let (fixture, _server, key) = steady();
-    fixture.faults.set([on(function).returns(code)]);
-    for _ in 0..5 {
-        let failure = refused(key.sign(), ErrorCode::Module);
-        assert_eq!(failure.function.as_deref(), Some(function.name()));
-        assert_eq!(failure.ckr.as_deref(), Some(name));
+#[test]
+fn a_call_that_fails_for_a_while_is_an_error_until_it_succeeds() {
+    for (function, code, name) in [
+        (C_Sign, CKR_DEVICE_ERROR, "CKR_DEVICE_ERROR"),
+        (C_Sign, CKR_GENERAL_ERROR, "CKR_GENERAL_ERROR"),
+        (C_SignInit, CKR_FUNCTION_FAILED, "CKR_FUNCTION_FAILED"),
+        (C_SignInit, CKR_DEVICE_MEMORY, "CKR_DEVICE_MEMORY"),
+    ] {
+        let (fixture, _server, key) = steady();
+        fixture.faults.set([on(function).returns(code)]);
+        for _ in 0..5 {
+            let failure = refused(key.sign(), ErrorCode::Module);
+            assert_eq!(failure.function.as_deref(), Some(function.name()));
+            assert_eq!(failure.ckr.as_deref(), Some(name));
+        }
+        fixture.faults.clear();
+        key.sign().unwrap();
     }
-    fixture.faults.clear();
-    key.sign().unwrap();
 }
 
 #[test]
-fn calls_that_fail_for_a_while() {
-    lasts(C_Sign, CKR_DEVICE_ERROR, "CKR_DEVICE_ERROR");
-    lasts(C_Sign, CKR_GENERAL_ERROR, "CKR_GENERAL_ERROR");
-    lasts(C_SignInit, CKR_FUNCTION_FAILED, "CKR_FUNCTION_FAILED");
-    lasts(C_SignInit, CKR_DEVICE_MEMORY, "CKR_DEVICE_MEMORY");
-}
-
-#[test]
-fn a_token_that_is_pulled_and_put_back_while_programs_sign() {
+fn a_token_that_was_pulled_and_put_back_signs_at_once() {
     let (fixture, server, _) = steady();
     let over = AtomicBool::new(false);
     let logins = fixture.faults.count(C_Login);
@@ -225,7 +199,7 @@ fn is_passing(failure: &Failure) {
 }
 
 #[test]
-fn two_tokens_that_exchanged_their_slots() {
+fn tokens_that_exchange_their_slots_never_sign_for_each_other() {
     let fixture = Fixture::new(KeyKind::P256);
     let (_, other_key) = fixture.add_token("other");
     let server = fixture.start();
@@ -338,7 +312,7 @@ fn seconds(failure: &Failure) -> u64 {
 }
 
 #[test]
-fn a_module_that_cannot_be_initialised_at_start() {
+fn a_module_that_fails_at_start_is_tried_again_after_pauses() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture
         .faults
@@ -375,7 +349,7 @@ fn a_module_that_cannot_be_initialised_at_start() {
 }
 
 #[test]
-fn a_module_that_cannot_be_initialised_later() {
+fn a_module_that_fails_to_reload_is_tried_again_when_the_error_says() {
     let (fixture, server, key) = steady_with_quick_server();
     fixture.faults.set([
         on(C_SignInit).next(1).returns(CKR_CRYPTOKI_NOT_INITIALIZED),

@@ -35,48 +35,36 @@ fn all_but(kept: &[CK_MECHANISM_TYPE]) -> Vec<CK_MECHANISM_TYPE> {
     stripped.collect()
 }
 
-/// On a token without these mechanisms, which take no part in any signature then, the key offers
-/// exactly these schemes, and signs with each.
-fn signs(kind: KeyKind, without: Vec<CK_MECHANISM_TYPE>, schemes: &[u16]) {
-    let fixture = Fixture::new(kind);
-    fixture
-        .faults
-        .set([token("device").without_mechanisms(without)]);
-    let server = fixture.start();
-    let key = server.client().open(KEY).unwrap();
-    assert_eq!(key.told().spki.as_ref(), fixture.key.spki);
-    assert_eq!(key.told().schemes, schemes);
-    for scheme in schemes {
-        key.sign_with(*scheme).unwrap();
+#[test]
+fn a_key_offers_and_makes_the_schemes_of_those_mechanisms_that_its_token_has() {
+    let all = [PSS, PKCS1].concat();
+    for (kind, mechanisms, schemes) in [
+        // A token that hashes by itself alone, raw RSA alone, the padding of PKCS #1 alone, some hashes alone.
+        (KeyKind::Rsa2048, &RSA[3..], &all[..]),
+        (KeyKind::Rsa2048, &[CKM_RSA_X_509], &all),
+        (KeyKind::Rsa3072, &[CKM_RSA_X_509], &all),
+        (KeyKind::Rsa2048, &[CKM_RSA_PKCS], &PKCS1),
+        (
+            KeyKind::Rsa2048,
+            &[CKM_SHA384_RSA_PKCS, CKM_SHA512_RSA_PKCS_PSS],
+            &[0x0806, 0x0501],
+        ),
+    ] {
+        let fixture = Fixture::new(kind);
+        let without = token("device").without_mechanisms(all_but(mechanisms));
+        fixture.faults.set([without]);
+        let server = fixture.start();
+        let key = server.client().open(KEY).unwrap();
+        assert_eq!(key.told().spki.as_ref(), fixture.key.spki);
+        assert_eq!(key.told().schemes, schemes);
+        for scheme in schemes {
+            key.sign_with(*scheme).unwrap();
+        }
     }
 }
 
 #[test]
-fn a_token_that_hashes_by_itself_alone() {
-    let hashing = &RSA[3..];
-    signs(KeyKind::Rsa2048, all_but(hashing), &[PSS, PKCS1].concat());
-}
-
-#[test]
-fn raw_rsa_alone() {
-    let raw = all_but(&[CKM_RSA_X_509]);
-    signs(KeyKind::Rsa2048, raw.clone(), &[PSS, PKCS1].concat());
-    signs(KeyKind::Rsa3072, raw, &[PSS, PKCS1].concat());
-}
-
-#[test]
-fn pkcs1_padding_by_the_token_alone() {
-    signs(KeyKind::Rsa2048, all_but(&[CKM_RSA_PKCS]), &PKCS1);
-}
-
-#[test]
-fn some_hashes_alone() {
-    let some = [CKM_SHA384_RSA_PKCS, CKM_SHA512_RSA_PKCS_PSS];
-    signs(KeyKind::Rsa2048, all_but(&some), &[0x0806, 0x0501]);
-}
-
-#[test]
-fn nothing_at_all() {
+fn a_key_without_a_mechanism_offers_no_scheme() {
     for (kind, scheme, mechanisms) in [
         (KeyKind::Rsa2048, 0x0804, all_but(&[])),
         (KeyKind::P256, 0x0403, vec![CKM_ECDSA]),
@@ -130,7 +118,7 @@ fn a_key_that_allows_some_mechanisms_signs_with_no_other() {
 
 /// The highest bit of the padded message may lie in a byte of its own (RFC 8017, section 9.1.1).
 #[test]
-fn raw_rsa_with_a_modulus_of_no_whole_number_of_bytes() {
+fn raw_rsa_signs_with_a_modulus_of_no_whole_number_of_bytes() {
     let fixture = Fixture::new(KeyKind::P256);
     let raw = all_but(&[CKM_RSA_X_509]);
     fixture

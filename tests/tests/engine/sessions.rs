@@ -34,7 +34,7 @@ fn signs(key: &ClientKey) {
 }
 
 #[test]
-fn a_token_with_few_sessions_is_asked_for_no_more() {
+fn no_more_sessions_are_opened_than_a_token_has() {
     for limit in [1, 2, 3] {
         let fixture = Fixture::new(KeyKind::P256);
         let limited = token("device").session_limit(limit);
@@ -50,7 +50,7 @@ fn a_token_with_few_sessions_is_asked_for_no_more() {
 }
 
 #[test]
-fn a_token_without_a_limit_is_asked_for_a_handful() {
+fn a_few_sessions_are_opened_on_a_token_without_a_limit() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.faults.set([on(C_Sign).delays(5)]);
     let server = fixture.start();
@@ -65,7 +65,7 @@ fn a_token_without_a_limit_is_asked_for_a_handful() {
 }
 
 #[test]
-fn a_token_that_has_fewer_sessions_than_it_says_makes_programs_wait() {
+fn clients_wait_where_a_token_has_fewer_sessions_than_it_says() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
     let key = server.client().open(KEY).unwrap();

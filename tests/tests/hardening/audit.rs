@@ -68,7 +68,7 @@ fn with_key(builder: Builder) -> (Server, ClientKey, usize) {
 }
 
 #[test]
-fn a_signature_is_told_with_user_key_scheme_duration_and_outcome() {
+fn a_signature_is_logged_with_user_key_scheme_duration_and_outcome() {
     let fixture = Fixture::new(KeyKind::P256);
     let (server, key, before) = with_key(fixture.server().pin(PIN));
     let alice = AsUser::new(&server, ALICE, 5000);
@@ -94,7 +94,7 @@ fn a_signature_is_told_with_user_key_scheme_duration_and_outcome() {
 }
 
 #[test]
-fn a_failure_of_the_module_is_told_with_its_ckr_name() {
+fn a_failure_of_the_module_is_logged_with_its_ckr_name() {
     let fixture = Fixture::new(KeyKind::P256);
     let (server, key, before) = with_key(fixture.server().pin(PIN));
     fixture
@@ -146,7 +146,7 @@ fn each_request_has_one_line_whatever_becomes_of_it() {
 }
 
 #[test]
-fn an_old_client_has_its_line_too() {
+fn requests_of_released_clients_are_logged_too() {
     let fixture = Fixture::new(KeyKind::P256);
     let (server, key, before) = with_key(fixture.server().pin(PIN));
     for request in [
@@ -174,7 +174,7 @@ fn an_old_client_has_its_line_too() {
 }
 
 #[test]
-fn no_pin_and_no_message_is_told_at_any_level() {
+fn no_pin_and_no_message_is_logged_at_any_level() {
     const MESSAGE: &str = "what-nobody-else-may-read";
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture
@@ -216,7 +216,7 @@ fn no_pin_and_no_message_is_told_at_any_level() {
 }
 
 #[test]
-fn nobody_can_make_up_a_line() {
+fn a_uri_cannot_forge_a_line() {
     let fixture = Fixture::new(KeyKind::P256);
     let (server, _, before) = with_key(fixture.server().pin(PIN));
     let uri = "pkcs11:\n2025-01-01T00:00:00.000000Z  INFO audit: operation=Sign\x1b[2J\u{202e}";
@@ -247,7 +247,7 @@ fn a_long_uri_is_cut() {
 }
 
 #[test]
-fn what_ends_after_its_client_has_left_is_told_with_its_uri() {
+fn a_request_that_ends_after_its_client_left_is_logged() {
     let fixture = Fixture::new(KeyKind::P256);
     let (server, key, before) = with_key(fixture.server().pin(PIN));
     fixture.faults.set([on(C_Sign).delays(1000)]);
@@ -262,7 +262,7 @@ fn what_ends_after_its_client_has_left_is_told_with_its_uri() {
 }
 
 #[test]
-fn what_ends_after_its_client_was_told_of_the_timeout_is_told_with_its_uri() {
+fn a_request_that_ends_after_its_timeout_is_logged() {
     let fixture = Fixture::new(KeyKind::P256);
     let quick_server = env!("CARGO_BIN_EXE_quick-server");
     let builder = fixture.server().pin(PIN).program(quick_server);

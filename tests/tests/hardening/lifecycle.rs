@@ -59,7 +59,7 @@ fn sign_until_it_is_gone(socket: &Path, signatures: &AtomicU32) {
 }
 
 #[test]
-fn a_signal_stops_it_under_load_and_the_token_is_left_as_it_should_be() {
+fn a_signal_stops_the_server_under_load_and_its_token_is_logged_out() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let fixture = Fixture::new(KeyKind::P256);
         let mut server = fixture.start();
@@ -89,7 +89,7 @@ fn a_signal_stops_it_under_load_and_the_token_is_left_as_it_should_be() {
 }
 
 #[test]
-fn a_request_that_runs_is_answered_before_it_stops() {
+fn a_running_request_is_answered_before_the_server_stops() {
     let fixture = Fixture::new(KeyKind::P256);
     let mut server = fixture.start();
     let key = server.client().open(KEY).unwrap();
@@ -103,7 +103,7 @@ fn a_request_that_runs_is_answered_before_it_stops() {
 }
 
 #[test]
-fn a_request_that_runs_too_long_does_not_keep_it() {
+fn a_request_that_runs_too_long_does_not_delay_the_end() {
     let fixture = Fixture::new(KeyKind::P256);
     let mut server = fixture.start();
     let mut silent = RawClient::admitted(server.socket());
@@ -131,7 +131,7 @@ fn a_request_that_runs_too_long_does_not_keep_it() {
 }
 
 #[test]
-fn it_goes_on_when_it_has_no_more_file_descriptors() {
+fn the_server_survives_a_shortage_of_file_descriptors() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
     let key = server.client().open(KEY).unwrap();
@@ -158,7 +158,7 @@ fn it_goes_on_when_it_has_no_more_file_descriptors() {
 }
 
 #[test]
-fn when_it_cannot_accept_any_more_the_process_ends() {
+fn the_server_ends_when_it_cannot_accept_any_more() {
     let hsm = SoftHsm::new();
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("passed.sock");
@@ -303,7 +303,7 @@ fn sighup_takes_over_pin_and_uri_and_keeps_the_connections() {
 }
 
 #[test]
-fn sighup_says_that_module_and_socket_need_a_restart() {
+fn sighup_warns_that_module_and_socket_need_a_restart() {
     let fixture = Fixture::new(KeyKind::P256);
     let configured = Configured::start(&fixture, PIN, "pkcs11:token=device");
     let mut kept = RawClient::with_preamble(configured.socket());

@@ -52,7 +52,7 @@ fn signed(raw: &mut RawClient) {
 }
 
 #[test]
-fn when_all_places_are_taken_the_user_that_holds_most_gives_up_his_oldest() {
+fn the_user_with_the_most_connections_gives_up_the_oldest_one() {
     let fixture = Fixture::new(KeyKind::P256);
     let (server, key) = with_places(&fixture, 5, 4);
     drop(key);
@@ -66,7 +66,7 @@ fn when_all_places_are_taken_the_user_that_holds_most_gives_up_his_oldest() {
 }
 
 #[test]
-fn where_he_is_at_work_with_all_another_gives_one_up() {
+fn where_all_of_these_are_busy_another_user_gives_up_one() {
     let fixture = Fixture::new(KeyKind::P256);
     let (server, key) = with_places(&fixture, 3, 2);
     let [many, one] = two_users(&server);
@@ -79,7 +79,7 @@ fn where_he_is_at_work_with_all_another_gives_one_up() {
 }
 
 #[test]
-fn who_is_at_work_with_all_his_places_keeps_nobody_else_out() {
+fn a_user_whose_connections_are_all_busy_keeps_nobody_else_out() {
     let fixture = Fixture::new(KeyKind::P256);
     let (server, key) = with_places(&fixture, 8, 2);
     let [greedy, other] = two_users(&server);
@@ -103,7 +103,7 @@ fn who_is_at_work_with_all_his_places_keeps_nobody_else_out() {
 }
 
 #[test]
-fn who_waits_with_all_he_has_keeps_nobody_else_out_of_the_queue() {
+fn a_user_who_fills_his_part_of_the_queue_keeps_nobody_else_out() {
     let fixture = Fixture::new(KeyKind::P256);
     let (server, key) = with_places(&fixture, 3, 2);
     let [greedy, other] = two_users(&server);
@@ -118,7 +118,7 @@ fn who_waits_with_all_he_has_keeps_nobody_else_out_of_the_queue() {
 }
 
 #[test]
-fn where_all_are_at_work_the_newest_waits_5_seconds_then_is_told_so() {
+fn where_all_connections_are_busy_the_newest_waits_5_s_and_is_refused() {
     let fixture = Fixture::new(KeyKind::P256);
     let (server, key) = with_places(&fixture, 2, 2);
     fixture.faults.set([on(C_Sign).delays(7000)]);
@@ -136,7 +136,7 @@ fn where_all_are_at_work_the_newest_waits_5_seconds_then_is_told_so() {
 }
 
 #[test]
-fn the_newest_that_waits_is_served_when_a_place_becomes_free() {
+fn a_connection_that_waits_is_served_when_another_is_done() {
     let fixture = Fixture::new(KeyKind::P256);
     let (server, key) = with_places(&fixture, 2, 2);
     fixture.faults.set([on(C_Sign).delays(1000)]);

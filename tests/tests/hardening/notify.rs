@@ -55,7 +55,7 @@ impl Manager {
 }
 
 #[test]
-fn it_is_told_when_connections_are_taken_and_when_no_more() {
+fn the_manager_is_told_of_the_start_and_of_the_stop() {
     let manager = Manager::new();
     let fixture = Fixture::new(KeyKind::P256);
     let mut server = manager.start(fixture.server().pin(PIN));
@@ -67,7 +67,7 @@ fn it_is_told_when_connections_are_taken_and_when_no_more() {
 }
 
 #[test]
-fn it_is_told_of_trouble_and_of_its_end() {
+fn the_manager_is_told_of_trouble_and_of_its_end() {
     let manager = Manager::new();
     let fixture = Fixture::new(KeyKind::P256);
     fixture
@@ -88,7 +88,7 @@ fn it_is_told_of_trouble_and_of_its_end() {
 }
 
 #[test]
-fn the_watchdog_is_fed_in_time() {
+fn the_watchdog_is_notified_in_time() {
     const TIMEOUT: Duration = Duration::from_secs(6);
     let manager = Manager::new();
     let fixture = Fixture::new(KeyKind::P256);
@@ -103,7 +103,7 @@ fn the_watchdog_is_fed_in_time() {
 }
 
 #[test]
-fn without_a_watchdog_none_is_fed() {
+fn without_a_watchdog_none_is_notified() {
     let manager = Manager::new();
     let fixture = Fixture::new(KeyKind::P256);
     let mut server = manager.start(fixture.server().pin(PIN));

@@ -95,6 +95,13 @@ fn each_place_goes_before_the_next() {
         let server = with_pins(&fixture, &[(first, WRONG), (next, PIN)]);
         refused(server.client().open(KEY), ErrorCode::PinIncorrect);
     }
+    // One that is empty counts as not given.
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = with_pins(
+        &fixture,
+        &[("flag", ""), ("environment", ""), ("file", PIN)],
+    );
+    server.client().open(KEY).unwrap();
 }
 
 #[test]
@@ -115,15 +122,43 @@ fn a_pin_on_the_command_line_works_with_a_warning_that_others_can_read_it() {
 }
 
 #[test]
-fn a_newline_at_the_end_of_a_file_is_not_part_of_the_pin() {
+fn one_newline_at_the_end_of_a_file_is_not_part_of_the_pin() {
     let fixture = Fixture::new(KeyKind::P256);
-    let text = format!("{PIN}\n");
-    let builder = fixture.server();
-    let source = file(builder.folder(), "source", &text);
-    let server = builder
-        .uri(&format!("pkcs11:?pin-source={}", source.display()))
-        .start();
-    server.client().open(KEY).unwrap().sign().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("the pin");
+    let encoded = path.display().to_string().replace(' ', "%20");
+    let open = |content: &str, source: &str| {
+        fs::write(&path, content).unwrap();
+        let uri = format!("pkcs11:?pin-source={source}");
+        let server = fixture.server().uri(&uri).start();
+        server.client().open(KEY).map(drop)
+    };
+    let with_newline = format!("{PIN}\n");
+    open(&with_newline, &format!("file:{encoded}")).unwrap();
+    open(PIN, &encoded).unwrap();
+    let two = open(&format!("{with_newline}\n"), &encoded);
+    refused(two, ErrorCode::PinIncorrect);
+}
+
+#[test]
+fn a_pin_source_that_cannot_be_read_stops_the_start_and_is_named() {
+    for (source, reason) in [
+        (
+            "file:/no/such/file",
+            "cannot read the PIN from /no/such/file",
+        ),
+        ("/no/such/file", "No such file"),
+        ("%7Ccat%20/etc/pin", "pin-source"),
+        ("https:%2F%2Fexample.org/pin", "pin-source"),
+    ] {
+        let fixture = Fixture::new(KeyKind::P256);
+        let uri = format!("pkcs11:?pin-source={source}");
+        let mut server = fixture.server().uri(&uri).spawn();
+        assert_eq!(server.wait(TIMEOUT).code(), Some(1));
+        let log = server.log();
+        let last = log.lines().last().unwrap();
+        assert!(last.contains(" ERROR ") && last.contains(reason), "{log}");
+    }
 }
 
 #[test]
@@ -140,7 +175,7 @@ fn a_credential_of_another_name_is_none() {
 }
 
 #[test]
-fn a_credential_that_cannot_be_read_is_told() {
+fn a_credential_that_cannot_be_read_is_a_warning() {
     let fixture = Fixture::new(KeyKind::P256);
     let builder = fixture.server();
     let folder = builder.folder().to_owned();
@@ -148,21 +183,6 @@ fn a_credential_that_cannot_be_read_is_told() {
     let server = builder.envs([("CREDENTIALS_DIRECTORY", &folder)]).start();
     let line = server.wait_for_log("Failed to read");
     assert!(line.contains(" WARN ") && line.contains("/pin: "), "{line}");
-}
-
-#[test]
-fn a_pin_source_that_cannot_be_read_stops_the_start() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let uri = "pkcs11:?pin-source=file:/no/such/file";
-    let mut server = fixture.server().uri(uri).spawn();
-    assert_eq!(server.wait(TIMEOUT).code(), Some(1));
-    let log = server.log();
-    let last = log.lines().last().unwrap();
-    assert!(
-        last.contains("cannot read the PIN from /no/such/file"),
-        "{log}"
-    );
-    assert!(last.contains("No such file"), "{log}");
 }
 
 /// A user without rights, who runs the server here.
@@ -209,7 +229,7 @@ fn can_be_traced(pid: u32) -> bool {
 }
 
 #[test]
-fn other_processes_of_its_user_cannot_trace_it() {
+fn processes_of_the_same_user_cannot_trace_the_server() {
     let mut other = Command::new("sleep")
         .arg("60")
         .uid(SOMEBODY)
@@ -229,7 +249,7 @@ fn other_processes_of_its_user_cannot_trace_it() {
 }
 
 #[test]
-fn it_leaves_no_core_dump() {
+fn the_server_leaves_no_core_dump() {
     let (mut server, _folder) = of_somebody("ulimit -c unlimited; exec \"$@\"");
     server.signal(Signal::SIGABRT);
     let status = server.wait(TIMEOUT);

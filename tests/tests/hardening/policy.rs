@@ -109,7 +109,7 @@ fn without_a_file_every_user_may_do_everything() {
 }
 
 #[test]
-fn a_user_may_do_what_a_rule_for_him_says_and_others_may_not() {
+fn a_user_may_do_what_a_rule_allows_and_others_may_not() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = held_to(
         &fixture,
@@ -267,7 +267,7 @@ fn a_rule_with_a_uri_holds_for_that_token_alone() {
 }
 
 #[test]
-fn an_error_is_no_listing_of_what_a_rule_hides() {
+fn an_error_does_not_name_what_a_rule_hides() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.add_token("second");
     fixture.add_key(KeyKind::P256, "secret", 2);
@@ -347,7 +347,7 @@ fn a_rule_with_an_object_holds_for_that_key_alone() {
 }
 
 #[test]
-fn a_user_cannot_have_a_pin_tried_on_a_token_that_no_rule_gives_him() {
+fn no_pin_of_a_user_is_tried_on_a_token_that_no_rule_allows() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.add_token("second");
     let server = held_to(

@@ -127,7 +127,7 @@ fn the_units_as_shipped_are_clean_and_exposed_by_no_more_than_1_5() {
 }
 
 #[test]
-fn so_they_are_with_each_drop_in() {
+fn the_units_are_clean_with_each_drop_in() {
     let drop_ins = drop_ins();
     assert_eq!(drop_ins.len(), 4, "TPM, readers, SoftHSM, network HSMs");
     for drop_in in drop_ins {

@@ -45,51 +45,42 @@ fn start(fixture: &Fixture) -> Server {
 }
 
 /// The token takes the new PIN alone, everybody goes on, and no login fails for it.
-fn goes_on_with_the_new_pin(change: ChangePin) {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = start(&fixture);
-    let client = server.client();
-    // Read-only sessions are open and logged in.
-    let key = client.open(KEY).unwrap();
-    let brings_the_old_one = client.with_pin(PIN).open(KEY).unwrap();
-    key.sign().unwrap();
-
-    let changed = client.change_pin(change).unwrap();
-    assert_eq!(changed.uri, client.token("device").uri);
-    assert!(opens(&fixture, NEW) && !opens(&fixture, PIN));
-
-    let before = fixture.faults.count(C_Login);
-    key.sign().unwrap();
-    // Where the login is lost, one with the new PIN takes its place.
-    fixture.faults.set([fault::token("device").logged_out()]);
-    key.sign().unwrap();
-    fixture
-        .faults
-        .set([fault::token("device").sessions_closed()]);
-    key.sign().unwrap();
-    refused(brings_the_old_one.sign(), ErrorCode::PinIncorrect);
-    client.with_pin(NEW).open(KEY).unwrap().sign().unwrap();
-    assert_eq!(fixture.faults.count(C_Login), before + 2);
-    let log = server.log();
-    assert!(!log.contains("CKR_PIN_INCORRECT"), "{log}");
-}
-
 #[test]
-fn by_the_configured_pin() {
-    goes_on_with_the_new_pin(ChangePin::new(NEW));
-}
+fn clients_go_on_with_the_new_pin_however_it_was_changed() {
+    let by_uri = format!("pkcs11:token=device?pin-value={PIN}");
+    for change in [
+        ChangePin::new(NEW),
+        ChangePin::new(NEW).old_pin(some(PIN)),
+        ChangePin::new(NEW).uri(UriText::from(by_uri)),
+        reset(SO_PIN, NEW),
+    ] {
+        let fixture = Fixture::new(KeyKind::P256);
+        let server = start(&fixture);
+        let client = server.client();
+        // Read-only sessions are open and logged in.
+        let key = client.open(KEY).unwrap();
+        let brings_the_old_one = client.with_pin(PIN).open(KEY).unwrap();
+        key.sign().unwrap();
 
-#[test]
-fn by_a_pin_of_the_request() {
-    goes_on_with_the_new_pin(ChangePin::new(NEW).old_pin(some(PIN)));
-    goes_on_with_the_new_pin(ChangePin::new(NEW).uri(UriText::from(format!(
-        "pkcs11:token=device?pin-value={PIN}"
-    ))));
-}
+        let changed = client.change_pin(change).unwrap();
+        assert_eq!(changed.uri, client.token("device").uri);
+        assert!(opens(&fixture, NEW) && !opens(&fixture, PIN));
 
-#[test]
-fn by_the_security_officer() {
-    goes_on_with_the_new_pin(reset(SO_PIN, NEW));
+        let before = fixture.faults.count(C_Login);
+        key.sign().unwrap();
+        // Where the login is lost, one with the new PIN takes its place.
+        fixture.faults.set([fault::token("device").logged_out()]);
+        key.sign().unwrap();
+        fixture
+            .faults
+            .set([fault::token("device").sessions_closed()]);
+        key.sign().unwrap();
+        refused(brings_the_old_one.sign(), ErrorCode::PinIncorrect);
+        client.with_pin(NEW).open(KEY).unwrap().sign().unwrap();
+        assert_eq!(fixture.faults.count(C_Login), before + 2);
+        let log = server.log();
+        assert!(!log.contains("CKR_PIN_INCORRECT"), "{log}");
+    }
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn reset(new: &str) -> ChangePin {
 }
 
 #[test]
-fn keys_and_certificates_come_and_go() {
+fn keys_and_certificates_change_while_clients_sign() {
     let fixture = Fixture::new(KeyKind::P256);
     let certificate = fixture.certificate();
     let made = while_others_sign(&fixture, |client| {
@@ -75,7 +75,7 @@ fn keys_and_certificates_come_and_go() {
 }
 
 #[test]
-fn pins_are_changed_and_reset() {
+fn pins_change_while_clients_sign() {
     let fixture = Fixture::new(KeyKind::P256);
     let made = while_others_sign(&fixture, |client| {
         for new in [NEW, PIN].into_iter().cycle().take(6) {
@@ -89,7 +89,7 @@ fn pins_are_changed_and_reset() {
 }
 
 #[test]
-fn tokens_are_made() {
+fn tokens_are_made_while_clients_sign() {
     let fixture = Fixture::new(KeyKind::P256);
     let made = while_others_sign(&fixture, |client| {
         for label in ["one", "two", "three"] {

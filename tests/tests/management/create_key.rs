@@ -83,7 +83,7 @@ fn check(fixture: &Fixture, spec: KeySpec) {
 }
 
 #[test]
-fn elliptic_curves() {
+fn elliptic_curve_keys_are_made_and_sign() {
     let fixture = Fixture::new(KeyKind::P256);
     for bits in [256, 384, 521] {
         check(&fixture, kind(KeyType::Ec, bits));
@@ -92,7 +92,7 @@ fn elliptic_curves() {
 }
 
 #[test]
-fn rsa() {
+fn rsa_keys_are_made_and_sign() {
     let fixture = Fixture::new(KeyKind::P256);
     for bits in [2048, 3072, 4096] {
         check(&fixture, kind(KeyType::Rsa, bits));
@@ -157,7 +157,7 @@ fn an_id_in_use_is_refused() {
 }
 
 #[test]
-fn of_many_who_want_the_same_id_one_gets_it() {
+fn of_clients_that_want_the_same_id_one_gets_it() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
     fixture.faults.set([on(C_GenerateKeyPair).delays(50)]);
@@ -182,7 +182,7 @@ fn of_many_who_want_the_same_id_one_gets_it() {
 }
 
 #[test]
-fn a_module_that_wants_the_private_template_to_repeat_it_gets_that() {
+fn a_module_may_demand_more_in_the_private_template() {
     for (key_type, bits) in [(KeyType::Ec, 256), (KeyType::Rsa, 2048)] {
         let fixture = Fixture::new(KeyKind::P256);
         let demands = |attribute| token("device").demands_in_private_template(attribute);

@@ -44,7 +44,7 @@ fn store_data(fixture: &Fixture, label: &str) {
 }
 
 #[test]
-fn both_halves_go_and_certificates_and_data_objects_stay() {
+fn both_halves_are_deleted_and_certificates_and_data_objects_stay() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.store_certificate();
     store_data(&fixture, "key");
@@ -117,7 +117,7 @@ fn a_request_that_names_no_object_is_refused() {
 }
 
 #[test]
-fn a_lonely_half_goes_too() {
+fn a_half_without_the_other_is_deleted_too() {
     for class in [Class::Private, Class::Public] {
         let fixture = Fixture::new(KeyKind::P256);
         fixture.hsm.delete(&fixture.token, class, &[1]);

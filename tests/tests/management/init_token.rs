@@ -274,7 +274,7 @@ fn a_label_that_no_token_can_have_is_refused() {
 }
 
 #[test]
-fn a_pin_that_the_token_does_not_take_is_told_and_the_next_one_is_taken() {
+fn a_pin_that_the_token_refuses_is_an_error_and_the_next_one_is_taken() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
     let client = server.client();
@@ -292,7 +292,7 @@ fn a_pin_that_the_token_does_not_take_is_told_and_the_next_one_is_taken() {
 }
 
 #[test]
-fn of_many_who_want_the_same_token_one_makes_it() {
+fn of_clients_that_want_the_same_token_one_makes_it() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
     fixture.faults.set([on(C_InitToken).delays(100)]);

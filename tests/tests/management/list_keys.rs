@@ -76,7 +76,7 @@ fn with_a_pin_everything_is_listed() {
 }
 
 #[test]
-fn every_kind_of_key_is_told_with_its_size() {
+fn every_kind_of_key_is_listed_with_its_size() {
     let fixture = Fixture::new(KeyKind::P384);
     for (kind, id) in [(KeyKind::P521, 2), (KeyKind::Ed25519, 3)] {
         fixture.add_key(kind, "key", id);
@@ -100,7 +100,7 @@ fn every_kind_of_key_is_told_with_its_size() {
 }
 
 #[test]
-fn what_a_key_can_and_may_is_told() {
+fn what_a_key_can_and_may_is_listed() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.faults.set([
         object(CKO_PRIVATE_KEY, "key").answers(CKA_SIGN, [0]),

@@ -51,7 +51,7 @@ fn every_token_is_listed_initialised_or_not_and_no_login_happens() {
 }
 
 #[test]
-fn it_is_told_how_pins_stand() {
+fn the_state_of_pins_is_listed() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.faults.set([
         token("device").pin_tries(Pin::User, 3),
@@ -75,7 +75,7 @@ fn it_is_told_how_pins_stand() {
 }
 
 #[test]
-fn a_pin_pad_is_told_and_so_is_a_token_that_wants_no_login() {
+fn a_pin_pad_is_listed_and_a_token_without_login_too() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.add_token("second");
     fixture.faults.set([
@@ -103,7 +103,7 @@ fn a_slot_that_fails_is_left_out_with_a_warning() {
 }
 
 #[test]
-fn only_what_lies_in_the_servers_scope_is_listed_or_could_be_made_part_of_it() {
+fn only_tokens_in_the_servers_scope_are_listed_and_free_slots() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.add_token("second");
     let labels = |uri: &str| -> Vec<String> {

@@ -82,7 +82,7 @@ fn tokens_are_listed_and_made_and_their_pins_changed() {
 }
 
 #[test]
-fn failures_are_told_from_their_phrases() {
+fn failures_are_recognised_by_their_phrases() {
     let (_stage, _server, _old, client) = setup();
     refused(
         client.list_keys("pkcs11:token=none"),

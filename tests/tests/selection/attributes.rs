@@ -6,7 +6,7 @@ use p11_tests::tools::run;
 use super::{Store, assert_opens, assert_refused};
 
 #[test]
-fn each_that_is_given_must_be_equal() {
+fn each_attribute_that_is_given_must_be_equal() {
     let store = Store::new();
     let token = store.token("device");
     let key = store.key(&token, "key", 1);
@@ -61,7 +61,7 @@ fn each_that_is_given_must_be_equal() {
 }
 
 #[test]
-fn one_that_is_unknown_matches_nothing() {
+fn an_unknown_attribute_matches_nothing() {
     let store = Store::new();
     let token = store.token("device");
     store.key(&token, "key", 1);

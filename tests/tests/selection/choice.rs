@@ -14,7 +14,7 @@ fn three_of_one_id(store: &Store) -> (Token, [Key; 3]) {
 }
 
 #[test]
-fn the_first_by_label_with_a_warning_that_lists_all() {
+fn the_first_by_label_is_chosen_with_a_warning_that_lists_all() {
     let store = Store::new();
     let (token, keys) = three_of_one_id(&store);
     let server = store.server().start();
@@ -32,7 +32,7 @@ fn the_first_by_label_with_a_warning_that_lists_all() {
 }
 
 #[test]
-fn the_one_of_the_certificate_in_one_token() {
+fn the_certificate_decides_among_keys_of_one_token() {
     let store = Store::new();
     let (token, keys) = three_of_one_id(&store);
     let server = store.server().start();
@@ -51,7 +51,7 @@ fn the_one_of_the_certificate_in_one_token() {
 }
 
 #[test]
-fn the_one_of_the_certificate_in_several_tokens_and_no_other_is_logged_in_to() {
+fn the_certificate_decides_among_tokens_and_no_other_is_logged_in_to() {
     let store = Store::new();
     let (one, two) = (store.foreign_token("one"), store.token("two"));
     store.key(&one, "key", 1);
@@ -66,7 +66,7 @@ fn the_one_of_the_certificate_in_several_tokens_and_no_other_is_logged_in_to() {
 }
 
 #[test]
-fn none_when_the_certificate_is_of_another_key() {
+fn no_key_is_chosen_for_the_certificate_of_another() {
     let store = Store::new();
     let token = store.token("device");
     let (key, other) = (store.key(&token, "key", 1), store.key(&token, "other", 2));
@@ -89,7 +89,7 @@ fn none_when_the_certificate_is_of_another_key() {
 }
 
 #[test]
-fn none_that_cannot_sign() {
+fn a_key_that_cannot_sign_is_not_chosen() {
     let store = Store::new();
     let (one, two) = (store.token("one"), store.token("two"));
     store.hsm.store_pair_that_cannot_sign(&one, "key", &[1]);

@@ -34,7 +34,7 @@ fn certified(pki: &Pki, key: &Key) -> (Vec<u8>, String) {
 }
 
 #[test]
-fn it_is_that_of_the_certificate_for_every_kind_of_key() {
+fn the_identity_is_that_of_the_certificate_for_every_kind_of_key() {
     let store = Store::new();
     let token = store.token("device");
     let pki = Pki::new();

@@ -17,7 +17,7 @@ fn hidden_key(store: &Store, token: &Token, label: &str) -> Key {
 }
 
 #[test]
-fn none_is_sent_where_two_tokens_could_hide_the_key() {
+fn no_pin_is_sent_where_two_tokens_could_hide_the_key() {
     let store = Store::new();
     let (one, two) = (store.token("one"), store.token("two"));
     let key = hidden_key(&store, &two, "key");
@@ -38,7 +38,7 @@ fn none_is_sent_where_two_tokens_could_hide_the_key() {
 }
 
 #[test]
-fn it_is_sent_where_one_token_alone_could_hide_the_key() {
+fn a_pin_is_sent_where_one_token_alone_could_hide_the_key() {
     let store = Store::new();
     let one = store.token("one");
     let key = hidden_key(&store, &one, "key");
@@ -48,7 +48,7 @@ fn it_is_sent_where_one_token_alone_could_hide_the_key() {
 }
 
 #[test]
-fn it_is_sent_to_the_token_that_shows_the_key() {
+fn a_pin_is_sent_to_the_token_that_shows_the_key() {
     let store = Store::new();
     store.foreign_token("a");
     let token = store.token("b");
@@ -79,7 +79,7 @@ fn a_login_to_one_token_does_not_make_the_other_the_only_hiding_place() {
 }
 
 #[test]
-fn none_is_sent_while_a_token_that_wants_none_shows_the_key() {
+fn no_pin_is_sent_while_a_token_without_login_shows_the_key() {
     let store = Store::new();
     store.foreign_token("a");
     let token = store.token("b");
@@ -91,7 +91,7 @@ fn none_is_sent_while_a_token_that_wants_none_shows_the_key() {
 }
 
 #[test]
-fn none_is_sent_for_a_key_that_no_token_could_hold() {
+fn no_pin_is_sent_for_a_key_that_no_token_could_hold() {
     let store = Store::new();
     let token = store.token("device");
     store.key(&token, "key", 1);

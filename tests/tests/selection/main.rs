@@ -9,9 +9,9 @@
 
 mod attributes;
 mod choice;
-mod configuration;
-mod halves;
+
 mod identity;
+mod key_pairs;
 mod logins;
 mod not_found;
 mod requests;

@@ -6,7 +6,7 @@ use p11_fault_module::{Function::C_OpenSession, cryptoki_sys::CKR_DEVICE_ERROR, 
 use super::{PIN, Store, assert_in_order, assert_refused, full_uri};
 
 #[test]
-fn a_miss_says_what_was_looked_for_where_and_what_is_there() {
+fn the_error_says_what_was_searched_where_and_what_is_there() {
     let store = Store::new();
     let (one, two) = (store.token("one"), store.token("two"));
     let (first, second) = (store.key(&one, "first", 1), store.key(&two, "second", 2));
@@ -36,7 +36,7 @@ fn a_miss_says_what_was_looked_for_where_and_what_is_there() {
 }
 
 #[test]
-fn it_names_ten_keys_at_most() {
+fn the_error_names_ten_keys_at_most() {
     let store = Store::new();
     let token = store.token("device");
     let keys: Vec<_> = (1..=12)
@@ -51,7 +51,7 @@ fn it_names_ten_keys_at_most() {
 }
 
 #[test]
-fn a_miss_of_the_token_says_which_tokens_there_are() {
+fn the_error_says_which_tokens_there_are() {
     let store = Store::new();
     let (one, two) = (store.token("one"), store.token("two"));
     let server = store.server().start();
@@ -64,7 +64,7 @@ fn a_miss_of_the_token_says_which_tokens_there_are() {
 }
 
 #[test]
-fn a_miss_names_the_token_that_could_not_be_searched() {
+fn the_error_names_the_token_that_could_not_be_searched() {
     let store = Store::new();
     let (one, two) = (store.token("one"), store.token("two"));
     store.key(&one, "key", 1);

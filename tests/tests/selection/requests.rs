@@ -38,7 +38,7 @@ fn a_client_cannot_make_the_server_read_files_or_load_modules() {
 }
 
 #[test]
-fn a_pin_in_it_works_and_is_never_logged() {
+fn a_pin_in_a_requests_uri_works_and_is_never_logged() {
     const ODD_PIN: &str = "p:%/é?&4";
     const ENCODED: &str = "p:%25/%C3%A9%3F%264";
     let store = Store::new();
@@ -77,7 +77,7 @@ fn a_pin_in_it_works_and_is_never_logged() {
 }
 
 #[test]
-fn an_attribute_in_it_that_is_unknown_is_ignored() {
+fn an_unknown_attribute_in_a_requests_query_is_ignored() {
     let store = Store::new();
     let token = store.token("device");
     let key = store.key(&token, "key", 1);

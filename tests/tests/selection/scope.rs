@@ -5,7 +5,7 @@ use p11_client::ErrorCode;
 use super::{Store, assert_in_order, assert_opens, assert_refused, log_lines};
 
 #[test]
-fn its_attributes_replace_those_of_the_request_and_a_warning_names_both() {
+fn attributes_of_the_scope_replace_those_of_the_request_with_a_warning() {
     let store = Store::new();
     let (one, two) = (store.token("one"), store.token("two"));
     let key = store.key(&one, "key", 1);
@@ -22,7 +22,7 @@ fn its_attributes_replace_those_of_the_request_and_a_warning_names_both() {
 }
 
 #[test]
-fn the_request_adds_what_it_leaves_open() {
+fn the_request_adds_what_the_scope_leaves_open() {
     let store = Store::new();
     let (one, two) = (store.token("one"), store.token("two"));
     store.key(&one, "a", 1);
@@ -42,7 +42,7 @@ fn the_request_adds_what_it_leaves_open() {
 }
 
 #[test]
-fn what_it_says_of_the_key_counts_too() {
+fn a_scope_may_name_a_key() {
     let store = Store::new();
     let one = store.token("one");
     let a = store.key(&one, "a", 1);
@@ -54,7 +54,7 @@ fn what_it_says_of_the_key_counts_too() {
 }
 
 #[test]
-fn sighup_puts_another_in_its_place() {
+fn sighup_takes_over_another_scope() {
     let store = Store::new();
     let (one, two) = (store.token("one"), store.token("two"));
     let (first, second) = (store.key(&one, "key", 1), store.key(&two, "key", 2));

@@ -12,7 +12,7 @@ use p11_tests::client::refused;
 use super::{Store, assert_in_order, assert_opens, full_uri, log_lines};
 
 #[test]
-fn all_are_searched_and_not_just_the_first() {
+fn all_tokens_are_searched() {
     let store = Store::new();
     let tokens = ["a", "b", "c"].map(|label| store.token(label));
     let keys =
@@ -29,7 +29,7 @@ fn all_are_searched_and_not_just_the_first() {
 }
 
 #[test]
-fn their_order_is_that_of_labels_and_then_of_serial_numbers() {
+fn tokens_are_in_the_order_of_labels_then_of_serial_numbers() {
     let store = Store::new();
     // SoftHSM lists them by slot ids, which it makes at random.
     let mut tokens = ["d", "b", "twin", "twin", "a", "c"].map(|label| store.token(label));
@@ -61,7 +61,7 @@ fn their_order_is_that_of_labels_and_then_of_serial_numbers() {
 }
 
 #[test]
-fn their_order_does_not_follow_the_slots() {
+fn the_order_of_tokens_does_not_follow_the_slots() {
     let store = Store::new();
     let (one, two) = (store.token("one"), store.token("two"));
     let key = store.key(&one, "key", 1);
@@ -78,7 +78,7 @@ fn their_order_does_not_follow_the_slots() {
 }
 
 #[test]
-fn one_that_is_not_initialised_is_skipped_with_a_warning() {
+fn a_token_that_is_not_initialised_is_skipped_with_a_warning() {
     let store = Store::new();
     let one = store.token("one");
     let key = store.key(&one, "key", 1);
@@ -121,7 +121,7 @@ fn a_slot_that_fails_is_skipped_with_a_warning_wherever_it_fails() {
 }
 
 #[test]
-fn the_key_that_was_opened_has_not_changed_while_its_token_fails() {
+fn a_key_whose_token_fails_is_not_told_as_changed() {
     let store = Store::new();
     let (one, two) = (store.token("one"), store.token("two"));
     store.key(&one, "key", 1);

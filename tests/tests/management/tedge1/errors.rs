@@ -142,7 +142,7 @@ fn a_wrong_pin_is_tried_once() {
 }
 
 #[test]
-fn a_client_that_finds_no_place_is_told_so() {
+fn a_client_that_finds_all_connections_busy_is_told_so() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture
         .server()

@@ -7,7 +7,7 @@ use p11_tests::keys::KeyKind;
 use super::{Store, assert_opens, assert_refused};
 
 #[test]
-fn by_the_private_object_alone() {
+fn a_key_is_found_by_its_private_object_alone() {
     let store = Store::new();
     let token = store.token("device");
     let key = store.key_of(KeyKind::Rsa2048, &token, "key", 1);
@@ -17,7 +17,7 @@ fn by_the_private_object_alone() {
 }
 
 #[test]
-fn by_a_public_key_of_another_label_and_the_same_id() {
+fn a_key_is_found_by_a_public_key_of_another_label_and_the_same_id() {
     let store = Store::new();
     let (token, other) = (store.token("device"), store.foreign_token("another"));
     let key = store.key(&token, "private", 1);
@@ -33,7 +33,7 @@ fn by_a_public_key_of_another_label_and_the_same_id() {
 }
 
 #[test]
-fn by_a_public_key_of_another_id_and_the_same_label() {
+fn a_key_is_found_by_a_public_key_of_another_id_and_the_same_label() {
     let store = Store::new();
     let (token, other) = (store.token("device"), store.foreign_token("another"));
     let key = store.key_of(KeyKind::Rsa2048, &token, "key", 1);
@@ -47,7 +47,7 @@ fn by_a_public_key_of_another_id_and_the_same_label() {
 }
 
 #[test]
-fn by_a_certificate_of_another_label_and_the_same_id() {
+fn a_key_is_found_by_a_certificate_of_another_label_and_the_same_id() {
     let store = Store::new();
     let (token, other) = (store.token("device"), store.foreign_token("another"));
     let key = store.key(&token, "key", 1);
@@ -61,7 +61,7 @@ fn by_a_certificate_of_another_label_and_the_same_id() {
 }
 
 #[test]
-fn one_whose_public_key_is_nowhere_is_refused_with_the_reason() {
+fn a_key_whose_public_key_is_nowhere_is_refused_with_the_reason() {
     let store = Store::new();
     let token = store.token("device");
     store.key(&token, "key", 1);
