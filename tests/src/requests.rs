@@ -1,6 +1,6 @@
 //! One request of each kind.
 
-use p11_client::Identity;
+use p11_client::{Identity, Pin};
 use p11_proto::{
     Request, UriText,
     message::{
@@ -11,28 +11,36 @@ use p11_proto::{
 
 use crate::client::P256;
 
-/// One request of each kind, for a token that does not exist.
+/// One request of each kind, for a token that does not exist; those that are about no token first.
 pub fn every_request() -> Vec<Request> {
-    let uri = "pkcs11:token=nowhere;object=nothing";
-    let bytes = || vec![7; 32];
-    let nobody = Identity::of(NOBODYS_KEY).unwrap();
-    let all = vec![
+    let nowhere = "pkcs11:token=nowhere;object=nothing";
+    let mut all = vec![
         Request::Ping(Ping::default()),
         Request::Status(GetStatus::default()),
-        Request::OpenKey(OpenKey::new(uri)),
-        Request::Sign(Sign::new(uri, 0x0403, bytes(), nobody)),
         Request::ListTokens(ListTokens::default()),
-        Request::ListKeys(ListKeys::new(uri)),
-        Request::GetPublicKey(GetPublicKey::new(uri)),
-        Request::GetCertificates(GetCertificates::new(uri)),
-        Request::ImportCertificate(ImportCertificate::new(uri, bytes())),
-        Request::CreateKey(CreateKey::new(uri, P256, "new")),
-        Request::DeleteKey(DeleteKey::new(uri)),
-        Request::InitToken(InitToken::new("new").uri(UriText::from(uri))),
-        Request::ChangePin(ChangePin::new("13579135").uri(UriText::from(uri))),
     ];
+    all.extend(requests_about(nowhere, None, &[7; 32]));
     assert_eq!(all.len(), Request::NAMES.len(), "one is missing");
     all
+}
+
+/// One request of each kind that is about a token or key.
+pub fn requests_about(uri: &str, pin: Option<Pin>, certificate: &[u8]) -> Vec<Request> {
+    let nobody = Identity::of(NOBODYS_KEY).unwrap();
+    let pin = || pin.clone();
+    let new_pin = ChangePin::new("13579135").uri(UriText::from(uri));
+    vec![
+        Request::OpenKey(OpenKey::new(uri).pin(pin())),
+        Request::Sign(Sign::new(uri, 0x0403, vec![7; 32], nobody).pin(pin())),
+        Request::ListKeys(ListKeys::new(uri).pin(pin())),
+        Request::GetPublicKey(GetPublicKey::new(uri).pin(pin())),
+        Request::GetCertificates(GetCertificates::new(uri).pin(pin())),
+        Request::ImportCertificate(ImportCertificate::new(uri, certificate.to_vec()).pin(pin())),
+        Request::CreateKey(CreateKey::new(uri, P256, "new").pin(pin())),
+        Request::DeleteKey(DeleteKey::new(uri).pin(pin())),
+        Request::InitToken(InitToken::new("new").uri(UriText::from(uri)).pin(pin())),
+        Request::ChangePin(new_pin.old_pin(pin())),
+    ]
 }
 
 /// An Ed25519 public key (RFC 8410 section 4) of which nobody has the private half.

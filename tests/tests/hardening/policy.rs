@@ -1,5 +1,4 @@
-//! Who may do what, with real users: a policy goes in, what each is answered and what the log says of
-//! it comes out.
+//! Who may do what, with real users.
 
 use std::{
     fs,
@@ -11,18 +10,15 @@ use p11_client::{ErrorCode, Failure};
 use p11_fault_module::Function::{C_Initialize, C_Login};
 use p11_proto::{
     Request, Response,
-    message::{
-        GetCertificates, GetPublicKey, GetStatus, ImportCertificate, ListKeys, ListTokens, OpenKey,
-        Ping,
-    },
+    message::{ListKeys, OpenKey, Ping},
     tedge1,
 };
 use p11_tests::{
-    client::TestClient,
+    client::{TestClient, refused},
     fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
     raw_client::{RawClient, ask_tedge1},
-    requests::every_request,
+    requests::{every_request, requests_about},
     server::{Builder, Server},
     tools::pkcs11_module,
     wait::{TIMEOUT, wait_until},
@@ -34,10 +30,11 @@ use super::users::AsUser;
 const ALICE: u32 = 4711;
 const BOB: u32 = 4712;
 
+const SECOND: &str = "pkcs11:token=second;object=key";
+
 /// A server that is held to this policy.
 fn held_to(fixture: &Fixture, policy: &str) -> Server {
-    let builder = fixture.server().pin(PIN);
-    with_policy(builder, policy).start()
+    with_policy(fixture.server().pin(PIN), policy).start()
 }
 
 fn with_policy(builder: Builder, policy: &str) -> Builder {
@@ -50,49 +47,44 @@ fn policy_file(folder: &Path) -> PathBuf {
     folder.join("policy.toml")
 }
 
-/// Asks on a connection of its own.
-fn ask(socket: &Path, request: &Request) -> Response {
-    RawClient::with_preamble(socket)
-        .ask(request)
-        .expect("an answer")
+/// Puts another policy in place, and waits until it holds.
+fn reload(server: &Server, policy: &str) {
+    fs::write(policy_file(server.folder()), policy).unwrap();
+    server.sighup();
+}
+
+/// A rule for a user, with more lines of it.
+fn rule(uid: u32, operations: &[&str], more: &str) -> String {
+    format!("[[rule]]\nusers = [{uid}]\noperations = {operations:?}\n{more}\n")
 }
 
 #[track_caller]
-fn not_allowed(response: Response) -> Failure {
-    match response {
-        Response::Error(failure) if failure.code == ErrorCode::NotAllowed => failure,
-        other => panic!("not refused but {other:?}"),
-    }
+fn not_allowed<T>(result: Result<T, Failure>) -> Failure {
+    refused(result, ErrorCode::NotAllowed)
 }
 
-fn open(uri: &str) -> Request {
-    Request::OpenKey(OpenKey::new(uri))
+/// Any answer but a failure.
+fn succeeds(response: Response) -> Result<Response, Failure> {
+    match response {
+        Response::Error(failure) => Err(failure),
+        other => Ok(other),
+    }
 }
 
 /// The tokens that a user is shown.
-fn tokens(socket: &Path) -> Vec<String> {
-    match ask(socket, &Request::ListTokens(ListTokens::default())) {
-        Response::Tokens(listing) => {
-            let tokens = listing.tokens.into_iter();
-            // SoftHSM has one more, for the next to come.
-            let tokens = tokens.filter(|token| token.initialized);
-            tokens.map(|token| token.label).collect()
-        }
-        other => panic!("{other:?}"),
-    }
+fn tokens(client: &TestClient) -> Vec<String> {
+    let tokens = client.list_tokens().into_iter();
+    // SoftHSM has one more, for the next to come.
+    let tokens = tokens.filter(|token| token.initialized);
+    tokens.map(|token| token.label).collect()
 }
 
-/// The labels of the keys that a user is shown.
-fn keys(socket: &Path, uri: &str) -> Vec<String> {
-    let list = ListKeys::new(uri);
-    match ask(socket, &Request::ListKeys(list)) {
-        Response::Objects(listing) => {
-            let mut labels: Vec<_> = listing.objects.into_iter().map(|key| key.label).collect();
-            labels.dedup();
-            labels
-        }
-        other => panic!("{other:?}"),
-    }
+/// The labels of the keys on the token `device` that a user is shown.
+fn keys(client: &TestClient) -> Vec<String> {
+    let keys = client.list_keys("pkcs11:token=device").unwrap();
+    let mut labels: Vec<_> = keys.into_iter().map(|key| key.label).collect();
+    labels.dedup();
+    labels
 }
 
 #[test]
@@ -100,10 +92,10 @@ fn without_a_file_every_user_may_do_everything() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
     let alice = AsUser::new(&server, ALICE, ALICE);
-    assert!(matches!(ask(alice.socket(), &open(KEY)), Response::Key(_)));
+    alice.open(KEY).unwrap();
     for request in every_request() {
-        if let Response::Error(failure) = ask(alice.socket(), &request) {
-            assert_ne!(failure.code, ErrorCode::NotAllowed, "{}", failure.message);
+        if let Response::Error(failure) = alice.ask(&request) {
+            assert_ne!(failure.code, ErrorCode::NotAllowed, "{failure}");
         }
     }
 }
@@ -111,48 +103,31 @@ fn without_a_file_every_user_may_do_everything() {
 #[test]
 fn a_user_may_do_what_a_rule_allows_and_others_may_not() {
     let fixture = Fixture::new(KeyKind::P256);
-    let server = held_to(
-        &fixture,
-        &format!("[[rule]]\nusers = [{ALICE}]\noperations = [\"sign\"]\n"),
-    );
+    let server = held_to(&fixture, &rule(ALICE, &["sign"], ""));
     let [alice, bob] = [ALICE, BOB].map(|uid| AsUser::new(&server, uid, uid));
-    // Through the library, and signing too.
-    let key = TestClient::at(alice.socket()).open(KEY).unwrap();
-    key.sign().unwrap();
+    alice.open(KEY).unwrap().sign().unwrap();
 
-    let refused = not_allowed(ask(bob.socket(), &open(KEY)));
     assert_eq!(
-        refused.message,
+        not_allowed(bob.open(KEY)).message,
         format!("sign is not allowed: no rule of the policy is for uid {BOB}")
     );
-    let refused = not_allowed(ask(
-        alice.socket(),
-        &Request::ListTokens(ListTokens::default()),
-    ));
     assert_eq!(
-        refused.message,
+        not_allowed(alice.list_keys(KEY)).message,
         format!("list is not allowed: rule 1 of the policy does not allow it to uid {ALICE}")
     );
     // Who runs the server is no exception.
-    not_allowed(ask(server.socket(), &open(KEY)));
+    not_allowed(server.client().open(KEY));
     // What tells nothing of tokens is for all.
-    for harmless in [
-        Request::Ping(Ping::default()),
-        Request::Status(GetStatus::default()),
-    ] {
-        assert!(!matches!(ask(bob.socket(), &harmless), Response::Error(_)));
-    }
+    bob.status();
+    succeeds(bob.ask(&Request::Ping(Ping::default()))).unwrap();
 }
 
 #[test]
 fn a_refusal_is_logged_with_user_and_rule() {
     let fixture = Fixture::new(KeyKind::P256);
-    let server = held_to(
-        &fixture,
-        &format!("[[rule]]\nusers = [{ALICE}]\noperations = [\"list\"]\n"),
-    );
+    let server = held_to(&fixture, &rule(ALICE, &["list"], ""));
     let alice = AsUser::new(&server, ALICE, 5000);
-    not_allowed(ask(alice.socket(), &open(KEY)));
+    not_allowed(alice.open(KEY));
     let line = server.wait_for_log("sign is not allowed: rule 1 of the policy");
     assert!(line.contains(" WARN "), "{line}");
     let who = format!("uid={ALICE} gid=5000 pid={}", alice.pid());
@@ -162,24 +137,14 @@ fn a_refusal_is_logged_with_user_and_rule() {
 #[test]
 fn what_no_rule_allows_is_refused_before_the_module_is_called() {
     let fixture = Fixture::new(KeyKind::P256);
-    let server = held_to(
-        &fixture,
-        &format!("[[rule]]\nusers = [{ALICE}]\noperations = [\"sign\"]\n"),
-    );
+    let server = held_to(&fixture, &rule(ALICE, &["sign"], ""));
     let bob = AsUser::new(&server, BOB, BOB);
     wait_until(|| fixture.faults.count(C_Initialize) == 1);
     let before = fixture.faults.counts();
-    let mut refused = 0;
-    for request in every_request() {
-        match ask(bob.socket(), &request) {
-            Response::Pong(_) | Response::Status(_) => {}
-            other => {
-                not_allowed(other);
-                refused += 1;
-            }
-        }
+    // All but Ping and Status.
+    for request in &every_request()[2..] {
+        not_allowed(succeeds(bob.ask(request)));
     }
-    assert_eq!(refused, 11);
     for request in [
         tedge1::Request::GetTokensUris,
         tedge1::Request::ListTokens,
@@ -199,9 +164,9 @@ fn each_operation_has_its_name_in_the_policy() {
     let fixture = Fixture::new(KeyKind::P256);
     // Of all requests but Ping and Status, in the order of `every_request`.
     let names = [
-        "sign",
-        "sign",
         "list",
+        "sign",
+        "sign",
         "list",
         "list",
         "list",
@@ -214,56 +179,37 @@ fn each_operation_has_its_name_in_the_policy() {
     let server = held_to(&fixture, "");
     let alice = AsUser::new(&server, ALICE, ALICE);
     for (request, name) in every_request()[2..].iter().zip(names) {
-        let refused = not_allowed(ask(alice.socket(), request));
+        let failure = not_allowed(succeeds(alice.ask(request)));
         let expected = format!("{name} is not allowed: ");
-        assert!(
-            refused.message.starts_with(&expected),
-            "{}",
-            refused.message
-        );
+        assert!(failure.message.starts_with(&expected), "{failure}");
     }
     for (request, name) in every_request()[2..].iter().zip(names) {
-        let rule = format!("[[rule]]\nusers = [{ALICE}]\noperations = [\"{name}\"]\n");
-        reload(&server, &rule);
-        if let Response::Error(failure) = ask(alice.socket(), request) {
+        reload(&server, &rule(ALICE, &[name], ""));
+        if let Response::Error(failure) = alice.ask(request) {
             assert_ne!(failure.code, ErrorCode::NotAllowed, "{name}");
         }
     }
-}
-
-/// Puts another policy in place, and waits until it holds.
-fn reload(server: &Server, policy: &str) {
-    fs::write(policy_file(server.folder()), policy).unwrap();
-    server.sighup();
 }
 
 #[test]
 fn a_rule_with_a_uri_holds_for_that_token_alone() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.add_token("second");
-    let server = held_to(
-        &fixture,
-        &format!(
-            "[[rule]]\nusers = [{ALICE}]\noperations = [\"sign\", \"list\"]\n\
-             uri = \"pkcs11:token=device\"\n"
-        ),
-    );
+    let device = "uri = \"pkcs11:token=device\"";
+    let server = held_to(&fixture, &rule(ALICE, &["sign", "list"], device));
     let alice = AsUser::new(&server, ALICE, ALICE);
-    assert!(matches!(ask(alice.socket(), &open(KEY)), Response::Key(_)));
-    let refused = not_allowed(ask(alice.socket(), &open("pkcs11:token=second;object=key")));
-    assert!(
-        refused.message.contains("sign is not allowed for pkcs11:"),
-        "{refused}"
-    );
-    assert!(refused.message.contains("token=second"), "{refused}");
-    assert!(
-        refused.message.contains("rule 1 of the policy"),
-        "{refused}"
-    );
-    assert_eq!(tokens(alice.socket()), ["device"]);
-    assert_eq!(keys(alice.socket(), "pkcs11:token=device"), ["key"]);
-    let second = ListKeys::new("pkcs11:token=second");
-    not_allowed(ask(alice.socket(), &Request::ListKeys(second)));
+    alice.open(KEY).unwrap();
+    let failure = not_allowed(alice.open(SECOND));
+    for part in [
+        "sign is not allowed for pkcs11:",
+        "token=second",
+        "rule 1 of the policy",
+    ] {
+        assert!(failure.message.contains(part), "{failure}");
+    }
+    assert_eq!(tokens(&alice), ["device"]);
+    assert_eq!(keys(&alice), ["key"]);
+    not_allowed(alice.list_keys("pkcs11:token=second"));
 }
 
 #[test]
@@ -271,42 +217,38 @@ fn an_error_does_not_name_what_a_rule_hides() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.add_token("second");
     fixture.add_key(KeyKind::P256, "secret", 2);
-    let server = held_to(
-        &fixture,
-        &format!(
-            "[[rule]]\nusers = [{ALICE}]\noperations = [\"sign\", \"list\"]\nuri = \"{KEY}\"\n\
-             [[rule]]\nusers = [0]\noperations = [\"sign\", \"list\"]\n"
-        ),
-    );
+    let both = ["sign", "list"];
+    let key = format!("uri = \"{KEY}\"");
+    let policy = rule(ALICE, &both, &key) + &rule(0, &both, "");
+    let server = held_to(&fixture, &policy);
     let alice = AsUser::new(&server, ALICE, ALICE);
-    let all_keys = Request::ListKeys(ListKeys::new("pkcs11:"));
+    let open = |uri: &str| Request::OpenKey(OpenKey::new(uri));
     for (request, code, hidden) in [
         (
             open("pkcs11:object=nothing"),
             ErrorCode::AmbiguousToken,
-            &["second"][..],
+            "second",
         ),
         (
             open("pkcs11:token=nowhere"),
             ErrorCode::TokenNotFound,
-            &["second"],
+            "second",
         ),
         (
             open("pkcs11:token=device;object=nothing"),
             ErrorCode::KeyNotFound,
-            &["secret"],
+            "secret",
         ),
-        (all_keys, ErrorCode::AmbiguousToken, &["second"]),
+        (
+            Request::ListKeys(ListKeys::new("pkcs11:")),
+            ErrorCode::AmbiguousToken,
+            "second",
+        ),
     ] {
-        let told = |socket: &Path| match ask(socket, &request) {
-            Response::Error(failure) if failure.code == code => failure.message,
-            other => panic!("{request:?}: {other:?}"),
-        };
-        let (root, alice) = (told(server.socket()), told(alice.socket()));
-        for name in hidden {
-            assert!(root.contains(name), "{root}");
-            assert!(!alice.contains(name), "{alice}");
-        }
+        let told = |client: &TestClient| refused(succeeds(client.ask(&request)), code).message;
+        let (root, alice) = (told(&server.client()), told(&alice));
+        assert!(root.contains(hidden), "{root}");
+        assert!(!alice.contains(hidden), "{alice}");
         assert!(alice.contains("token=device"), "{alice}");
     }
 }
@@ -321,102 +263,51 @@ fn a_rule_with_an_object_holds_for_that_key_alone() {
             .hsm
             .import_certificate(&fixture.token, label, &[id], &certificate);
     }
-    let server = held_to(
-        &fixture,
-        &format!(
-            "[[rule]]\nusers = [{ALICE}]\noperations = [\"sign\", \"list\"]\nuri = \"{KEY}\"\n"
-        ),
-    );
+    let key = format!("uri = \"{KEY}\"");
+    let server = held_to(&fixture, &rule(ALICE, &["sign", "list"], &key));
     let alice = AsUser::new(&server, ALICE, ALICE);
-    assert!(matches!(ask(alice.socket(), &open(KEY)), Response::Key(_)));
+    alice.open(KEY).unwrap();
     let secret = "pkcs11:token=device;object=secret";
-    not_allowed(ask(alice.socket(), &open(secret)));
-    let public = GetPublicKey::new(secret);
-    not_allowed(ask(alice.socket(), &Request::GetPublicKey(public)));
-    assert_eq!(keys(alice.socket(), "pkcs11:token=device"), ["key"]);
-    let certificates = GetCertificates::new("pkcs11:token=device");
-    match ask(alice.socket(), &Request::GetCertificates(certificates)) {
-        Response::Certificates(shown) => {
-            let [only] = &shown.certificates[..] else {
-                panic!("{shown:?}");
-            };
-            assert!(only.uri.contains("object=key"), "{}", only.uri);
-        }
-        other => panic!("{other:?}"),
-    }
+    not_allowed(alice.open(secret));
+    not_allowed(alice.get_public_key(secret));
+    assert_eq!(keys(&alice), ["key"]);
+    let certificates = alice.get_certificates("pkcs11:token=device").unwrap();
+    assert_eq!(certificates.len(), 1, "{certificates:?}");
+    assert!(certificates[0].uri.contains("object=key"));
 }
 
 #[test]
 fn no_pin_of_a_user_is_tried_on_a_token_that_no_rule_allows() {
+    const WRONG: &str = "13579135";
     let fixture = Fixture::new(KeyKind::P256);
     fixture.add_token("second");
-    let server = held_to(
-        &fixture,
-        &format!(
-            "[[rule]]\nusers = [{ALICE}]\nuri = \"pkcs11:token=device\"\noperations = [\"sign\", \
-             \"list\", \"import-certificate\", \"create-key\", \"delete-key\", \"change-pin\"]\n"
-        ),
-    );
-    server.secrets().add("13579135");
+    let operations = [
+        "sign",
+        "list",
+        "import-certificate",
+        "create-key",
+        "delete-key",
+        "change-pin",
+    ];
+    let device = "uri = \"pkcs11:token=device\"";
+    let server = held_to(&fixture, &rule(ALICE, &operations, device));
+    server.secrets().add(WRONG);
     let alice = AsUser::new(&server, ALICE, ALICE);
-    let certificate = fixture.certificate();
-    for request in every_request() {
-        let Some(request) = at_second(request, &certificate) else {
-            continue;
-        };
-        not_allowed(ask(alice.socket(), &request));
+    // A key that no token shows without a login.
+    let hidden = "pkcs11:token=second;object=hidden";
+    for request in requests_about(hidden, Some(WRONG.into()), &fixture.certificate()) {
+        not_allowed(succeeds(alice.ask(&request)));
     }
     assert_eq!(fixture.faults.count(C_Login), 0);
-}
-
-/// The same request for a key that no token shows without a login on the token `second`, with a PIN.
-fn at_second(request: Request, certificate: &[u8]) -> Option<Request> {
-    let uri = || "pkcs11:token=second;object=hidden".into();
-    let pin = || Some("13579135".into());
-    Some(match request {
-        Request::OpenKey(mut open) => {
-            (open.uri, open.pin) = (uri(), pin());
-            Request::OpenKey(open)
-        }
-        Request::Sign(mut sign) => {
-            (sign.uri, sign.pin) = (uri(), pin());
-            Request::Sign(sign)
-        }
-        Request::ListKeys(_) => Request::ListKeys(ListKeys::new(uri()).pin(pin())),
-        Request::GetPublicKey(_) => Request::GetPublicKey(GetPublicKey::new(uri()).pin(pin())),
-        Request::GetCertificates(_) => {
-            Request::GetCertificates(GetCertificates::new(uri()).pin(pin()))
-        }
-        Request::ImportCertificate(_) => Request::ImportCertificate(
-            ImportCertificate::new(uri(), certificate.to_vec()).pin(pin()),
-        ),
-        Request::CreateKey(mut create) => {
-            (create.uri, create.pin) = (uri(), pin());
-            Request::CreateKey(create)
-        }
-        Request::DeleteKey(mut delete) => {
-            (delete.uri, delete.pin) = (uri(), pin());
-            Request::DeleteKey(delete)
-        }
-        Request::ChangePin(mut change) => {
-            (change.uri, change.old_pin) = (Some("pkcs11:token=second".into()), pin());
-            Request::ChangePin(change)
-        }
-        _ => return None,
-    })
 }
 
 #[test]
 fn a_group_is_the_primary_one_of_the_process() {
     let fixture = Fixture::new(KeyKind::P256);
-    let server = held_to(
-        &fixture,
-        "[[rule]]\ngroups = [5001]\noperations = [\"sign\"]\n",
-    );
-    let member = AsUser::new(&server, ALICE, 5001);
-    let other = AsUser::new(&server, ALICE, ALICE);
-    assert!(matches!(ask(member.socket(), &open(KEY)), Response::Key(_)));
-    not_allowed(ask(other.socket(), &open(KEY)));
+    let policy = "[[rule]]\ngroups = [5001]\noperations = [\"sign\"]\n";
+    let server = held_to(&fixture, policy);
+    AsUser::new(&server, ALICE, 5001).open(KEY).unwrap();
+    not_allowed(AsUser::new(&server, ALICE, ALICE).open(KEY));
 }
 
 #[test]
@@ -440,15 +331,11 @@ fn a_group_is_one_of_the_account_too_and_names_are_looked_up() {
                   [[rule]]\nusers = [\"bob\"]\noperations = [\"list\"]\n";
     let server = with_policy(builder, policy).start();
     let [alice, bob] = [ALICE, BOB].map(|uid| AsUser::new(&server, uid, uid));
-    assert!(matches!(ask(alice.socket(), &open(KEY)), Response::Key(_)));
-    let refused = not_allowed(ask(bob.socket(), &open(KEY)));
-    assert!(
-        refused
-            .message
-            .contains("rule 2 of the policy does not allow"),
-        "{refused}"
-    );
-    assert_eq!(tokens(bob.socket()), ["device"]);
+    alice.open(KEY).unwrap();
+    let failure = not_allowed(bob.open(KEY));
+    let reason = "rule 2 of the policy does not allow";
+    assert!(failure.message.contains(reason), "{failure}");
+    assert_eq!(tokens(&bob), ["device"]);
 }
 
 #[test]
@@ -523,16 +410,13 @@ fn a_file_that_is_not_there_stops_the_start() {
 fn sign_only_refuses_all_that_changes_a_token_and_nothing_else() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.server().pin(PIN).args(["--sign-only"]).start();
-    server.client().open(KEY).unwrap().sign().unwrap();
-    assert_eq!(tokens(server.socket()), ["device"]);
+    let client = server.client();
+    client.open(KEY).unwrap().sign().unwrap();
+    assert_eq!(tokens(&client), ["device"]);
     let before = fixture.faults.counts();
     for request in &every_request()[8..] {
-        let refused = not_allowed(ask(server.socket(), request));
-        assert!(
-            refused.message.contains("--sign-only"),
-            "{}",
-            refused.message
-        );
+        let failure = not_allowed(succeeds(client.ask(request)));
+        assert!(failure.message.contains("--sign-only"), "{failure}");
     }
     let calls = fixture.faults.counts().since(&before);
     assert_eq!(calls.total(), 0, "{calls}");
@@ -541,11 +425,12 @@ fn sign_only_refuses_all_that_changes_a_token_and_nothing_else() {
 #[test]
 fn sighup_reads_the_policy_again_and_keeps_the_connections() {
     let fixture = Fixture::new(KeyKind::P256);
-    let server = held_to(&fixture, "[[rule]]\nusers = [0]\noperations = [\"list\"]\n");
+    let server = held_to(&fixture, &rule(0, &["list"], ""));
     let mut kept = RawClient::with_preamble(server.socket());
-    not_allowed(kept.ask(&open(KEY)).unwrap());
-    reload(&server, "[[rule]]\nusers = [0]\noperations = [\"sign\"]\n");
-    assert!(matches!(kept.ask(&open(KEY)), Some(Response::Key(_))));
+    let mut open = || succeeds(kept.ask(&Request::OpenKey(OpenKey::new(KEY))).unwrap());
+    not_allowed(open());
+    reload(&server, &rule(0, &["sign"], ""));
+    open().unwrap();
 
     // A bad one is refused, and the last good one holds.
     fs::write(policy_file(server.folder()), "[[rule]]\nusers = [0]\n").unwrap();
@@ -555,5 +440,5 @@ fn sighup_reads_the_policy_again_and_keeps_the_connections() {
         line.contains(" ERROR ") && line.contains("policy.toml"),
         "{line}"
     );
-    assert!(matches!(kept.ask(&open(KEY)), Some(Response::Key(_))));
+    open().unwrap();
 }

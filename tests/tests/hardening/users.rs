@@ -1,22 +1,32 @@
-//! A server and a user go in; a socket comes out through which everybody is that user.
+//! A proxy to the server that runs as another user.
 
 use std::{
     fs::{self, Permissions},
+    ops::Deref,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use p11_tests::{process::Process, server::Server, wait::TIMEOUT};
+use p11_tests::{client::TestClient, process::Process, server::Server, wait::TIMEOUT};
 
-/// A way to the server, as another user than the one who runs the test.
+/// A client of the server that is another user than the one who runs the test.
 pub struct AsUser {
+    client: TestClient,
     process: Process,
     socket: PathBuf,
 }
 
+impl Deref for AsUser {
+    type Target = TestClient;
+
+    fn deref(&self) -> &TestClient {
+        &self.client
+    }
+}
+
 impl AsUser {
-    /// Opens the server's socket for all users, and a way to it for one.
+    /// Opens the server's socket for all users, and starts a proxy to it for one.
     pub fn new(server: &Server, uid: u32, gid: u32) -> Self {
         fs::set_permissions(server.folder(), Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(server.socket(), Permissions::from_mode(0o666)).unwrap();
@@ -26,7 +36,11 @@ impl AsUser {
         command.arg(&socket).arg(server.socket());
         let process = Process::start("as-user", command);
         process.wait_for_log("ready", TIMEOUT);
-        Self { process, socket }
+        Self {
+            client: TestClient::at(&socket),
+            process,
+            socket,
+        }
     }
 
     /// The socket to connect to.
