@@ -11,9 +11,9 @@
 //! key.sign().unwrap(); // and the signature was verified
 //! ```
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
 
-use p11_fault_module::Faults;
+use p11_fault_module::{Faults, Pin};
 
 use crate::{
     keys::{Key, KeyKind, KeySpec},
@@ -56,6 +56,13 @@ impl Fixture {
         }
     }
 
+    /// A token with a P-256 key, and a running server with its PIN.
+    pub fn started() -> (Self, Server) {
+        let fixture = Self::new(KeyKind::P256);
+        let server = fixture.start();
+        (fixture, server)
+    }
+
     /// One more token, with a P-256 key `key` of id 1 too.
     pub fn add_token(&self, label: &str) -> (Token, Key) {
         let token = self.hsm.init_token(label, PIN, SO_PIN);
@@ -81,6 +88,31 @@ impl Fixture {
         let certificate = self.certificate();
         self.hsm
             .import_certificate(&self.token, "key", &[1], &certificate);
+    }
+
+    /// Whether another program can log in to a token with this PIN.
+    pub fn takes_pin(&self, label: &str, pin: &str) -> bool {
+        let mut tool = self.hsm.command("pkcs11-tool");
+        tool.arg("--module").arg(self.hsm.module());
+        log_in(&mut tool, label, pin)
+    }
+
+    /// The same for the security officer's PIN, with which the user's PIN is set.
+    pub fn takes_so_pin(&self, label: &str, so_pin: &str, pin: &str) -> bool {
+        let mut tool = self.hsm.command("pkcs11-tool");
+        tool.arg("--module").arg(self.hsm.module());
+        set_pin(&mut tool, label, so_pin, pin)
+    }
+
+    /// Another program logs in to the token `device` through the module that counts tries; whether it can.
+    pub fn tries_pin(&self, whose: Pin, pin: &str) -> bool {
+        let mut tool = self.hsm.command("pkcs11-tool");
+        tool.arg("--module").arg(Faults::module_path());
+        tool.envs(self.faults.envs());
+        match whose {
+            Pin::User => log_in(&mut tool, "device", pin),
+            Pin::So => set_pin(&mut tool, "device", pin, "999999"),
+        }
     }
 
     /// Fills the token with key pairs of another label, until it holds this many objects.
@@ -119,4 +151,18 @@ impl Fixture {
     pub fn start(&self) -> Server {
         self.server().pin(PIN).start()
     }
+}
+
+fn log_in(tool: &mut Command, label: &str, pin: &str) -> bool {
+    tool.args(["--token-label", label, "--login", "--pin", pin]);
+    succeeds(tool.arg("--list-objects"))
+}
+
+fn set_pin(tool: &mut Command, label: &str, so_pin: &str, pin: &str) -> bool {
+    tool.args(["--token-label", label, "--login", "--so-pin", so_pin]);
+    succeeds(tool.args(["--init-pin", "--new-pin", pin]))
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command.output().unwrap().status.success()
 }

@@ -1,5 +1,4 @@
-//! A client in another language, written from PROTOCOL.md alone, finds in the server what the
-//! page promises.
+//! A client in Python, written from PROTOCOL.md alone, finds that the server does what the page says.
 
 #![allow(
     clippy::unwrap_used,

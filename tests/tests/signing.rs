@@ -1,5 +1,4 @@
-//! Keys in a real SoftHSM2 token sign through the socket, and ring or openssl, who know nothing
-//! of this project, find every signature good.
+//! Keys in a real SoftHSM2 token sign through the socket; ring or openssl verify every signature.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! A minute in which everything goes wrong that can, at random, while four programs sign: each gets
-//! signatures or reasons, and when it is over the server is as it was before.
+//! A minute of random faults while four programs sign: each gets signatures or reasons, and afterwards the server is as
+//! it was before.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! A real TPM, as far as software goes: keys that it made sign through the socket, by tpm2-pkcs11.
+//! Keys of a software TPM sign through the socket, by tpm2-pkcs11.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! The floor under every signer out of process: a kept connection, messages of a fixed size, one
-//! session, two calls, nothing else.
+//! The bare signer, the least that a signer in another process costs: a kept connection, messages of a fixed size,
+//! one session, two calls.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};

@@ -18,14 +18,14 @@ use std::sync::Mutex;
 
 use crate::measure::{self, Figures};
 use crate::pkcs11;
-use crate::signers::{Contender, KEY, PIN, Place};
+use crate::signers::{Candidate, KEY, PIN, Setup};
 
 /// Measures handshakes by one client.
-pub fn compare(place: &Place) -> Vec<Figures> {
+pub fn compare(setup: &Setup) -> Vec<Figures> {
     let pki = Pki::new();
     let server = server(&pki);
     let roots = roots(&pki);
-    let client = Client::new(Config::new(place.ours.socket()));
+    let client = Client::new(Config::new(setup.ours.socket()));
     let key = p11_client::SigningKey::open(&client, KEY, None, None).unwrap();
     let spki = key.public_key().unwrap().to_vec();
     let chain = chain(&pki.client("device", &spki, Version::V3));
@@ -36,21 +36,21 @@ pub fn compare(place: &Place) -> Vec<Figures> {
     let file_key = rustls::crypto::ring::sign::any_supported_type(&file_key).unwrap();
     let file_spki = file_key.public_key().unwrap().to_vec();
     let file_chain = self::chain(&pki.client("in a file", &file_spki, Version::V3));
-    let p11_kit = Arc::new(P11Kit(Arc::new(Mutex::new(place.p11_kit.signer(PIN)))));
+    let p11_kit = Arc::new(P11Kit(Arc::new(Mutex::new(setup.p11_kit.signer(PIN)))));
 
-    let contenders: Vec<(&'static str, Arc<dyn ResolvesClientCert>)> = vec![
+    let candidates: Vec<(&'static str, Arc<dyn ResolvesClientCert>)> = vec![
         ("key in a file", single(file_chain, file_key)),
         ("ours", Arc::new(Resolver::new(chain.clone(), key).unwrap())),
         ("p11-kit", single(chain, p11_kit)),
     ];
-    let contenders: Vec<_> = contenders
+    let candidates: Vec<_> = candidates
         .into_iter()
         .map(|(name, auth)| {
             let tls = ClientConfig::builder()
                 .with_root_certificates(roots.clone())
                 .with_client_cert_resolver(auth);
             let (tls, server) = (Arc::new(without_resumption(tls)), server.clone());
-            Contender {
+            Candidate {
                 name,
                 open: Box::new(move || {
                     let (tls, server) = (tls.clone(), server.clone());
@@ -59,7 +59,7 @@ pub fn compare(place: &Place) -> Vec<Figures> {
             }
         })
         .collect();
-    measure::latencies(&contenders, 1)
+    measure::latencies(&candidates, 1)
 }
 
 fn handshake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) {

@@ -1,7 +1,7 @@
 //! `make bench`: signatures and handshakes, ours beside others, in one run.
 //!
-//! - [`measure`]: rounds of all contenders in turn, so that what the machine does meanwhile hits all
-//! - [`signers`]: the contenders; [`bare`]: the floor under every signer out of process; [`pkcs11`]: the
+//! - [`measure`]: rounds of all candidates in turn, so that what the machine does meanwhile hits all
+//! - [`signers`]: the candidates; [`bare`]: the least that a signer in another process costs; [`pkcs11`]: the
 //!   shortest way to a signature, in process
 //! - [`handshake`]: whole TLS 1.3 handshakes with a client certificate
 //! - [`footprint`]: memory, size, time to the first signature
@@ -39,7 +39,7 @@ use p11_tests::{
 use crate::measure::Figures;
 use crate::pkcs11::Module;
 use crate::report::Report;
-use crate::signers::{Ours, Place};
+use crate::signers::{Ours, Setup};
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -115,36 +115,36 @@ fn measure_tpm() {
     eprintln!("a software TPM …");
     let module = tools::pkcs11_module("libtpm2_pkcs11.so");
     let ours = Ours::start(&module, &[], 0);
-    let contenders = [
+    let candidates = [
         signers::in_process("raw C_Sign", Module::load(&module)),
-        ours.contender("ours"),
+        ours.candidate("ours"),
     ];
-    for figures in measure::latencies(&contenders, 1) {
+    for figures in measure::latencies(&candidates, 1) {
         println!("{}", figures.to_line());
     }
 }
 
 fn measure_all(few: &Path, many: &Path, tpm: &str) {
-    let place = Place::new(few);
+    let setup = Setup::new(few);
     eprintln!("one client …");
-    let one = measure::latencies(&place.contenders(), 1);
+    let one = measure::latencies(&setup.candidates(), 1);
     eprintln!("four clients …");
-    let four = measure::latencies(&place.contenders(), 4);
+    let four = measure::latencies(&setup.candidates(), 4);
 
     eprintln!("1,000 objects, 200 idle connections …");
     let (full, busy) = (Ours::on_softhsm(many, 0), Ours::on_softhsm(few, 200));
     let burden = measure::latencies(
         &[
-            place.ours.contender("ten objects, no idle connection"),
-            full.contender("1,000 objects"),
-            busy.contender("200 idle connections"),
+            setup.ours.candidate("ten objects, no idle connection"),
+            full.candidate("1,000 objects"),
+            busy.candidate("200 idle connections"),
         ],
         1,
     );
     drop((full, busy));
 
     eprintln!("handshakes …");
-    let handshakes = handshake::compare(&place);
+    let handshakes = handshake::compare(&setup);
     eprintln!("memory, size, start …");
     let footprint = footprint::measure(few);
     let report = Report {

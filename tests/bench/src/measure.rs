@@ -1,14 +1,13 @@
-//! Contenders enter, their figures leave. All are measured in turn, in short rounds, so that whatever
-//! else the machine does hits every one of them alike.
+//! Measures candidates in turn, in short rounds, so that whatever else the machine does slows all of them alike.
 
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::signers::Contender;
+use crate::signers::Candidate;
 
 impl Figures {
-    /// How many times as long as another contender it took: the median of the rounds, each compared
+    /// How many times as long as another candidate it took: the median of the rounds, each compared
     /// with the same round of the other, since the machine changes from round to round.
     pub fn times(&self, other: &Figures) -> f64 {
         let pairs = self.rounds.iter().zip(&other.rounds);
@@ -41,13 +40,13 @@ impl Figures {
     }
 }
 
-/// How often each contender has its turn.
+/// How often each candidate has its turn.
 const ROUNDS: usize = 31;
 
 /// How long a turn lasts.
 const TURN: Duration = Duration::from_millis(150);
 
-/// What one contender did.
+/// What one candidate did.
 #[derive(Clone)]
 pub struct Figures {
     /// Who.
@@ -62,26 +61,26 @@ pub struct Figures {
     pub rate: f64,
 }
 
-/// Measures contenders with so many clients each.
-pub fn latencies(contenders: &[Contender], clients: usize) -> Vec<Figures> {
-    let mut signers: Vec<Vec<_>> = contenders
+/// Measures candidates with so many clients each.
+pub fn latencies(candidates: &[Candidate], clients: usize) -> Vec<Figures> {
+    let mut signers: Vec<Vec<_>> = candidates
         .iter()
-        .map(|contender| (0..clients).map(|_| (contender.open)()).collect())
+        .map(|candidate| (0..clients).map(|_| (candidate.open)()).collect())
         .collect();
     // The first calls fill caches everywhere.
     for signer in signers.iter_mut().flatten() {
         (0..50).for_each(|_| signer());
     }
-    let mut turns: Vec<Vec<Turn>> = contenders.iter().map(|_| Vec::new()).collect();
+    let mut turns: Vec<Vec<Turn>> = candidates.iter().map(|_| Vec::new()).collect();
     for _ in 0..ROUNDS {
         for (clients, turns) in signers.iter_mut().zip(&mut turns) {
             turns.push(turn(clients));
         }
     }
-    contenders
+    candidates
         .iter()
         .zip(turns)
-        .map(|(contender, turns)| figures(contender.name, &turns))
+        .map(|(candidate, turns)| figures(candidate.name, &turns))
         .collect()
 }
 
@@ -98,7 +97,7 @@ fn figures(name: &'static str, turns: &[Turn]) -> Figures {
     }
 }
 
-/// What all clients of a contender did in one turn.
+/// What all clients of a candidate did in one turn.
 struct Turn {
     times: Vec<Duration>,
     /// Signatures a second together.

@@ -1,5 +1,5 @@
-//! The shortest way to a signature: no wrapper, two calls, one kept session. What the floor is made of,
-//! and the fairest that can be done for p11-kit, which gives each caller an instance of its own.
+//! The shortest way to a PKCS#11 signature: no wrapper, two calls, one kept session. The bare signer uses it, and it is
+//! the fairest for p11-kit, which gives each caller an instance of its own.
 #![allow(
     unsafe_code,
     reason = "PKCS#11 is a C interface, and a wrapper would be measured with it"

@@ -1,4 +1,4 @@
-//! Figures enter, a table for people and a picture for the README leave.
+//! The report: a table for people, and a picture for the README.
 
 use std::fmt::Write;
 use std::fs;
@@ -185,5 +185,5 @@ fn of<'f>(figures: &'f [Figures], name: &str) -> &'f Figures {
     figures
         .iter()
         .find(|figures| figures.name == name)
-        .expect("a contender")
+        .expect("a candidate")
 }

@@ -1,16 +1,15 @@
-//! The contenders, each ready to open one more client of its kind.
+//! The candidates: ways to sign, each of which can open one more client of its kind.
 
 use std::ffi::OsStr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use p11_client::message::{OpenKey, Sign};
 use p11_client::{Client, Config};
 use p11_tests::tools::pkcs11_module;
+use p11_tests::wait::wait_until;
 use tempfile::TempDir;
 
 use crate::bare;
@@ -25,7 +24,7 @@ pub const KEY: &str = "pkcs11:token=device;object=key";
 pub type Signer = Box<dyn FnMut() + Send>;
 
 /// A way to sign.
-pub struct Contender {
+pub struct Candidate {
     /// What it is called in the table.
     pub name: &'static str,
     /// One more client.
@@ -88,9 +87,9 @@ impl Ours {
     }
 
     /// Clients of this server.
-    pub fn contender(&self, name: &'static str) -> Contender {
+    pub fn candidate(&self, name: &'static str) -> Candidate {
         let socket = self.socket();
-        Contender {
+        Candidate {
             name,
             open: Box::new(move || {
                 let client = Client::new(Config::new(&socket));
@@ -112,8 +111,8 @@ impl Drop for Ours {
     }
 }
 
-/// All contenders on one token store, which this process sees too.
-pub struct Place {
+/// All candidates on one token store, which this process sees too.
+pub struct Setup {
     /// Our server.
     pub ours: Ours,
     /// SoftHSM in this process.
@@ -124,9 +123,9 @@ pub struct Place {
     folder: TempDir,
 }
 
-impl Place {
+impl Setup {
     /// Starts everything.
-    pub fn new(configuration: &Path) -> Place {
+    pub fn new(configuration: &Path) -> Setup {
         let softhsm = pkcs11_module("libsofthsm2.so");
         let folder = tempfile::tempdir().unwrap();
         let bare = Command::new(std::env::current_exe().unwrap())
@@ -137,7 +136,7 @@ impl Place {
             .spawn()
             .unwrap();
         wait_for(&folder.path().join("bare"));
-        Place {
+        Setup {
             ours: Ours::on_softhsm(configuration, 0),
             raw: Module::load(&softhsm),
             p11_kit: Module::load(&pkcs11_module("p11-kit-client.so")),
@@ -146,10 +145,10 @@ impl Place {
         }
     }
 
-    /// The contenders: raw first, then what is out of process.
-    pub fn contenders(&self) -> Vec<Contender> {
+    /// The candidates: raw first, then what is out of process.
+    pub fn candidates(&self) -> Vec<Candidate> {
         let socket: Arc<Path> = self.folder.path().join("bare").into();
-        let bare = Contender {
+        let bare = Candidate {
             name: "bare signer",
             open: Box::new(move || {
                 let mut client = bare::Client::connect(&socket);
@@ -159,15 +158,15 @@ impl Place {
         vec![
             in_process("raw C_Sign", self.raw),
             bare,
-            self.ours.contender("ours"),
+            self.ours.candidate("ours"),
             in_process("p11-kit", self.p11_kit),
         ]
     }
 }
 
 /// A module in this process.
-pub fn in_process(name: &'static str, module: Module) -> Contender {
-    Contender {
+pub fn in_process(name: &'static str, module: Module) -> Candidate {
+    Candidate {
         name,
         open: Box::new(move || {
             let mut signer = module.signer(PIN);
@@ -176,7 +175,7 @@ pub fn in_process(name: &'static str, module: Module) -> Contender {
     }
 }
 
-impl Drop for Place {
+impl Drop for Setup {
     fn drop(&mut self) {
         let _ = self.bare.kill();
         let _ = self.bare.wait();
@@ -198,13 +197,5 @@ pub fn binary() -> PathBuf {
 
 /// Waits until somebody listens.
 pub fn wait_for(socket: &Path) {
-    let timeout = Instant::now() + Duration::from_secs(20);
-    while UnixStream::connect(socket).is_err() {
-        assert!(
-            Instant::now() < timeout,
-            "{} does not come",
-            socket.display()
-        );
-        sleep(Duration::from_millis(1));
-    }
+    wait_until(|| UnixStream::connect(socket).is_ok());
 }

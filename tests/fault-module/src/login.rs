@@ -1,4 +1,4 @@
-//! Everything that checks or changes a PIN: the retry counter, the pinpad, and the context-specific login.
+//! Everything that checks or changes a PIN: the retry counter, the PIN pad, and the context-specific login.
 
 use cryptoki_sys::*;
 

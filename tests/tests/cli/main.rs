@@ -1,5 +1,4 @@
-//! The command line of `tedge-p11-server`, as its reference page promises it: what a user types
-//! or configures goes in; what they see, and what the exit code and the socket tell, comes out.
+//! The command line and configuration of `tedge-p11-server`, as its reference page describes them.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! The life of the socket that the server makes for itself.
+//! The socket that the server makes for itself: made, taken over, removed.
 
 use std::{
     fs::{self, File},

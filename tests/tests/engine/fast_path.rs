@@ -51,8 +51,7 @@ fn a_signature_costs_two_calls_on_each_of_two_tokens() {
 
 #[test]
 fn a_signature_costs_two_calls_for_new_clients_too() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     let key = server.client().open(KEY).unwrap();
     key.sign().unwrap();
     let before = fixture.faults.counts();

@@ -19,8 +19,7 @@ use crate::QUICK_SERVER;
 
 #[test]
 fn a_key_that_another_program_has_replaced_does_not_sign_for_the_old_one() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     let client = server.client();
     let old = client.open(KEY).unwrap();
     old.sign().unwrap();
@@ -46,8 +45,7 @@ fn a_key_that_another_program_has_replaced_does_not_sign_for_the_old_one() {
 
 #[test]
 fn a_key_that_is_gone_is_not_found_and_another_in_its_place_is_a_change() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     let key = server.client().open(KEY).unwrap();
     delete_key(&fixture);
     refused(key.sign(), ErrorCode::KeyNotFound);

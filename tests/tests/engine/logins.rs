@@ -141,8 +141,7 @@ fn a_module_that_somebody_else_has_initialised_is_used_and_not_finalised() {
 
 #[test]
 fn a_module_of_our_own_is_finalised_in_the_end() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let mut server = fixture.start();
+    let (fixture, mut server) = Fixture::started();
     server.client().open(KEY).unwrap().sign().unwrap();
     assert!(server.terminate().success());
     assert_eq!(fixture.faults.count(C_Finalize), 1);

@@ -37,17 +37,6 @@ fn logins(fixture: &Fixture, job: impl FnOnce()) -> u64 {
     fixture.faults.count(C_Login) - before
 }
 
-/// Another program logs in with this PIN, and whether it could.
-fn logs_in(fixture: &Fixture, pin: &str) -> bool {
-    let mut tool = fixture.hsm.command("pkcs11-tool");
-    tool.arg("--module")
-        .arg(p11_fault_module::Faults::module_path())
-        .envs(fixture.faults.envs())
-        .args(["--token-label", "device", "--login", "--pin", pin])
-        .arg("--list-objects");
-    tool.output().unwrap().status.success()
-}
-
 fn says(failure: &Failure, parts: &[&str]) {
     for part in parts {
         assert!(failure.message.contains(part), "no {part:?} in: {failure}");
@@ -70,7 +59,7 @@ fn a_hundred_requests_with_a_wrong_pin_cost_one_login() {
         }
     });
     assert_eq!(used, 1);
-    assert!(logs_in(&fixture, PIN), "the token is not locked");
+    assert!(fixture.tries_pin(Pin::User, PIN), "the token is not locked");
 }
 
 #[test]
@@ -150,7 +139,7 @@ fn sighup_lets_a_refused_pin_be_tried_once_more() {
 #[test]
 fn at_the_final_try_no_pin_is_sent_until_somebody_has_logged_in_by_hand() {
     let fixture = fixture(3);
-    assert!(!logs_in(&fixture, WRONG) && !logs_in(&fixture, WRONG));
+    assert!(!fixture.tries_pin(Pin::User, WRONG) && !fixture.tries_pin(Pin::User, WRONG));
     let server = fixture.start();
     let client = server.client();
     let used = logins(&fixture, || {
@@ -160,14 +149,14 @@ fn at_the_final_try_no_pin_is_sent_until_somebody_has_logged_in_by_hand() {
         refused(client.open(KEY), ErrorCode::PinGuarded);
     });
     assert_eq!(used, 0);
-    assert!(logs_in(&fixture, PIN));
+    assert!(fixture.tries_pin(Pin::User, PIN));
     client.open(KEY).unwrap().sign().unwrap();
 }
 
 #[test]
 fn a_locked_token_is_shown_no_pin() {
     let fixture = fixture(2);
-    assert!(!logs_in(&fixture, WRONG) && !logs_in(&fixture, WRONG));
+    assert!(!fixture.tries_pin(Pin::User, WRONG) && !fixture.tries_pin(Pin::User, WRONG));
     let server = fixture.start();
     let client = server.client();
     let used = logins(&fixture, || {
@@ -188,7 +177,7 @@ fn a_server_that_is_restarted_again_and_again_with_a_wrong_pin_locks_nothing() {
         }
     });
     assert_eq!(used, 2, "the third would be the final try");
-    assert!(logs_in(&fixture, PIN));
+    assert!(fixture.tries_pin(Pin::User, PIN));
 }
 
 #[test]
@@ -255,8 +244,7 @@ fn a_reload_of_the_module_lets_no_refused_pin_be_tried_again() {
 
 #[test]
 fn a_token_that_was_replaced_is_tried_anew() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     let client = server.client();
     for pin in [WRONG, WRONG_TOO] {
         refused(client.with_pin(pin).open(KEY), ErrorCode::PinIncorrect);

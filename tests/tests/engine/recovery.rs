@@ -22,8 +22,7 @@ use crate::QUICK_SERVER;
 
 /// A server that has signed once with the key, so that sessions, login and handles are there.
 fn steady() -> (Fixture, Server, ClientKey) {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     let key = server.client().open(KEY).unwrap();
     key.sign().unwrap();
     (fixture, server, key)

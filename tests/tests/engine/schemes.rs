@@ -84,8 +84,7 @@ fn a_key_without_a_mechanism_offers_no_scheme() {
 
 #[test]
 fn a_scheme_of_another_kind_of_key_is_refused_with_the_names_of_its_own() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     let key = server.client().open(KEY).unwrap();
     let before = fixture.faults.count(C_SignInit);
     // ECDSA on another curve, RSA, Ed25519, and a number that is no scheme.

@@ -66,8 +66,7 @@ fn a_few_sessions_are_opened_on_a_token_without_a_limit() {
 
 #[test]
 fn clients_wait_where_a_token_has_fewer_sessions_than_it_says() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     let key = server.client().open(KEY).unwrap();
     key.sign().unwrap();
     let full = on(C_OpenSession).returns(CKR_SESSION_COUNT);

@@ -2,17 +2,17 @@
 
 use p11_client::{ErrorCode, Pin};
 use p11_fault_module::{
-    Function::{C_Sign, C_SignInit},
-    cryptoki_sys::CKR_DATA_LEN_RANGE,
+    Function::{C_DestroyObject, C_Sign, C_SignInit},
+    cryptoki_sys::{CKR_ACTION_PROHIBITED, CKR_DATA_LEN_RANGE},
     on,
 };
 use p11_proto::{
     Request, Response,
-    message::{Message, OpenKey},
+    message::{ChangePin, InitToken, Message, OpenKey},
     tedge1,
 };
 use p11_tests::{
-    client::ClientKey,
+    client::{ClientKey, P256, refused},
     fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
     raw_client::{RawClient, ask_tedge1},
@@ -107,6 +107,67 @@ fn a_failure_of_the_module_is_logged_with_its_ckr_name() {
     assert_eq!(field(line, "ckr"), Some("CKR_DATA_LEN_RANGE"));
     assert_eq!(field(line, "uri"), Some(KEY));
     assert_eq!(field(line, "scheme"), Some("ecdsa_secp256r1_sha256"));
+}
+
+/// The line of an operation that happened once, with these parts.
+fn is_logged(server: &Server, operation: &str, parts: &[&str]) {
+    let line = server.wait_for_log(&format!("operation={operation} "));
+    for part in ["audit", "uid=", "gid=", "pid=", "duration_us="]
+        .iter()
+        .chain(parts)
+    {
+        assert!(line.contains(part), "no {part:?} in: {line}");
+    }
+}
+
+#[test]
+fn changes_are_logged_with_what_they_were_about() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let certificate = fixture.certificate();
+    let server = fixture.start();
+    server.secrets().add("305419");
+    let client = server.client();
+
+    let uri = client.import_certificate(KEY, &certificate).unwrap();
+    is_logged(&server, "ImportCertificate", &[&uri, "outcome=ok"]);
+    let made = client.create_key("pkcs11:", P256, "made", None).unwrap();
+    is_logged(&server, "CreateKey", &[&made.uri, "outcome=ok"]);
+    let changed = client.change_pin(ChangePin::new("305419")).unwrap();
+    is_logged(&server, "ChangePin", &[&changed.uri, "outcome=ok"]);
+    let ready = client.init_token(InitToken::new("new")).unwrap();
+    is_logged(&server, "InitToken", &[&ready.uri, "outcome=ok"]);
+
+    fixture
+        .faults
+        .set([on(C_DestroyObject).returns(CKR_ACTION_PROHIBITED)]);
+    refused(client.delete_key(KEY), ErrorCode::Module);
+    let ended = "outcome=Module ckr=CKR_ACTION_PROHIBITED";
+    is_logged(&server, "DeleteKey", &["object=key", ended]);
+}
+
+#[test]
+fn listings_are_logged_with_what_they_were_about() {
+    let (_fixture, server) = Fixture::started();
+    let client = server.client();
+    client.list_tokens();
+    is_logged(&server, "ListTokens", &["outcome=ok"]);
+    client.list_keys("pkcs11:token=device").unwrap();
+    is_logged(
+        &server,
+        "ListKeys",
+        &["uri=pkcs11:token=device ", "outcome=ok"],
+    );
+    let public = client.get_public_key(KEY).unwrap();
+    is_logged(&server, "GetPublicKey", &[&public.uri, "outcome=ok"]);
+    refused(
+        client.get_certificates("pkcs11:token=none"),
+        ErrorCode::TokenNotFound,
+    );
+    is_logged(
+        &server,
+        "GetCertificates",
+        &["token=none", "outcome=TokenNotFound"],
+    );
 }
 
 #[test]

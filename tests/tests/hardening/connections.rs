@@ -43,8 +43,7 @@ fn median(key: &ClientKey) -> Duration {
 
 /// Signs before, during and after an attack, and lets others come and sign. No signature fails.
 fn signs_on<A>(attack: impl Fn(&Server) -> A) {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (_fixture, server) = Fixture::started();
     let key = server.client().open(KEY).unwrap();
     one_good_try_of_ten(|| {
         let before = median(&key);
@@ -115,8 +114,7 @@ fn signatures_stay_quick_under_each_attack() {
 
 #[test]
 fn each_user_may_have_64_connections() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (_fixture, server) = Fixture::started();
     let key = server.client().open(KEY).unwrap();
     let users = [
         AsUser::new(&server, 4711, 4711),
@@ -156,8 +154,7 @@ fn signatures_stay_quick_while_a_million_random_frames_come() {
 
 #[test]
 fn all_attacks_at_once_cost_no_signature_and_little_memory() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (_fixture, server) = Fixture::started();
     let key = server.client().open(KEY).unwrap();
     key.sign().unwrap();
     let attacks = ATTACKS.map(|attack| attack(server.socket()));

@@ -61,8 +61,7 @@ fn sign_until_it_is_gone(socket: &Path, signatures: &AtomicU32) {
 #[test]
 fn a_signal_stops_the_server_under_load_and_its_token_is_logged_out() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let fixture = Fixture::new(KeyKind::P256);
-        let mut server = fixture.start();
+        let (fixture, mut server) = Fixture::started();
         let signatures = AtomicU32::new(0);
         let socket = server.socket().to_owned();
         thread::scope(|scope| {
@@ -90,8 +89,7 @@ fn a_signal_stops_the_server_under_load_and_its_token_is_logged_out() {
 
 #[test]
 fn a_running_request_is_answered_before_the_server_stops() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let mut server = fixture.start();
+    let (fixture, mut server) = Fixture::started();
     let key = server.client().open(KEY).unwrap();
     fixture.faults.set([on(C_Sign).delays(2000)]);
     let before = fixture.faults.count(C_Sign);
@@ -104,8 +102,7 @@ fn a_running_request_is_answered_before_the_server_stops() {
 
 #[test]
 fn a_request_that_runs_too_long_does_not_delay_the_end() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let mut server = fixture.start();
+    let (fixture, mut server) = Fixture::started();
     let mut silent = RawClient::admitted(server.socket());
     let key = server.client().open(KEY).unwrap();
     fixture.faults.set([on(C_Sign).hangs()]);
@@ -132,8 +129,7 @@ fn a_request_that_runs_too_long_does_not_delay_the_end() {
 
 #[test]
 fn the_server_survives_a_shortage_of_file_descriptors() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (_fixture, server) = Fixture::started();
     let key = server.client().open(KEY).unwrap();
     key.sign().unwrap();
     p11_tests::tools::run(

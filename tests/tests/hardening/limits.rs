@@ -1,4 +1,4 @@
-//! Places, and users who compete for them.
+//! The limits on connections, and users who compete for them.
 
 use std::time::{Duration, Instant};
 

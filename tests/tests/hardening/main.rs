@@ -1,5 +1,4 @@
-//! The server as a fortress: what hostile clients, operators and systemd do goes in; that others are
-//! served all the same, and what the log tells of it, comes out.
+//! The server among hostile clients, several users, changing configurations and systemd, and what its log says of them.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! What the service manager is told. That a stuck token ends the signs of life is tested with the engine.
+//! What the service manager is notified of. That a hung call ends the watchdog's notifications is tested with the engine.
 
 use std::{
     os::unix::net::UnixDatagram,

@@ -89,8 +89,7 @@ fn keys(client: &TestClient) -> Vec<String> {
 
 #[test]
 fn without_a_file_every_user_may_do_everything() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (_fixture, server) = Fixture::started();
     let alice = AsUser::new(&server, ALICE, ALICE);
     alice.open(KEY).unwrap();
     for request in every_request() {

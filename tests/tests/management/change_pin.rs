@@ -14,8 +14,6 @@ use p11_tests::{
     server::Server,
 };
 
-use crate::{takes_pin, tries_a_wrong_pin};
-
 const NEW: &str = "305419";
 const WRONG: &str = "000001";
 
@@ -25,15 +23,6 @@ fn some(pin: &str) -> Option<Pin> {
 
 fn reset(so_pin: &str, new: &str) -> ChangePin {
     ChangePin::new(new).so_pin(some(so_pin)).reset(true)
-}
-
-/// Whether another program can log in with this PIN.
-fn opens(fixture: &Fixture, pin: &str) -> bool {
-    takes_pin(
-        fixture,
-        "device",
-        &["--list-objects", &format!("--pin={pin}")],
-    )
 }
 
 /// A server whose log may show none of the PINs.
@@ -64,7 +53,7 @@ fn clients_go_on_with_the_new_pin_however_it_was_changed() {
 
         let changed = client.change_pin(change).unwrap();
         assert_eq!(changed.uri, client.token("device").uri);
-        assert!(opens(&fixture, NEW) && !opens(&fixture, PIN));
+        assert!(fixture.takes_pin("device", NEW) && !fixture.takes_pin("device", PIN));
 
         let before = fixture.faults.count(C_Login);
         key.sign().unwrap();
@@ -245,7 +234,7 @@ fn the_security_officer_unlocks_a_pin() {
     let three = fault::token("device").pin_tries(fault::Pin::User, 3);
     fixture.faults.set([three]);
     for _ in 0..3 {
-        tries_a_wrong_pin(&fixture, fault::Pin::User);
+        assert!(!fixture.tries_pin(fault::Pin::User, "000001"));
     }
     let client = server.client();
     refused(client.open(KEY), ErrorCode::PinLocked);
@@ -261,7 +250,7 @@ fn a_pin_is_changed_even_if_the_login_after_it_fails() {
     let second = on(C_Login).every(2).returns(CKR_FUNCTION_FAILED);
     fixture.faults.set([second]);
     server.client().change_pin(reset(SO_PIN, NEW)).unwrap();
-    assert!(opens(&fixture, NEW));
+    assert!(fixture.takes_pin("device", NEW));
     server.client().open(KEY).unwrap().sign().unwrap();
 }
 
@@ -309,7 +298,7 @@ fn a_module_that_fails_the_security_officer_is_recovered_from() {
         fixture.faults.set([fault.clone()]);
         refused(client.change_pin(reset(SO_PIN, NEW)), ErrorCode::Module);
         key.sign().unwrap();
-        assert!(opens(&fixture, PIN), "after {fault:?}");
+        assert!(fixture.takes_pin("device", PIN), "after {fault:?}");
         client.change_pin(reset(SO_PIN, NEW)).unwrap();
         key.sign().unwrap();
     }
@@ -326,7 +315,7 @@ fn a_new_pin_that_the_token_does_not_take_changes_nothing() {
         assert!(told.message.contains("4 to 255 characters"), "{told}");
         key.sign().unwrap();
     }
-    assert!(opens(&fixture, PIN));
+    assert!(fixture.takes_pin("device", PIN));
 }
 
 #[test]
@@ -346,13 +335,9 @@ fn the_token_is_the_only_one_or_named() {
     let uri = Some(second.uri().as_str().into());
     let changed = client.change_pin(ChangePin::new(NEW).uri(uri)).unwrap();
     assert!(changed.uri.contains("token=second"), "{changed:?}");
-    assert!(takes_pin(
-        &fixture,
-        "second",
-        &["--list-objects", &format!("--pin={NEW}")]
-    ));
+    assert!(fixture.takes_pin("second", NEW));
     // The other token keeps its PIN, here and there.
-    assert!(opens(&fixture, PIN));
+    assert!(fixture.takes_pin("device", PIN));
     for uri in [KEY, "pkcs11:token=second;object=key"] {
         server.client().open(uri).unwrap().sign().unwrap();
     }

@@ -101,8 +101,7 @@ fn tokens_are_made_while_clients_sign() {
 
 #[test]
 fn a_change_waits_for_a_signature_that_is_being_made() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     server.secrets().add(NEW);
     let key = server.client().open(KEY).unwrap();
     fixture.faults.set([on(C_Sign).delays(500)]);
@@ -120,8 +119,7 @@ fn a_change_waits_for_a_signature_that_is_being_made() {
 
 #[test]
 fn a_login_that_is_lost_meanwhile_is_made_again_before_the_change() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     server.client().open(KEY).unwrap();
     fixture.faults.set([on(C_OpenSession).hangs()]);
     let deleted = thread::scope(|scope| {
@@ -203,8 +201,7 @@ fn a_token_with_one_session_in_all_is_logged_in_after_a_change() {
 
 #[test]
 fn a_change_for_which_no_session_is_left_says_what_to_do() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     server.secrets().add(NEW);
     let client = server.client();
     let key = server.client().open(KEY).unwrap();

@@ -101,8 +101,7 @@ fn rsa_keys_are_made_and_sign() {
 
 #[test]
 fn other_kinds_are_refused_with_a_list_of_those_that_can_be_made() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     let client = server.client();
     for spec in [
         kind(KeyType::Ec, 255),
@@ -123,8 +122,7 @@ fn other_kinds_are_refused_with_a_list_of_those_that_can_be_made() {
 
 #[test]
 fn without_an_id_each_key_gets_20_random_bytes() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (_fixture, server) = Fixture::started();
     let client = server.client();
     // A label in use is no hindrance.
     for _ in 0..2 {
@@ -139,8 +137,7 @@ fn without_an_id_each_key_gets_20_random_bytes() {
 
 #[test]
 fn an_id_in_use_is_refused() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     let client = server.client();
     let again = || client.create_key(DEVICE, P256, "made", Some(&[1]));
     let told = refused(again(), ErrorCode::AlreadyExists);
@@ -158,8 +155,7 @@ fn an_id_in_use_is_refused() {
 
 #[test]
 fn of_clients_that_want_the_same_id_one_gets_it() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     fixture.faults.set([on(C_GenerateKeyPair).delays(50)]);
     let together = Barrier::new(4);
     let create = || {
@@ -202,8 +198,7 @@ fn a_module_may_demand_more_in_the_private_template() {
 
 #[test]
 fn no_other_failure_is_answered_by_another_try() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     let client = server.client();
     for (ckr, name) in [
         (CKR_DEVICE_MEMORY, "CKR_DEVICE_MEMORY"),

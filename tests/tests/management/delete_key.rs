@@ -73,8 +73,7 @@ fn both_halves_are_deleted_and_certificates_and_data_objects_stay() {
 
 #[test]
 fn a_deleted_key_signs_no_more() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     let key = server.client().open(KEY).unwrap();
     key.sign().unwrap();
     server.client().delete_key(KEY).unwrap();
@@ -86,8 +85,7 @@ fn a_deleted_key_signs_no_more() {
 
 #[test]
 fn what_is_not_there_is_deleted_with_success() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     let client = server.client();
     for uri in [
         "pkcs11:object=none",
@@ -181,8 +179,7 @@ fn halves_of_two_pairs_are_several_pairs() {
 
 #[test]
 fn a_deletion_in_part_says_what_went_and_what_did_not() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     let client = server.client();
     let fails = |number| {
         on(C_DestroyObject)

@@ -15,8 +15,6 @@ use p11_tests::{
     server::Server,
 };
 
-use crate::takes_pin;
-
 const NEW_PIN: &str = "305419";
 const NEW_SO_PIN: &str = "902461";
 
@@ -25,10 +23,8 @@ fn some(pin: &str) -> Option<Pin> {
 }
 
 fn has_pins(fixture: &Fixture, label: &str, pin: &str, so_pin: &str) {
-    let (user, new) = (format!("--pin={pin}"), format!("--new-pin={pin}"));
-    let so = format!("--so-pin={so_pin}");
-    assert!(takes_pin(fixture, label, &["--list-objects", &user]));
-    assert!(takes_pin(fixture, label, &["--init-pin", &so, &new]));
+    assert!(fixture.takes_pin(label, pin));
+    assert!(fixture.takes_so_pin(label, so_pin, pin));
 }
 
 /// A token of this label holds keys that sign.
@@ -42,8 +38,7 @@ fn is_ready(server: &Server, label: &str, pin: &str) {
 
 #[test]
 fn the_free_slot_becomes_a_token_with_the_pins_of_the_request() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     // Sessions are open on the other token.
     let key = server.client().open(KEY).unwrap();
     key.sign().unwrap();
@@ -74,8 +69,7 @@ fn the_free_slot_becomes_a_token_with_the_pins_of_the_request() {
 
 #[test]
 fn pins_that_are_left_out_are_the_configured_one() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     server.client().init_token(InitToken::new("new")).unwrap();
     has_pins(&fixture, "new", PIN, PIN);
     is_ready(&server, "new", PIN);
@@ -83,8 +77,7 @@ fn pins_that_are_left_out_are_the_configured_one() {
 
 #[test]
 fn the_security_officers_pin_defaults_to_the_users() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     let (pin, uri) = (some(NEW_PIN), None);
     let request = InitToken::new("new").uri(uri).pin(pin);
     server.client().init_token(request).unwrap();
@@ -96,8 +89,7 @@ fn the_security_officers_pin_defaults_to_the_users() {
 
 #[test]
 fn a_usable_token_of_that_label_stays_as_it_is() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     let client = server.client();
     let key = server.client().open(KEY).unwrap();
     for pin in [None, some(NEW_PIN)] {
@@ -117,8 +109,7 @@ fn a_usable_token_of_that_label_stays_as_it_is() {
 
 #[test]
 fn where_no_slot_is_free_the_only_usable_token_is_the_answer() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     let client = server.client();
     // SoftHSM always has a free slot, but not where the URI looks.
     let uri = Some(format!("pkcs11:slot-id={}", fixture.token.slot).into());
@@ -167,8 +158,7 @@ fn several_tokens_are_never_chosen_from() {
 
 #[test]
 fn the_uri_of_a_free_slot_names_it() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     let client = server.client();
     fixture.add_token("second");
     let uri = Some(client.token("").uri.as_str().into());
@@ -185,8 +175,7 @@ fn the_uri_of_a_free_slot_names_it() {
 
 #[test]
 fn another_token_of_the_same_label_elsewhere_is_not_touched() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (_fixture, server) = Fixture::started();
     let client = server.client();
     let so_pin = || some(SO_PIN);
     let first = InitToken::new("twin").so_pin(so_pin());
@@ -254,8 +243,7 @@ fn a_token_that_wants_no_login_is_usable_without_a_pin() {
 
 #[test]
 fn a_label_that_no_token_can_have_is_refused() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     let client = server.client();
     for label in ["", &"x".repeat(33)] {
         let told = refused(
@@ -275,8 +263,7 @@ fn a_label_that_no_token_can_have_is_refused() {
 
 #[test]
 fn a_pin_that_the_token_refuses_is_an_error_and_the_next_one_is_taken() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     let client = server.client();
     let (pin, so_pin) = (some("12"), some(NEW_SO_PIN));
     let told = refused(
@@ -293,8 +280,7 @@ fn a_pin_that_the_token_refuses_is_an_error_and_the_next_one_is_taken() {
 
 #[test]
 fn of_clients_that_want_the_same_token_one_makes_it() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     fixture.faults.set([on(C_InitToken).delays(100)]);
     let together = Barrier::new(4);
     let init = || {

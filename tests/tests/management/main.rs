@@ -1,5 +1,5 @@
-//! The life of tokens, keys and certificates through the real server, on SoftHSM2: what other
-//! programs see of it, and how often the module was called for it.
+//! Tokens, keys and certificates are listed and changed through the real server, on SoftHSM2: what other programs see of
+//! it, and how often the module is called for it.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,7 +9,6 @@
     reason = "helpers of tests, which fail by panicking"
 )]
 
-mod audit;
 mod certificates;
 mod change_pin;
 mod changes_under_load;
@@ -23,29 +22,3 @@ mod protocol_page;
 mod scope;
 mod tedge1;
 mod tpm;
-
-use p11_fault_module::{Faults, Pin};
-use p11_tests::fixture::Fixture;
-
-/// Whether another program can log in to the token of this label.
-fn takes_pin(fixture: &Fixture, label: &str, arguments: &[&str]) -> bool {
-    let mut tool = fixture.hsm.command("pkcs11-tool");
-    tool.arg("--module").arg(fixture.hsm.module());
-    tool.args(["--token-label", label, "--login"])
-        .args(arguments);
-    tool.output().unwrap().status.success()
-}
-
-/// Another program tries a wrong PIN on the token `device`, through the module that counts tries.
-fn tries_a_wrong_pin(fixture: &Fixture, whose: Pin) {
-    let arguments: &[&str] = match whose {
-        Pin::User => &["--list-objects", "--pin=000001"],
-        Pin::So => &["--init-pin", "--so-pin=000001", "--new-pin=999999"],
-    };
-    let mut tool = fixture.hsm.command("pkcs11-tool");
-    tool.arg("--module").arg(Faults::module_path());
-    tool.envs(fixture.faults.envs());
-    tool.args(["--token-label", "device", "--login"])
-        .args(arguments);
-    assert!(!tool.output().unwrap().status.success());
-}

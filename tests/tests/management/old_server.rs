@@ -1,4 +1,4 @@
-//! Our client manages tokens through a server that behaves as released ones do.
+//! The client manages tokens through a server that behaves as released ones do.
 
 use p11_client::{
     ErrorCode, Pin,
@@ -13,14 +13,11 @@ use p11_tests::{
     server::Server,
 };
 
-use crate::takes_pin;
-
 const NEW: &str = "305419";
 
 /// A fixture, the server that does the work, an old one before it, and a client of that.
 fn setup() -> (Fixture, Server, OldServer, TestClient) {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     server.secrets().add(NEW);
     let old = OldServer::before(&server);
     let client = TestClient::at(old.socket());
@@ -62,19 +59,11 @@ fn tokens_are_listed_and_made_and_their_pins_changed() {
 
     let changed = client.change_pin(ChangePin::new(NEW)).unwrap();
     assert_eq!(changed.uri, device.uri);
-    assert!(takes_pin(
-        &fixture,
-        "device",
-        &["--list-objects", &format!("--pin={NEW}")]
-    ));
+    assert!(fixture.takes_pin("device", NEW));
     let so_pin = Some(SO_PIN.into());
     let reset = ChangePin::new(PIN).so_pin(so_pin).reset(true);
     client.change_pin(reset).unwrap();
-    assert!(takes_pin(
-        &fixture,
-        "device",
-        &["--list-objects", &format!("--pin={PIN}")]
-    ));
+    assert!(fixture.takes_pin("device", PIN));
 
     let request = || InitToken::new("new").pin(Pin::from(PIN));
     assert!(client.init_token(request()).unwrap().created);

@@ -1,4 +1,4 @@
-//! PROTOCOL.md is what a client is written from.
+//! PROTOCOL.md, from which clients are written, describes every message.
 
 use p11_proto::{Request, Response, message::Message};
 

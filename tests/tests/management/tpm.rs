@@ -1,5 +1,5 @@
-//! The same on a software TPM: tpm2-pkcs11 takes fewer attributes than SoftHSM and has tokens of its own
-//! kind.
+//! Tokens and keys are managed on a software TPM: tpm2-pkcs11 takes fewer attributes than SoftHSM, and its tokens are
+//! others.
 
 use p11_client::{
     ErrorCode,

@@ -1,4 +1,4 @@
-//! Of several keys that match, one is chosen, and nobody is left to wonder why.
+//! Which of several keys that match is chosen, and what is said of it.
 
 use p11_client::{ErrorCode, message::Class};
 use p11_tests::{client::refused, keys::Key, softhsm::Token};

@@ -1,5 +1,4 @@
-//! Which token and which key a URI means, rule by rule: tokens and keys in SoftHSM and a URI go in, the
-//! key that `OpenKey` names comes out, and what the log says of the choice.
+//! Which token and which key a URI means, rule by rule, and what the log says of the choice.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Whoever asks for what is not there learns what is.
+//! The error about a key or token that is not there, and what it says of those that are.
 
 use p11_client::ErrorCode;
 use p11_fault_module::{Function::C_OpenSession, cryptoki_sys::CKR_DEVICE_ERROR, on};

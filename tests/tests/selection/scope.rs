@@ -1,4 +1,4 @@
-//! The server's own URI holds every request to it.
+//! The server's own URI, the scope, restricts every request.
 
 use p11_client::ErrorCode;
 

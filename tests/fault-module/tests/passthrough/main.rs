@@ -1,4 +1,4 @@
-//! Each fault, as an application sees it that loads the module around SoftHSM2. One file per group of faults.
+//! Each fault, as an application sees it that loads the module around SoftHSM2.
 
 #![allow(
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! Old clients, and their users' scripts, decide on phrases in errors.
+//! The phrases in errors, by which released clients and scripts tell them apart.
 
 use std::thread;
 
@@ -85,8 +85,7 @@ fn each_kind_of_failure_has_its_phrases() {
 
 #[test]
 fn what_is_no_request_was_not_understood() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (_fixture, server) = Fixture::started();
     let old = Tedge1Client::of(&server);
     let cut = sign(b"m", KEY);
     for request in [
@@ -130,8 +129,7 @@ fn policy_and_audit_apply() {
 
 #[test]
 fn a_wrong_pin_is_tried_once() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     let old = Tedge1Client::of(&server);
     for _ in 0..20 {
         let told = old.refused(&message(2, &[&text("m"), &some(KEY), &some("000001")]));

@@ -1,4 +1,4 @@
-//! How the bytes are exchanged.
+//! One request per connection: its end, its deadline, and what may follow it.
 
 use std::{
     io::{Read, Write},
@@ -8,7 +8,6 @@ use std::{
 
 use p11_tests::{
     fixture::{Fixture, KEY},
-    keys::KeyKind,
     wait::TIMEOUT,
 };
 
@@ -16,15 +15,13 @@ use super::{Tedge1Client, choose, sign};
 
 #[test]
 fn pong_advertises_protocol_1() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (_fixture, server) = Fixture::started();
     assert_eq!(Tedge1Client::of(&server).ask(&[0, 8]), *b"\0\x09P11\x01");
 }
 
 #[test]
 fn what_follows_a_request_is_for_newer_servers() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (_fixture, server) = Fixture::started();
     let old = Tedge1Client::of(&server);
     assert_eq!(old.ask(&[0, 8, 1, 2, 3]), old.ask(&[0, 8]));
     let request = choose(&[0x0403], KEY);
@@ -34,8 +31,7 @@ fn what_follows_a_request_is_for_newer_servers() {
 
 #[test]
 fn a_request_may_come_in_pieces() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (_fixture, server) = Fixture::started();
     let request = choose(&[0x0403], KEY);
     let mut stream = UnixStream::connect(server.socket()).unwrap();
     for byte in &request {
@@ -49,8 +45,7 @@ fn a_request_may_come_in_pieces() {
 
 #[test]
 fn a_client_that_never_ends_its_request_runs_into_the_deadline_and_harms_nobody() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (_fixture, server) = Fixture::started();
     let key = server.client().open(KEY).unwrap();
     let began = Instant::now();
     let clients: Vec<_> = (0..20)

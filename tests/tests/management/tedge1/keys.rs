@@ -197,8 +197,7 @@ fn keys_are_listed_without_certificates_and_named_without_type() {
 
 #[test]
 fn a_key_is_made_signs_and_is_deleted() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     let old = Tedge1Client::of(&server);
     for (spec, kind, scheme) in [
         ([&[1][..], &varint(256)].concat(), KeyKind::P256, 0x0403),

@@ -1,5 +1,4 @@
-//! Released clients, which speak tedge1: raw bytes go to the real server, and raw bytes are looked at.
-//! None of our code writes or reads them.
+//! Released clients, which speak tedge1, as raw bytes: no code of ours encodes or decodes them.
 
 mod errors;
 mod exchange;

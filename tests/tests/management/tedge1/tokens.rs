@@ -1,12 +1,8 @@
 //! Requests about tokens.
 
-use p11_tests::{
-    fixture::{Fixture, PIN, SO_PIN},
-    keys::KeyKind,
-};
+use p11_tests::fixture::{Fixture, PIN, SO_PIN};
 
 use super::{NONE, Tedge1Client, list, message, some, text, text_of, varint};
-use crate::takes_pin;
 
 const NEW: &str = "305419";
 
@@ -19,8 +15,7 @@ fn uri_of(fixture: &Fixture) -> String {
 
 #[test]
 fn tokens_are_listed() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     let old = Tedge1Client::of(&server);
     let uri = text(uri_of(&fixture));
     assert_eq!(
@@ -54,8 +49,7 @@ fn tokens_are_listed() {
 
 #[test]
 fn a_token_is_made_once() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     let old = Tedge1Client::of(&server);
     let init = message(14, &[&text("new"), &some(SO_PIN), &some(PIN), NONE]);
     let reply = old.ask(&init);
@@ -63,27 +57,16 @@ fn a_token_is_made_once() {
     assert!(rest.is_empty(), "{rest:?}");
     assert_eq!(uri, server.client().token("new").uri.as_bytes());
     assert_eq!(old.ask(&init), reply, "the same token again");
-    assert!(takes_pin(
-        &fixture,
-        "new",
-        &["--list-objects", &format!("--pin={PIN}")]
-    ));
+    assert!(fixture.takes_pin("new", PIN));
 }
 
 #[test]
 fn a_pin_is_changed_and_reset() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     server.secrets().add(NEW);
     let old = Tedge1Client::of(&server);
     let changed = message(19, &[&text(uri_of(&fixture))]);
-    let opens = |pin: &str| {
-        takes_pin(
-            &fixture,
-            "device",
-            &["--list-objects", &format!("--pin={pin}")],
-        )
-    };
+    let opens = |pin: &str| fixture.takes_pin("device", pin);
 
     let change = message(18, &[NONE, &text(NEW), &some(PIN), NONE, &[0]]);
     assert_eq!(old.ask(&change), changed);
