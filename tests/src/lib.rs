@@ -15,6 +15,7 @@
 //! - [`broker`], [`openssl`]: the peers of a TLS handshake
 //! - [`mqtt`]: the shortest MQTT exchange that proves a login
 //! - [`lenient`]: comparisons of speed that are to become stricter
+//! - [`text`]: assertions on what a message or a log says
 //! - [`verify`]: checks a signature without any code of ours
 //!
 //! A test reads like this:
@@ -55,6 +56,7 @@ pub mod requests;
 pub mod secrets;
 pub mod server;
 pub mod softhsm;
+pub mod text;
 pub mod tools;
 pub mod tpm;
 pub mod verify;

@@ -7,6 +7,7 @@ use p11_tests::{
     keys::{KeyKind, KeySpec},
     server::{Builder, Server},
     softhsm::SoftHsm,
+    text::assert_contains,
 };
 use rustls::{SignatureScheme, sign::SigningKey as _};
 
@@ -166,14 +167,15 @@ fn configured_values_raise_no_warning() {
 #[test]
 fn no_module_path_anywhere_is_an_error_that_says_how_to_set_it() {
     let said = fails_to_start(Server::builder());
-    for way in [
-        "--module-path",
-        "TEDGE_DEVICE_CRYPTOKI_MODULE_PATH",
-        "module_path",
-        "tedge.toml",
-    ] {
-        assert!(said.contains(way), "{way} is not in {said}");
-    }
+    assert_contains(
+        &said,
+        [
+            "--module-path",
+            "TEDGE_DEVICE_CRYPTOKI_MODULE_PATH",
+            "module_path",
+            "tedge.toml",
+        ],
+    );
 }
 
 #[test]
@@ -312,10 +314,7 @@ fn a_mistyped_key_is_a_warning_and_the_others_are_used() {
         let expected =
             format!("line 3, column 1: [device.cryptoki] has no \"{key}\"; did you mean {meant}?");
         assert_warns(&said, &path, &expected);
-        assert!(
-            said.contains(&format!("module_path: \"{NO_MODULE}\"")),
-            "{said}"
-        );
+        assert_contains(&said, [&format!("module_path: \"{NO_MODULE}\"")]);
         assert!(!said.contains("482915"), "{said}");
     }
 }
@@ -332,10 +331,7 @@ fn a_pin_that_is_not_utf_8_is_refused_and_not_shown() {
         ),
     ] {
         let said = fails_to_start(builder);
-        assert!(
-            said.contains(&format!("the PIN of {origin} is not UTF-8")),
-            "{said}"
-        );
+        assert_contains(&said, [&format!("the PIN of {origin} is not UTF-8")]);
         assert!(!said.contains("2915"), "{said}");
     }
 }

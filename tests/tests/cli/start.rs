@@ -2,18 +2,9 @@
 
 use std::fs;
 
-use p11_tests::{server::Server, softhsm::SoftHsm};
+use p11_tests::{server::Server, softhsm::SoftHsm, text::assert_in_order};
 
 use super::{NO_MODULE, fails_to_start, with_module};
-
-/// Asserts that the log has these lines, after their timestamps, in this order.
-fn assert_in_order(log: &str, expected: &[&str]) {
-    let mut rest = log.lines();
-    for wanted in expected {
-        let found = rest.any(|line| line.get(28..).is_some_and(|said| said.starts_with(wanted)));
-        assert!(found, "{wanted:?} is not in its place in:\n{log}");
-    }
-}
 
 #[test]
 fn version_configuration_and_socket_are_logged_as_the_reference_page_says() {
@@ -24,17 +15,17 @@ fn version_configuration_and_socket_are_logged_as_the_reference_page_says() {
     let log = server.log();
     assert_in_order(
         &log,
-        &[
+        [
             &format!(
-                " INFO tedge_p11_server: Starting tedge-p11-server {}",
+                "Z  INFO tedge_p11_server: Starting tedge-p11-server {}",
                 env!("CARGO_PKG_VERSION")
             ),
             &format!(
-                " INFO tedge_p11_server: Using cryptoki configuration \
+                "Z  INFO tedge_p11_server: Using cryptoki configuration \
                  cryptoki_config=CryptokiConfigDirect {{ module_path: {module:?}, pin: \"[REDACTED]\", uri: None }}"
             ),
             &format!(
-                " INFO tedge_p11_server: Server listening listener=Some({:?})",
+                "Z  INFO tedge_p11_server: Server listening listener=Some({:?})",
                 server.socket()
             ),
         ],
@@ -64,10 +55,10 @@ fn a_module_that_does_not_exist_is_named_with_the_cause_after_the_listening_line
     let said = fails_to_start(Server::builder().module(NO_MODULE.as_ref()));
     assert_in_order(
         &said,
-        &[
-            " INFO tedge_p11_server: Starting tedge-p11-server ",
-            " INFO tedge_p11_server: Using cryptoki configuration ",
-            " INFO tedge_p11_server: Server listening ",
+        [
+            "Z  INFO tedge_p11_server: Starting tedge-p11-server ",
+            "Z  INFO tedge_p11_server: Using cryptoki configuration ",
+            "Z  INFO tedge_p11_server: Server listening ",
         ],
     );
     let last = said.lines().last().unwrap();
@@ -109,9 +100,9 @@ fn a_uri_is_shown_as_given_before_it_is_found_not_to_parse() {
     let said = fails_to_start(with_module(&hsm).uri("zz.uri"));
     assert_in_order(
         &said,
-        &[
-            " INFO tedge_p11_server: Starting tedge-p11-server ",
-            " INFO tedge_p11_server: Using cryptoki configuration ",
+        [
+            "Z  INFO tedge_p11_server: Starting tedge-p11-server ",
+            "Z  INFO tedge_p11_server: Using cryptoki configuration ",
         ],
     );
     assert!(said.contains("uri: Some(\"zz.uri\") }"), "{said}");

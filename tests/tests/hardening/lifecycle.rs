@@ -34,6 +34,7 @@ use p11_tests::{
     raw_client::RawClient,
     server::Server,
     softhsm::SoftHsm,
+    text::assert_contains,
     wait::{TIMEOUT, wait_until},
 };
 
@@ -118,11 +119,7 @@ fn a_request_that_runs_too_long_does_not_delay_the_end() {
         took > Duration::from_secs(4) && took < Duration::from_secs(7),
         "{took:?}"
     );
-    assert!(
-        server.log().contains("1 requests did not end in time"),
-        "{}",
-        server.log()
-    );
+    assert_contains(&server.log(), ["1 requests did not end in time"]);
     // With a call in the module, nothing more is done to it.
     assert_eq!(fixture.faults.count(C_Finalize), 0);
 }
@@ -320,10 +317,7 @@ fn sighup_warns_that_module_and_socket_need_a_restart() {
         .collect();
     assert_eq!(warnings.len(), 2, "{said}");
     for (warning, path) in warnings.iter().zip(["module.so", "p11.sock"]) {
-        assert!(
-            warning.contains(path) && warning.contains("restart"),
-            "{said}"
-        );
+        assert_contains(&warning, [path, "restart"]);
     }
     assert_eq!(open(&mut kept), Ok(()));
     assert!(configured.socket().exists());
@@ -347,10 +341,7 @@ fn sighup_refuses_a_bad_configuration_and_the_old_one_stays() {
         ),
     ] {
         let said = configured.reload(&text);
-        assert!(
-            said.contains("the configuration is left as it was"),
-            "{said}"
-        );
+        assert_contains(&said, ["the configuration is left as it was"]);
         assert!(said.contains(expected), "{said}");
         assert_eq!(open(&mut kept), Ok(()));
         assert_eq!(tokens(&mut kept), ["device"]);

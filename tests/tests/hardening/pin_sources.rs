@@ -18,6 +18,7 @@ use p11_tests::{
     keys::KeyKind,
     process::Process,
     server::Server,
+    text::assert_contains,
     wait::{TIMEOUT, wait_until},
 };
 
@@ -109,10 +110,7 @@ fn a_pin_on_the_command_line_works_with_a_warning_that_others_can_read_it() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = with_pins(&fixture, &[("flag", PIN)]);
     let line = server.wait_for_log("command line");
-    assert!(
-        line.contains(" WARN ") && line.contains("process list"),
-        "{line}"
-    );
+    assert_contains(&line, [" WARN ", "process list"]);
     for place in PLACES.into_iter().filter(|place| *place != "flag") {
         let fixture = Fixture::new(KeyKind::P256);
         let server = with_pins(&fixture, &[(place, PIN)]);

@@ -20,6 +20,7 @@ use p11_tests::{
     raw_client::{RawClient, ask_tedge1},
     requests::{every_request, requests_about},
     server::{Builder, Server},
+    text::assert_contains,
     tools::pkcs11_module,
     wait::{TIMEOUT, wait_until},
 };
@@ -199,13 +200,14 @@ fn a_rule_with_a_uri_holds_for_that_token_alone() {
     let alice = AsUser::new(&server, ALICE, ALICE);
     alice.open(KEY).unwrap();
     let failure = not_allowed(alice.open(SECOND));
-    for part in [
-        "sign is not allowed for pkcs11:",
-        "token=second",
-        "rule 1 of the policy",
-    ] {
-        assert!(failure.message.contains(part), "{failure}");
-    }
+    assert_contains(
+        &failure.message,
+        [
+            "sign is not allowed for pkcs11:",
+            "token=second",
+            "rule 1 of the policy",
+        ],
+    );
     assert_eq!(tokens(&alice), ["device"]);
     assert_eq!(keys(&alice), ["key"]);
     not_allowed(alice.list_keys("pkcs11:token=second"));
@@ -382,10 +384,7 @@ fn a_file_that_is_not_understood_stops_the_start_and_the_error_says_where() {
         let log = server.log();
         let last = log.lines().last().unwrap();
         assert!(last.contains(" ERROR "), "{log}");
-        assert!(
-            log.contains("policy.toml") && log.contains(expected),
-            "{expected}: {log}"
-        );
+        assert_contains(&log, ["policy.toml", expected]);
         assert!(!server.socket().exists());
     }
 }
@@ -399,9 +398,9 @@ fn a_file_that_is_not_there_stops_the_start() {
     let mut server = builder.pin(PIN).spawn();
     assert_eq!(server.wait(TIMEOUT).code(), Some(1));
     let log = server.log();
-    assert!(
-        log.contains("cannot read the policy /no/such/policy.toml: No such file"),
-        "{log}"
+    assert_contains(
+        &log,
+        ["cannot read the policy /no/such/policy.toml: No such file"],
     );
 }
 
@@ -435,9 +434,6 @@ fn sighup_reads_the_policy_again_and_keeps_the_connections() {
     fs::write(policy_file(server.folder()), "[[rule]]\nusers = [0]\n").unwrap();
     server.signal(Signal::SIGHUP);
     let line = server.wait_for_log("the configuration is left as it was");
-    assert!(
-        line.contains(" ERROR ") && line.contains("policy.toml"),
-        "{line}"
-    );
+    assert_contains(&line, [" ERROR ", "policy.toml"]);
     open().unwrap();
 }

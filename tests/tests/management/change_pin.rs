@@ -12,6 +12,7 @@ use p11_tests::{
     fixture::{Fixture, KEY, PIN, SO_PIN},
     keys::KeyKind,
     server::Server,
+    text::assert_contains,
 };
 
 const NEW: &str = "305419";
@@ -133,10 +134,7 @@ fn reply_and_log_name_the_source_that_still_holds_the_old_pin() {
             .unwrap();
         assert!(stale.starts_with(source), "{stale}");
         let logged = server.wait_for_log("changed the PIN of the token");
-        assert!(
-            logged.contains("WARN") && logged.contains(&stale),
-            "{logged}"
-        );
+        assert_contains(&logged, ["WARN", stale.as_str()]);
         // Back to what is configured, nothing is stale.
         let old_pin = some(NEW);
         let back = client
@@ -201,10 +199,7 @@ fn while_the_token_is_logged_in_a_wrong_old_pin_is_not_tried_at_all() {
             .change_pin(ChangePin::new(NEW).old_pin(old_pin)),
         ErrorCode::PinIncorrect,
     );
-    assert!(
-        told.message.contains("logged in with another one"),
-        "{told}"
-    );
+    assert_contains(&told.message, ["logged in with another one"]);
     assert_eq!(fixture.faults.count(C_SetPIN), 0);
     key.sign().unwrap();
 }
@@ -266,18 +261,11 @@ fn a_refused_security_officer_leaves_everything_as_it_was() {
             client.change_pin(reset(WRONG, NEW)),
             ErrorCode::PinIncorrect,
         );
-        assert!(
-            told.message.contains("The specified PIN is incorrect"),
-            "{told}"
-        );
+        assert_contains(&told.message, ["The specified PIN is incorrect"]);
         key.sign().unwrap();
     }
     assert_eq!(fixture.faults.count(C_InitPIN), 0);
-    assert!(
-        server.log().contains("as the security officer's"),
-        "{}",
-        server.log()
-    );
+    assert_contains(&server.log(), ["as the security officer's"]);
     // The user's, the officer's, and the user's again since the officer wanted no session to be open.
     assert_eq!(fixture.faults.count(C_Login), 3);
     client.change_pin(reset(SO_PIN, NEW)).unwrap();
@@ -328,10 +316,7 @@ fn the_token_is_the_only_one_or_named() {
         client.change_pin(ChangePin::new(NEW)),
         ErrorCode::AmbiguousToken,
     );
-    assert!(
-        told.message.contains("Found multiple initialized tokens"),
-        "{told}"
-    );
+    assert_contains(&told.message, ["Found multiple initialized tokens"]);
     let uri = Some(second.uri().as_str().into());
     let changed = client.change_pin(ChangePin::new(NEW).uri(uri)).unwrap();
     assert!(changed.uri.contains("token=second"), "{changed:?}");

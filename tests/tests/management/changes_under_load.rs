@@ -19,6 +19,7 @@ use p11_tests::{
     client::{P256, TestClient, refused},
     fixture::{Fixture, KEY, PIN, SO_PIN},
     keys::KeyKind,
+    text::assert_contains,
     wait::StopOnDrop,
 };
 
@@ -215,10 +216,9 @@ fn a_change_for_which_no_session_is_left_says_what_to_do() {
     {
         fixture.faults.set([full.clone()]);
         let told = refused(change(), ErrorCode::Busy);
-        assert!(
-            told.message.contains("CKR_SESSION_COUNT")
-                && told.message.contains("other programs that use it"),
-            "{told}"
+        assert_contains(
+            &told.message,
+            ["CKR_SESSION_COUNT", "other programs that use it"],
         );
         fixture.faults.clear();
         key.sign().unwrap();

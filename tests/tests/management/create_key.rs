@@ -17,6 +17,7 @@ use p11_tests::{
     fixture::{Fixture, PIN},
     keys::{self, KeyKind},
     softhsm::{SoftHsm, Token},
+    text::assert_contains,
     tools::run,
 };
 
@@ -42,14 +43,13 @@ fn is_seen(hsm: &SoftHsm, token: &Token, made: &PublicKeyEntry) {
         let mut objects = all.split(" Key Object");
         let its = objects.find(|object| object.contains("ID:         a1b2\n"));
         let its = its.unwrap_or_else(|| panic!("no {class} of this id: {all}"));
-        for part in ["label:      made\n", usage, access] {
-            assert!(its.contains(part), "no {part:?} in: {its}");
-        }
+        assert_contains(&its, ["label:      made\n", usage, access]);
     }
     let private = said(hsm.p11tool(token).args(["--list-all", &made.uri]));
-    for flag in ["CKA_PRIVATE", "CKA_NEVER_EXTRACTABLE", "CKA_SENSITIVE"] {
-        assert!(private.contains(flag), "no {flag} in: {private}");
-    }
+    assert_contains(
+        &private,
+        ["CKA_PRIVATE", "CKA_NEVER_EXTRACTABLE", "CKA_SENSITIVE"],
+    );
     let spec = keys::KeySpec::new(KeyKind::P256, "made", &[0xa1, 0xb2]);
     assert!(made.spki == hsm.public_key(token, &spec));
 }
@@ -112,10 +112,7 @@ fn other_kinds_are_refused_with_a_list_of_those_that_can_be_made() {
             client.create_key(DEVICE, spec, "made", None),
             ErrorCode::BadRequest,
         );
-        assert!(
-            told.message.contains("RSA of 2048, 3072 and 4096"),
-            "{told}"
-        );
+        assert_contains(&told.message, ["RSA of 2048, 3072 and 4096"]);
     }
     assert_eq!(fixture.faults.count(C_GenerateKeyPair), 0);
 }

@@ -11,6 +11,7 @@ use p11_tests::{
     client::{P256, refused},
     fixture::{PIN, SO_PIN},
     server::Server,
+    text::assert_contains,
     tools::run,
     tpm::Tpm,
 };
@@ -75,9 +76,10 @@ fn keys_are_made_listed_used_and_deleted() {
             .env("GNUTLS_PIN", PIN)
             .args(["--batch", "--login", "--list-all", &made.uri]));
         let seen = String::from_utf8(seen).unwrap();
-        for flag in ["CKA_PRIVATE", "CKA_NEVER_EXTRACTABLE", "CKA_SENSITIVE"] {
-            assert!(seen.contains(flag), "no {flag} in: {seen}");
-        }
+        assert_contains(
+            &seen,
+            ["CKA_PRIVATE", "CKA_NEVER_EXTRACTABLE", "CKA_SENSITIVE"],
+        );
 
         let key = client.open(&made.uri).unwrap();
         for scheme in &key.told().schemes {

@@ -1,7 +1,7 @@
 //! Which of several keys that match is chosen, and what is said of it.
 
 use p11_client::{ErrorCode, message::Class};
-use p11_tests::{client::refused, keys::Key, softhsm::Token};
+use p11_tests::{client::refused, keys::Key, softhsm::Token, text::assert_contains};
 
 use super::{Store, assert_opens, assert_refused, full_uri, log_lines};
 
@@ -82,10 +82,7 @@ fn no_key_is_chosen_for_the_certificate_of_another() {
         .told()
         .identity;
     assert!(failure.message.contains(&identity.to_string()), "{failure}");
-    assert!(
-        failure.message.contains(&full_uri(&token, &key)),
-        "{failure}"
-    );
+    assert_contains(&failure.message, [&full_uri(&token, &key)]);
 }
 
 #[test]
@@ -95,10 +92,7 @@ fn a_key_that_cannot_sign_is_not_chosen() {
     store.hsm.store_pair_that_cannot_sign(&one, "key", &[1]);
     let server = store.server().start();
     let failure = assert_refused(&server, "pkcs11:object=key", ErrorCode::KeyNotFound);
-    assert!(
-        failure.message.contains("no key that can sign"),
-        "{failure}"
-    );
+    assert_contains(&failure.message, ["no key that can sign"]);
     drop(server);
     let signs = store.key(&one, "zzz", 1);
     let elsewhere = store.key(&two, "key", 2);

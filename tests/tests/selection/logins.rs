@@ -5,6 +5,7 @@ use p11_fault_module::token as fault_token;
 use p11_tests::{
     keys::{Key, KeyKind},
     softhsm::Token,
+    text::assert_contains,
 };
 
 use super::{Store, assert_opens, assert_refused};
@@ -26,10 +27,7 @@ fn no_pin_is_sent_where_two_tokens_could_hide_the_key() {
     for token in [&one, &two] {
         assert!(failure.message.contains(&token.serial), "{failure}");
     }
-    assert!(
-        failure.message.contains("add token=… or serial=…"),
-        "{failure}"
-    );
+    assert_contains(&failure.message, ["add token=… or serial=…"]);
     assert!(failure.message.contains("may show in"), "{failure}");
     assert_eq!(store.logins(), 0);
     // With the attribute that it asks for, one login finds the key.

@@ -116,16 +116,3 @@ fn log_lines(server: &Server, text: &str) -> Vec<String> {
     let lines = log.lines().filter(|line| line.contains(text));
     lines.map(str::to_owned).collect()
 }
-
-/// That each of the texts appears, in this order.
-#[track_caller]
-fn assert_in_order(line: &str, texts: impl IntoIterator<Item = impl AsRef<str>>) {
-    let mut rest = line;
-    for text in texts {
-        let text = text.as_ref();
-        match rest.split_once(text) {
-            Some((_, after)) => rest = after,
-            None => panic!("{text} does not follow in its place in: {line}"),
-        }
-    }
-}

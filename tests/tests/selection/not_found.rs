@@ -3,7 +3,8 @@
 use p11_client::ErrorCode;
 use p11_fault_module::{Function::C_OpenSession, cryptoki_sys::CKR_DEVICE_ERROR, on};
 
-use super::{PIN, Store, assert_in_order, assert_refused, full_uri};
+use super::{PIN, Store, assert_refused, full_uri};
+use p11_tests::text::assert_in_order;
 
 #[test]
 fn the_error_says_what_was_searched_where_and_what_is_there() {

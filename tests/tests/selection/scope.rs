@@ -2,7 +2,8 @@
 
 use p11_client::ErrorCode;
 
-use super::{Store, assert_in_order, assert_opens, assert_refused, log_lines};
+use super::{Store, assert_opens, assert_refused, log_lines};
+use p11_tests::text::assert_in_order;
 
 #[test]
 fn attributes_of_the_scope_replace_those_of_the_request_with_a_warning() {

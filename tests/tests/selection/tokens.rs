@@ -7,9 +7,9 @@ use p11_fault_module::{
     cryptoki_sys::{CKR_DEVICE_ERROR, CKR_GENERAL_ERROR},
     on,
 };
-use p11_tests::client::refused;
+use p11_tests::{client::refused, text::assert_in_order};
 
-use super::{Store, assert_in_order, assert_opens, full_uri, log_lines};
+use super::{Store, assert_opens, full_uri, log_lines};
 
 #[test]
 fn all_tokens_are_searched() {
