@@ -333,7 +333,7 @@ fn a_module_that_fails_at_start_is_tried_again_after_pauses() {
             Ok(key) => break key,
             Err(failure) => {
                 assert_eq!(failure.code, ErrorCode::ModuleUnavailable, "{failure}");
-                assert!((1..=2).contains(&seconds(&failure)), "{failure}");
+                assert!(seconds(&failure) <= 2, "{failure}");
             }
         }
         thread::sleep(Duration::from_millis(20));

@@ -311,7 +311,7 @@ fn a_long_uri_is_cut() {
 fn a_request_that_ends_after_its_client_left_is_logged() {
     let fixture = Fixture::new(KeyKind::P256);
     let (server, key, before) = with_key(fixture.server().pin(PIN));
-    fixture.faults.set([on(C_Sign).delays(1000)]);
+    fixture.faults.set([on(C_Sign).delays(300)]);
     let mut raw = RawClient::with_preamble(server.socket());
     raw.send(&sign(&key, b"a message")).unwrap();
     let calls = fixture.faults.count(C_Sign);

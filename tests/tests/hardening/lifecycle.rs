@@ -92,7 +92,7 @@ fn a_signal_stops_the_server_under_load_and_its_token_is_logged_out() {
 fn a_running_request_is_answered_before_the_server_stops() {
     let (fixture, mut server) = Fixture::started();
     let key = server.client().open(KEY).unwrap();
-    fixture.faults.set([on(C_Sign).delays(2000)]);
+    fixture.faults.set([on(C_Sign).delays(500)]);
     let before = fixture.faults.count(C_Sign);
     let signing = thread::spawn(move || key.sign());
     wait_until(|| fixture.faults.count(C_Sign) > before);
@@ -119,7 +119,7 @@ fn a_request_that_runs_too_long_does_not_delay_the_end() {
         took > Duration::from_secs(4) && took < Duration::from_secs(7),
         "{took:?}"
     );
-    assert_contains(&server.log(), ["1 requests did not end in time"]);
+    assert_contains(server.log(), ["1 requests did not end in time"]);
     // With a call in the module, nothing more is done to it.
     assert_eq!(fixture.faults.count(C_Finalize), 0);
 }
@@ -317,7 +317,7 @@ fn sighup_warns_that_module_and_socket_need_a_restart() {
         .collect();
     assert_eq!(warnings.len(), 2, "{said}");
     for (warning, path) in warnings.iter().zip(["module.so", "p11.sock"]) {
-        assert_contains(&warning, [path, "restart"]);
+        assert_contains(warning, [path, "restart"]);
     }
     assert_eq!(open(&mut kept), Ok(()));
     assert!(configured.socket().exists());

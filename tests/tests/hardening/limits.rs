@@ -36,7 +36,7 @@ fn two_users(server: &Server) -> [AsUser; 2] {
     ]
 }
 
-/// A connection with a signature under way, which the module delays.
+/// A connection with a signature under way, on which the module takes its time.
 fn at_work(fixture: &Fixture, socket: &std::path::Path, key: &ClientKey) -> RawClient {
     let before = fixture.faults.count(C_Sign);
     let mut raw = RawClient::with_preamble(socket);
@@ -70,11 +70,12 @@ fn where_all_of_these_are_busy_another_user_gives_up_one() {
     let fixture = Fixture::new(KeyKind::P256);
     let (server, key) = with_places(&fixture, 3, 2);
     let [many, one] = two_users(&server);
-    fixture.faults.set([on(C_Sign).delays(2000)]);
+    fixture.faults.set([on(C_Sign).hangs()]);
     let mut working = [(); 2].map(|()| at_work(&fixture, many.socket(), &key));
     let mut silent = RawClient::admitted(one.socket());
     RawClient::admitted(server.socket());
     assert!(silent.is_closed());
+    fixture.faults.clear();
     working.iter_mut().for_each(signed);
 }
 
@@ -83,7 +84,7 @@ fn a_user_whose_connections_are_all_busy_keeps_nobody_else_out() {
     let fixture = Fixture::new(KeyKind::P256);
     let (server, key) = with_places(&fixture, 8, 2);
     let [greedy, other] = two_users(&server);
-    fixture.faults.set([on(C_Sign).delays(2000)]);
+    fixture.faults.set([on(C_Sign).hangs()]);
     let mut working = [(); 2].map(|()| at_work(&fixture, greedy.socket(), &key));
     // More than may wait, and one who was refused at once shows that they do.
     let mut more = [(); 20].map(|()| RawClient::with_preamble(greedy.socket()));
@@ -95,6 +96,7 @@ fn a_user_whose_connections_are_all_busy_keeps_nobody_else_out() {
         "{:?}",
         began.elapsed()
     );
+    fixture.faults.clear();
     working.iter_mut().for_each(signed);
     assert!(
         more.iter_mut().any(RawClient::ping),
@@ -107,12 +109,12 @@ fn a_user_who_fills_his_part_of_the_queue_keeps_nobody_else_out() {
     let fixture = Fixture::new(KeyKind::P256);
     let (server, key) = with_places(&fixture, 3, 2);
     let [greedy, other] = two_users(&server);
-    fixture.faults.set([on(C_Sign).delays(2000)]);
+    fixture.faults.set([on(C_Sign).delays(1000)]);
     let mut working = vec![at_work(&fixture, other.socket(), &key)];
     working.extend([(); 2].map(|()| at_work(&fixture, greedy.socket(), &key)));
     let _waiting = [(); 20].map(|()| RawClient::with_preamble(greedy.socket()));
     wait_until(|| server.log().contains("all places are at work"));
-    // All places are at work, and he has one more coming to him.
+    // All places are at work; the next one that is free is for the user with fewer.
     assert!(RawClient::admitted(other.socket()).ping());
     working.iter_mut().for_each(signed);
 }
@@ -121,7 +123,7 @@ fn a_user_who_fills_his_part_of_the_queue_keeps_nobody_else_out() {
 fn where_all_connections_are_busy_the_newest_waits_5_s_and_is_refused() {
     let fixture = Fixture::new(KeyKind::P256);
     let (server, key) = with_places(&fixture, 2, 2);
-    fixture.faults.set([on(C_Sign).delays(7000)]);
+    fixture.faults.set([on(C_Sign).hangs()]);
     let mut working = [(); 2].map(|()| at_work(&fixture, server.socket(), &key));
     let began = Instant::now();
     let mut newest = RawClient::with_preamble(server.socket());
@@ -132,6 +134,7 @@ fn where_all_connections_are_busy_the_newest_waits_5_s_and_is_refused() {
     let waited = began.elapsed();
     assert!(waited > Duration::from_millis(4900), "{waited:?}");
     assert!(newest.is_closed());
+    fixture.faults.clear();
     working.iter_mut().for_each(signed);
 }
 
@@ -139,7 +142,7 @@ fn where_all_connections_are_busy_the_newest_waits_5_s_and_is_refused() {
 fn a_connection_that_waits_is_served_when_another_is_done() {
     let fixture = Fixture::new(KeyKind::P256);
     let (server, key) = with_places(&fixture, 2, 2);
-    fixture.faults.set([on(C_Sign).delays(1000)]);
+    fixture.faults.set([on(C_Sign).delays(300)]);
     let mut working = [(); 2].map(|()| at_work(&fixture, server.socket(), &key));
     assert!(RawClient::admitted(server.socket()).ping());
     working.iter_mut().for_each(signed);

@@ -265,7 +265,7 @@ fn a_refused_security_officer_leaves_everything_as_it_was() {
         key.sign().unwrap();
     }
     assert_eq!(fixture.faults.count(C_InitPIN), 0);
-    assert_contains(&server.log(), ["as the security officer's"]);
+    assert_contains(server.log(), ["as the security officer's"]);
     // The user's, the officer's, and the user's again since the officer wanted no session to be open.
     assert_eq!(fixture.faults.count(C_Login), 3);
     client.change_pin(reset(SO_PIN, NEW)).unwrap();

@@ -43,7 +43,7 @@ fn is_seen(hsm: &SoftHsm, token: &Token, made: &PublicKeyEntry) {
         let mut objects = all.split(" Key Object");
         let its = objects.find(|object| object.contains("ID:         a1b2\n"));
         let its = its.unwrap_or_else(|| panic!("no {class} of this id: {all}"));
-        assert_contains(&its, ["label:      made\n", usage, access]);
+        assert_contains(its, ["label:      made\n", usage, access]);
     }
     let private = said(hsm.p11tool(token).args(["--list-all", &made.uri]));
     assert_contains(
