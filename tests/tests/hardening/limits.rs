@@ -16,8 +16,8 @@ use p11_tests::{
 
 use super::users::AsUser;
 
-/// A server with few places, and its key.
-fn with_places(fixture: &Fixture, all: usize, per_user: usize) -> (Server, ClientKey) {
+/// A server with few connections, and its key.
+fn with_limits(fixture: &Fixture, all: usize, per_user: usize) -> (Server, ClientKey) {
     let server = fixture
         .server()
         .pin(PIN)
@@ -54,7 +54,7 @@ fn signed(raw: &mut RawClient) {
 #[test]
 fn the_user_with_the_most_connections_gives_up_the_oldest_one() {
     let fixture = Fixture::new(KeyKind::P256);
-    let (server, key) = with_places(&fixture, 5, 4);
+    let (server, key) = with_limits(&fixture, 5, 4);
     drop(key);
     let [many, one] = two_users(&server);
     let mut of_one = RawClient::admitted(one.socket());
@@ -68,7 +68,7 @@ fn the_user_with_the_most_connections_gives_up_the_oldest_one() {
 #[test]
 fn where_all_of_these_are_busy_another_user_gives_up_one() {
     let fixture = Fixture::new(KeyKind::P256);
-    let (server, key) = with_places(&fixture, 3, 2);
+    let (server, key) = with_limits(&fixture, 3, 2);
     let [many, one] = two_users(&server);
     fixture.faults.set([on(C_Sign).hangs()]);
     let mut working = [(); 2].map(|()| at_work(&fixture, many.socket(), &key));
@@ -82,7 +82,7 @@ fn where_all_of_these_are_busy_another_user_gives_up_one() {
 #[test]
 fn a_user_whose_connections_are_all_busy_keeps_nobody_else_out() {
     let fixture = Fixture::new(KeyKind::P256);
-    let (server, key) = with_places(&fixture, 8, 2);
+    let (server, key) = with_limits(&fixture, 8, 2);
     let [greedy, other] = two_users(&server);
     fixture.faults.set([on(C_Sign).hangs()]);
     let mut working = [(); 2].map(|()| at_work(&fixture, greedy.socket(), &key));
@@ -107,7 +107,7 @@ fn a_user_whose_connections_are_all_busy_keeps_nobody_else_out() {
 #[test]
 fn a_user_who_fills_his_part_of_the_queue_keeps_nobody_else_out() {
     let fixture = Fixture::new(KeyKind::P256);
-    let (server, key) = with_places(&fixture, 3, 2);
+    let (server, key) = with_limits(&fixture, 3, 2);
     let [greedy, other] = two_users(&server);
     fixture.faults.set([on(C_Sign).delays(1000)]);
     let mut working = vec![at_work(&fixture, other.socket(), &key)];
@@ -122,7 +122,7 @@ fn a_user_who_fills_his_part_of_the_queue_keeps_nobody_else_out() {
 #[test]
 fn where_all_connections_are_busy_the_newest_waits_5_s_and_is_refused() {
     let fixture = Fixture::new(KeyKind::P256);
-    let (server, key) = with_places(&fixture, 2, 2);
+    let (server, key) = with_limits(&fixture, 2, 2);
     fixture.faults.set([on(C_Sign).hangs()]);
     let mut working = [(); 2].map(|()| at_work(&fixture, server.socket(), &key));
     let began = Instant::now();
@@ -141,7 +141,7 @@ fn where_all_connections_are_busy_the_newest_waits_5_s_and_is_refused() {
 #[test]
 fn a_connection_that_waits_is_served_when_another_is_done() {
     let fixture = Fixture::new(KeyKind::P256);
-    let (server, key) = with_places(&fixture, 2, 2);
+    let (server, key) = with_limits(&fixture, 2, 2);
     fixture.faults.set([on(C_Sign).delays(300)]);
     let mut working = [(); 2].map(|()| at_work(&fixture, server.socket(), &key));
     assert!(RawClient::admitted(server.socket()).ping());

@@ -25,8 +25,8 @@ use p11_tests::{
 /// A PIN that no token has.
 const WRONG: &str = "not-the-pin";
 
-/// All places that a PIN can be in, the one that goes before the others first.
-const PLACES: [&str; 6] = [
+/// All sources that a PIN can be in, the one that goes before the others first.
+const SOURCES: [&str; 6] = [
     "pin-value",
     "pin-source",
     "flag",
@@ -35,13 +35,13 @@ const PLACES: [&str; 6] = [
     "file",
 ];
 
-/// A server whose PIN is in these places, and only there.
+/// A server whose PIN is in these sources, and only there.
 fn with_pins(fixture: &Fixture, pins: &[(&str, &str)]) -> Server {
     let mut builder = fixture.server();
     let folder = builder.folder().to_owned();
     let mut query = Vec::new();
-    for (place, pin) in pins {
-        builder = match *place {
+    for (source, pin) in pins {
+        builder = match *source {
             "pin-value" => {
                 query.push(format!("pin-value={pin}"));
                 builder
@@ -58,7 +58,7 @@ fn with_pins(fixture: &Fixture, pins: &[(&str, &str)]) -> Server {
                 builder.envs([("CREDENTIALS_DIRECTORY", &folder)])
             }
             "file" => builder.tedge_toml(&format!("[device.cryptoki]\npin = \"{pin}\"\n")),
-            other => panic!("no such place: {other}"),
+            other => panic!("no such source: {other}"),
         };
     }
     if !query.is_empty() {
@@ -76,18 +76,18 @@ fn file(folder: &Path, name: &str, text: &str) -> PathBuf {
 }
 
 #[test]
-fn a_pin_can_be_in_each_place() {
-    for place in PLACES {
+fn a_pin_can_come_from_each_source() {
+    for source in SOURCES {
         let fixture = Fixture::new(KeyKind::P256);
-        let server = with_pins(&fixture, &[(place, PIN)]);
+        let server = with_pins(&fixture, &[(source, PIN)]);
         server.client().open(KEY).unwrap().sign().unwrap();
     }
 }
 
 #[test]
-fn each_place_goes_before_the_next() {
+fn each_source_goes_before_the_next() {
     // A URI has one of the first two.
-    let pairs = PLACES.windows(2).skip(1).map(|pair| (pair[0], pair[1]));
+    let pairs = SOURCES.windows(2).skip(1).map(|pair| (pair[0], pair[1]));
     for (first, next) in pairs.chain([("pin-value", "flag")]) {
         let fixture = Fixture::new(KeyKind::P256);
         let server = with_pins(&fixture, &[(first, PIN), (next, WRONG)]);
@@ -111,11 +111,11 @@ fn a_pin_on_the_command_line_works_with_a_warning_that_others_can_read_it() {
     let server = with_pins(&fixture, &[("flag", PIN)]);
     let line = server.wait_for_log("command line");
     assert_contains(&line, [" WARN ", "process list"]);
-    for place in PLACES.into_iter().filter(|place| *place != "flag") {
+    for source in SOURCES.into_iter().filter(|source| *source != "flag") {
         let fixture = Fixture::new(KeyKind::P256);
-        let server = with_pins(&fixture, &[(place, PIN)]);
+        let server = with_pins(&fixture, &[(source, PIN)]);
         server.wait_for_log("Server listening");
-        assert!(!server.log().contains("process list"), "{place}");
+        assert!(!server.log().contains("process list"), "{source}");
     }
 }
 
