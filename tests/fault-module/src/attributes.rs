@@ -3,8 +3,8 @@
 use cryptoki_sys::*;
 
 use crate::call::Call;
-use crate::module::forward;
 use crate::real;
+use crate::real::call_real;
 use crate::rules::{Answer, Rule};
 
 /// # Safety
@@ -46,7 +46,14 @@ pub(crate) unsafe fn get(
     let mut real: Vec<CK_ATTRIBUTE> = theirs.iter().map(|attribute| **attribute).collect();
     let count = real.len() as CK_ULONG;
     // SAFETY: copies of the application's attributes, with its buffers.
-    let mut rv = unsafe { forward::C_GetAttributeValue(session, object, real.as_mut_ptr(), count) };
+    let mut rv = unsafe {
+        call_real!(C_GetAttributeValue(
+            session,
+            object,
+            real.as_mut_ptr(),
+            count
+        ))
+    };
     for (attribute, real) in theirs.into_iter().zip(real) {
         attribute.ulValueLen = match answer_to(attribute) {
             Some(Answer::Length(length)) => *length,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use cryptoki_sys::*;
 
 use crate::active_rules::RuleSet;
-use crate::module::Function;
+use crate::function::Function;
 use crate::real;
 use crate::rules::{Action, Moment, Rule, TokenFault};
 use crate::state::State;

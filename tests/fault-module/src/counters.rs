@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::error::Error;
-use crate::module::Function;
+use crate::function::Function;
 
 const FUNCTIONS: usize = Function::ALL.len();
 const MAX_CONCURRENT: usize = FUNCTIONS;

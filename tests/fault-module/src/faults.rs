@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use tempfile::TempDir;
 
 use crate::counters::{Counters, Counts};
-use crate::module::Function;
+use crate::function::Function;
 use crate::pins::Pins;
 use crate::rules::Rule;
 use crate::state::{FOLDER_VARIABLE, MODULE_VARIABLE, rules_file};

@@ -3,7 +3,7 @@
 use cryptoki_sys::*;
 
 use crate::call::Call;
-use crate::module::forward;
+use crate::real::call_real;
 use crate::rules::TokenFault;
 
 /// # Safety
@@ -41,7 +41,7 @@ pub(crate) unsafe fn key_pair(
     let count = template.len() as CK_ULONG;
     // SAFETY: as the caller promises; the private template is a copy that outlives the call.
     unsafe {
-        forward::C_GenerateKeyPair(
+        call_real!(C_GenerateKeyPair(
             session,
             mechanism,
             public,
@@ -50,6 +50,6 @@ pub(crate) unsafe fn key_pair(
             count,
             public_key,
             private_key,
-        )
+        ))
     }
 }

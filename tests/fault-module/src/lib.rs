@@ -44,7 +44,7 @@
 //! | `faults`, `rules` | the test's side; the rules, which travel as JSON in the file `rules` |
 //! | `counters` | the counts, shared by both sides |
 //! | `random` | random numbers, of rules and of tests |
-//! | `module` | the table of all functions: from the application to `call`, from there on to `forward` |
+//! | `function`, `module` | the table of all functions; what the application calls |
 //! | `call`, `args` | what happens in every call; what happens to parameters |
 //! | `state`, `active_rules`, `sessions`, `pins` | what the module remembers |
 //! | `real` | what the module asks of the wrapped one for itself |
@@ -57,6 +57,7 @@ mod call;
 mod counters;
 mod error;
 mod faults;
+mod function;
 mod generate;
 mod lifecycle;
 mod login;
@@ -77,7 +78,7 @@ pub use counters::Counts;
 /// For the codes of the standard (CKR, CKA, CKM, CKO).
 pub use cryptoki_sys;
 pub use faults::Faults;
-pub use module::Function;
+pub use function::Function;
 pub use random::Random;
 pub use rules::{
     Action, Answer, Moment, Object, On, Pin, Rule, Token, TokenFault, When, every_token, object,

@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use cryptoki_sys::*;
 
 use crate::call::Call;
-use crate::module::forward;
+use crate::real::call_real;
 use crate::rules::Rule;
 
 /// # Safety
@@ -34,7 +34,7 @@ pub(crate) unsafe fn initialize(
         pReserved: given.map_or(std::ptr::null_mut(), |args| args.pReserved),
     };
     // SAFETY: the arguments outlive the call.
-    unsafe { forward::C_Initialize((&raw mut args).cast()) }
+    unsafe { call_real!(C_Initialize((&raw mut args).cast())) }
 }
 
 pub(crate) fn finalize(call: &Call, forward: impl FnOnce() -> CK_RV, _: *mut c_void) -> CK_RV {

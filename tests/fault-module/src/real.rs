@@ -8,7 +8,6 @@ use std::sync::OnceLock;
 use cryptoki_sys::*;
 
 use crate::error::Error;
-use crate::module::forward;
 
 /// Loads the wrapped module, for the life of the process.
 pub(crate) fn load(path: &Path) -> Result<(), Error> {
@@ -41,6 +40,17 @@ pub(crate) fn functions() -> Option<&'static CK_FUNCTION_LIST> {
 
 static FUNCTIONS: OnceLock<CK_FUNCTION_LIST> = OnceLock::new();
 
+/// Calls a function of the wrapped module: `call_real!(C_Logout(session))`. Unsafe as that function is.
+macro_rules! call_real {
+    ($name:ident($($arg:expr),* $(,)?)) => {
+        match $crate::real::functions().and_then(|list| list.$name) {
+            Some(function) => function($($arg),*),
+            None => CKR_FUNCTION_NOT_SUPPORTED,
+        }
+    };
+}
+pub(crate) use call_real;
+
 /// More slots than any test has; a fixed buffer spares the size query, with which SoftHSM adds a slot.
 const MAX_SLOTS: usize = 256;
 
@@ -49,8 +59,13 @@ pub(crate) fn slots(token_present: bool) -> Vec<CK_SLOT_ID> {
     let mut slots = vec![0; MAX_SLOTS];
     let mut count = MAX_SLOTS as CK_ULONG;
     // SAFETY: the buffer has `count` places.
-    let rv =
-        unsafe { forward::C_GetSlotList(token_present.into(), slots.as_mut_ptr(), &mut count) };
+    let rv = unsafe {
+        call_real!(C_GetSlotList(
+            token_present.into(),
+            slots.as_mut_ptr(),
+            &mut count
+        ))
+    };
     slots.truncate(if rv == CKR_OK { count as usize } else { 0 });
     slots
 }
@@ -59,14 +74,20 @@ pub(crate) fn slots(token_present: bool) -> Vec<CK_SLOT_ID> {
 pub(crate) fn count_slots(token_present: CK_BBOOL) -> CK_RV {
     let mut count = 0;
     // SAFETY: a null list asks for the count alone.
-    unsafe { forward::C_GetSlotList(token_present, std::ptr::null_mut(), &mut count) }
+    unsafe {
+        call_real!(C_GetSlotList(
+            token_present,
+            std::ptr::null_mut(),
+            &mut count
+        ))
+    }
 }
 
 /// The label of the token in a slot, without its padding.
 pub(crate) fn label(slot: CK_SLOT_ID) -> Option<String> {
     let mut info = MaybeUninit::<CK_TOKEN_INFO>::zeroed();
     // SAFETY: the pointer is valid for a CK_TOKEN_INFO.
-    let rv = unsafe { forward::C_GetTokenInfo(slot, info.as_mut_ptr()) };
+    let rv = unsafe { call_real!(C_GetTokenInfo(slot, info.as_mut_ptr())) };
     if rv != CKR_OK {
         return None;
     }
@@ -80,13 +101,19 @@ pub(crate) fn label(slot: CK_SLOT_ID) -> Option<String> {
 pub(crate) fn mechanisms(slot: CK_SLOT_ID) -> Result<Vec<CK_MECHANISM_TYPE>, CK_RV> {
     let mut count = 0;
     // SAFETY: a null list asks for the count alone.
-    let rv = unsafe { forward::C_GetMechanismList(slot, std::ptr::null_mut(), &mut count) };
+    let rv = unsafe { call_real!(C_GetMechanismList(slot, std::ptr::null_mut(), &mut count)) };
     if rv != CKR_OK {
         return Err(rv);
     }
     let mut mechanisms = vec![0; count as usize];
     // SAFETY: the buffer has `count` places.
-    let rv = unsafe { forward::C_GetMechanismList(slot, mechanisms.as_mut_ptr(), &mut count) };
+    let rv = unsafe {
+        call_real!(C_GetMechanismList(
+            slot,
+            mechanisms.as_mut_ptr(),
+            &mut count
+        ))
+    };
     mechanisms.truncate(count as usize);
     if rv == CKR_OK {
         Ok(mechanisms)
@@ -100,7 +127,7 @@ pub(crate) fn is_so_session(session: CK_SESSION_HANDLE) -> bool {
     let mut info = MaybeUninit::<CK_SESSION_INFO>::zeroed();
     // SAFETY: the pointer is valid for a CK_SESSION_INFO, which all zeroes is.
     unsafe {
-        forward::C_GetSessionInfo(session, info.as_mut_ptr()) == CKR_OK
+        call_real!(C_GetSessionInfo(session, info.as_mut_ptr())) == CKR_OK
             && info.assume_init().state == CKS_RW_SO_FUNCTIONS
     }
 }
@@ -126,7 +153,14 @@ pub(crate) fn class_and_label(
     ];
     let count = template.len() as CK_ULONG;
     // SAFETY: each attribute points to a buffer of its length that outlives the call.
-    let rv = unsafe { forward::C_GetAttributeValue(session, object, template.as_mut_ptr(), count) };
+    let rv = unsafe {
+        call_real!(C_GetAttributeValue(
+            session,
+            object,
+            template.as_mut_ptr(),
+            count
+        ))
+    };
     let [_, CK_ATTRIBUTE { ulValueLen, .. }] = template;
     let label = label.get(..ulValueLen as usize)?;
     (rv == CKR_OK).then(|| (class, String::from_utf8_lossy(label).into_owned()))
@@ -136,7 +170,7 @@ pub(crate) fn class_and_label(
 pub(crate) fn login(session: CK_SESSION_HANDLE, user: CK_USER_TYPE, pin: Option<&[u8]>) -> CK_RV {
     let (pin, length) = pin.map_or((std::ptr::null(), 0), |pin| (pin.as_ptr(), pin.len()));
     // SAFETY: null, or valid for its length; modules only read it.
-    unsafe { forward::C_Login(session, user, pin.cast_mut(), length as CK_ULONG) }
+    unsafe { call_real!(C_Login(session, user, pin.cast_mut(), length as CK_ULONG)) }
 }
 
 /// Ends the signature that was begun in a session: a `C_Sign` that succeeds or fails does (PKCS#11 2.40, 5.11).
@@ -146,30 +180,30 @@ pub(crate) fn end_signing(session: CK_SESSION_HANDLE) {
     let mut length = signature.len() as CK_ULONG;
     // SAFETY: each buffer is valid for the length that is passed with it.
     unsafe {
-        forward::C_Sign(
+        call_real!(C_Sign(
             session,
             data.as_mut_ptr(),
             data.len() as CK_ULONG,
             signature.as_mut_ptr(),
             &mut length,
-        )
+        ))
     };
 }
 
 /// Closes a session that the application does not know.
 pub(crate) fn close_session(session: CK_SESSION_HANDLE) {
     // SAFETY: no pointers are passed.
-    unsafe { forward::C_CloseSession(session) };
+    unsafe { call_real!(C_CloseSession(session)) };
 }
 
 /// Closes the sessions of a slot, and with them the login.
 pub(crate) fn close_all_sessions(slot: CK_SLOT_ID) {
     // SAFETY: no pointers are passed. A slot without sessions is as good as one that had some.
-    unsafe { forward::C_CloseAllSessions(slot) };
+    unsafe { call_real!(C_CloseAllSessions(slot)) };
 }
 
 /// Logs out of the token of this session.
 pub(crate) fn log_out(session: CK_SESSION_HANDLE) {
     // SAFETY: no pointers are passed. A token where nobody is logged in stays as it is.
-    unsafe { forward::C_Logout(session) };
+    unsafe { call_real!(C_Logout(session)) };
 }

@@ -8,7 +8,7 @@ use cryptoki_sys::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::module::Function;
+use crate::function::Function;
 
 /// A fault. In every rule `token` is the label of the token it concerns; `None` means every token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
