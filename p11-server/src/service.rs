@@ -15,13 +15,23 @@ pub trait Service: Send + Sync {
     fn call(&self, request: &Request, access: &dyn Access) -> Result<Response, Error>;
 }
 
-/// Says whether a caller may touch what its request has led to.
+/// Who asks, and whether they may touch what their request has led to.
 pub trait Access {
     /// Asks about a token, and about an object on it where it is one that was chosen.
     ///
     /// # Errors
     /// [`Error::NotAllowed`]
     fn check(&self, token: &TokenInfo, object: Option<&ObjectInfo>) -> Result<(), Error>;
+
+    /// The user id of who asks: users take turns.
+    fn user(&self) -> u32 {
+        0
+    }
+
+    /// Whether nobody waits for the answer any more, so that a long request may end before its next call.
+    fn has_left(&self) -> bool {
+        false
+    }
 }
 
 /// The access of a caller that is held to nothing.

@@ -1,19 +1,22 @@
 //! One request of one peer: whether the policy allows it, the call, and what the audit says of it.
 
 use p11_proto::{Request, Response};
+use p11_uri::{ObjectInfo, TokenInfo};
 use tracing::warn;
 
 use super::audit::Entry;
 use super::peer::Peer;
 use super::policy::{Operation, Policy};
 use crate::error::Error;
-use crate::service::{Service, Unrestricted};
+use crate::service::{Access, Service, Unrestricted};
 
 /// Who asks, and whom.
 pub(super) struct RequestContext<'a> {
     pub service: &'a dyn Service,
     pub policy: &'a Policy,
     pub peer: &'a Peer,
+    /// Whether the peer was answered already or is gone.
+    pub has_left: &'a dyn Fn() -> bool,
     /// What the log will say of the request.
     pub audit: Entry,
 }
@@ -28,9 +31,9 @@ impl RequestContext<'_> {
         let response = match Operation::of(request) {
             Some(operation) => {
                 let grant = self.policy.grant(self.peer.uid, self.peer.gid, operation)?;
-                self.service.call(request, &grant)?
+                self.service.call(request, &self.access(&grant))?
             }
-            None => self.service.call(request, &Unrestricted)?,
+            None => self.service.call(request, &self.access(&Unrestricted))?,
         };
         self.audit.set_response(&response);
         Ok(response)
@@ -42,5 +45,34 @@ impl RequestContext<'_> {
         if let Error::NotAllowed(why) = error {
             warn!(peer = %self.peer, "{why}");
         }
+    }
+
+    fn access<'a>(&'a self, grant: &'a dyn Access) -> PeerAccess<'a> {
+        PeerAccess {
+            grant,
+            user: self.peer.uid,
+            has_left: self.has_left,
+        }
+    }
+}
+
+/// What the policy grants to a peer that waits for its answer.
+struct PeerAccess<'a> {
+    grant: &'a dyn Access,
+    user: u32,
+    has_left: &'a dyn Fn() -> bool,
+}
+
+impl Access for PeerAccess<'_> {
+    fn check(&self, token: &TokenInfo, object: Option<&ObjectInfo>) -> Result<(), Error> {
+        self.grant.check(token, object)
+    }
+
+    fn user(&self) -> u32 {
+        self.user
+    }
+
+    fn has_left(&self) -> bool {
+        (self.has_left)()
     }
 }

@@ -1,4 +1,4 @@
-//! The accept loop: every connection gets a place and a thread of its own.
+//! The accept loop: every connection gets a place and a thread.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -16,6 +16,7 @@ use super::connection::Connection;
 use super::handler::{self, Handler};
 use super::limits::{ConnectionLimits, Limiter, Permit};
 use super::listen::Socket;
+use super::threads::{self, Threads};
 use crate::daemon::peer::Peer;
 
 /// The pause after the system could not give us another connection.
@@ -29,6 +30,7 @@ pub(crate) struct Server {
     socket: Socket,
     handler: Handler,
     limiter: Arc<Limiter>,
+    threads: Arc<Threads>,
     heartbeat: AtomicU64,
 }
 
@@ -39,6 +41,7 @@ impl Server {
             socket,
             handler,
             limiter: Limiter::new(limits),
+            threads: Threads::new(threads::IDLE),
             heartbeat: AtomicU64::new(0),
         })
     }
@@ -132,8 +135,7 @@ impl Server {
             return;
         };
         let server = self.clone();
-        let thread = thread::Builder::new().name("connection".into());
-        if let Err(error) = thread.spawn(move || server.serve(permit)) {
+        if let Err(error) = self.threads.run(move || server.serve(permit)) {
             warn!("no thread for a connection, which is closed: {error}");
         }
     }

@@ -4,11 +4,12 @@
 //! answered by the reaper and its place on the server is free again.
 
 use std::net::Shutdown;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send};
 use p11_proto::frame::Body;
 
@@ -132,6 +133,16 @@ impl Connection {
         self.close(&mut progress)
     }
 
+    /// Whether nobody will read an answer: the client has closed the connection, or the reaper has. A
+    /// client that has only shut down its writing half still reads.
+    pub fn has_left(&self) -> bool {
+        // No events are asked for, so that only the end of both directions is told.
+        let mut end = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
+        let told = poll(&mut end, PollTimeout::ZERO);
+        let [end] = end.map(|fd| fd.revents().unwrap_or_else(PollFlags::empty));
+        told.is_ok() && end.contains(PollFlags::POLLHUP)
+    }
+
     /// The first byte that the client has sent, if it has sent one; it stays there to be read.
     pub fn first_byte(&self) -> Option<u8> {
         let mut first = [0];
@@ -181,5 +192,35 @@ impl Progress {
             State::Answering(since) => since.elapsed() > SLUGGISH,
             State::Working(_) | State::Closed => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection() -> (Connection, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let peer = Peer::of(&ours).unwrap();
+        (Connection::new(ours, peer), theirs)
+    }
+
+    #[test]
+    fn who_has_closed_the_connection_has_left_and_who_has_only_said_all_has_not() {
+        let (connection, client) = connection();
+        assert!(!connection.has_left());
+        client.shutdown(Shutdown::Write).unwrap();
+        assert!(!connection.has_left());
+        drop(client);
+        assert!(connection.has_left());
+    }
+
+    #[test]
+    fn whom_the_reaper_has_answered_has_left() {
+        let (connection, _client) = connection();
+        assert!(connection.begin(Duration::ZERO));
+        assert!(!connection.has_left());
+        assert!(connection.close_if_overdue());
+        assert!(connection.has_left());
     }
 }

@@ -174,6 +174,7 @@ impl Handler {
             service: &*self.service,
             policy: &policy,
             peer: &connection.peer,
+            has_left: &|| connection.has_left(),
             audit: entry,
         };
         let answer = answer(&mut context);

@@ -5,6 +5,7 @@ mod connection;
 mod handler;
 mod limits;
 mod listen;
+mod threads;
 mod timeouts;
 
 #[cfg(any(test, fuzzing))]

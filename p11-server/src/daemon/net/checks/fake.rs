@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
 
 #[cfg(test)]
 use p11_proto::Identity;
@@ -20,10 +22,13 @@ pub const PANIC: &[u8] = b"panic";
 /// The message whose signing lasts until [`Fake::release`].
 pub const WAIT: &[u8] = b"wait";
 
+/// The message whose signing lasts until its client has left.
+pub const LEAVE: &[u8] = b"leave";
+
 /// A service that signs by repeating the message.
 #[derive(Default)]
 pub struct Fake {
-    /// Whether [`PANIC`] and [`WAIT`] mean anything. A fuzzer finds both.
+    /// Whether [`PANIC`], [`WAIT`] and [`LEAVE`] mean anything. A fuzzer finds them.
     obeys: bool,
     waiting: AtomicUsize,
     may_go: Mutex<bool>,
@@ -69,14 +74,16 @@ pub fn identity() -> Identity {
 }
 
 impl Service for Fake {
-    fn call(&self, request: &Request, _: &dyn Access) -> Result<Response, Error> {
+    fn call(&self, request: &Request, access: &dyn Access) -> Result<Response, Error> {
         let key = "pkcs11:token=t;object=k";
         let public = public_key();
         Ok(match request {
             Request::Ping(_) => Response::Pong(Pong::new("fake", 1)),
             Request::Status(_) => Response::Status(Status::new("fake", true)),
             Request::OpenKey(_) => Response::Key(OpenedKey::new(key, &public, [Scheme::Ed25519])),
-            Request::Sign(sign) => Response::Signature(Signature::new(self.sign(&sign.message))),
+            Request::Sign(sign) => {
+                Response::Signature(Signature::new(self.sign(&sign.message, access)))
+            }
             Request::ListTokens(_) => Response::Tokens(Tokens::new(Vec::new())),
             Request::ListKeys(_) => Response::Objects(Objects::new(Vec::new())),
             Request::GetCertificates(_) => Response::Certificates(Certificates::new(Vec::new())),
@@ -90,7 +97,7 @@ impl Service for Fake {
 }
 
 impl Fake {
-    fn sign(&self, message: &[u8]) -> Vec<u8> {
+    fn sign(&self, message: &[u8], access: &dyn Access) -> Vec<u8> {
         let is_told = |word| self.obeys && message == word;
         assert!(!is_told(PANIC), "as the test wants it");
         if is_told(WAIT) {
@@ -98,6 +105,13 @@ impl Fake {
             let may_go = self.may_go.lock().expect("no panic under the lock");
             let waited = self.gone.wait_while(may_go, |may_go| !*may_go);
             drop(waited.expect("no panic under the lock"));
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+        }
+        if is_told(LEAVE) {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            while !access.has_left() {
+                thread::sleep(Duration::from_millis(1));
+            }
             self.waiting.fetch_sub(1, Ordering::SeqCst);
         }
         message.to_vec()

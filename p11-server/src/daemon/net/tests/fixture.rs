@@ -30,11 +30,16 @@ pub struct Fixture {
 
 impl Fixture {
     pub fn new(limits: ConnectionLimits) -> Fixture {
+        Fixture::with_timeouts(limits, Timeouts::default())
+    }
+
+    /// The same where the service has other deadlines.
+    pub fn with_timeouts(limits: ConnectionLimits, timeouts: Timeouts) -> Fixture {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("p11.sock");
         let fake = Arc::new(Fake::obedient());
         let socket = Socket::bind(&path).unwrap();
-        let handler = Handler::new(fake.clone(), Policy::default(), Timeouts::default());
+        let handler = Handler::new(fake.clone(), Policy::default(), timeouts);
         let server = Server::new(socket, handler, limits);
         let (stop, stopped) = UnixStream::pair().unwrap();
         let accepting = {
@@ -69,10 +74,15 @@ impl Fixture {
 
     /// A client with a signature that lasts until the test lets it go.
     pub fn at_work(&self) -> Client {
+        self.at_work_on(WAIT)
+    }
+
+    /// A client with a signature of this message, which lasts.
+    pub fn at_work_on(&self, message: &[u8]) -> Client {
         let before = self.fake.waiting();
         let mut client = self.connect();
         client.greet();
-        client.send(&sign(WAIT));
+        client.send(&sign(message));
         wait_until(|| self.fake.waiting() > before);
         client
     }

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::daemon::net::limits::ConnectionLimits;
 use crate::daemon::net::timeouts::IoTimeouts;
+use crate::engine::Timeouts;
 use p11_proto::{ErrorCode, Response, frame};
 
+use super::super::checks::fake::LEAVE;
 use super::fixture::{Fixture, sign, wait_until};
 use super::frames::every_request;
 
@@ -142,4 +144,48 @@ fn stopping_lets_the_running_request_end_and_takes_no_other() {
         "the next request is for the next server"
     );
     assert_eq!(draining.join().unwrap(), 0);
+}
+
+/// An operation is overdue soon.
+fn with_deadline(limits: ConnectionLimits) -> Fixture {
+    let timeouts = Timeouts {
+        request: SOON,
+        ..Timeouts::default()
+    };
+    Fixture::with_timeouts(limits, timeouts)
+}
+
+#[test]
+fn an_operation_that_is_overdue_is_answered_for_and_gives_its_place_back_at_once() {
+    let fixture = with_deadline(ConnectionLimits {
+        all: 1,
+        ..ConnectionLimits::default()
+    });
+    for _ in 0..3 {
+        let mut overdue = fixture.at_work();
+        thread::sleep(SOON);
+        fixture.server.close_overdue();
+        assert_eq!(fixture.server.connections(), 0);
+        match overdue.answer() {
+            Some(Response::Error(failure)) => assert_eq!(failure.code, ErrorCode::Timeout),
+            other => panic!("{other:?}"),
+        }
+        assert!(overdue.is_closed());
+        fixture.served();
+    }
+    assert_eq!(fixture.fake.waiting(), 3, "the operations go on");
+}
+
+#[test]
+fn a_service_learns_that_its_client_is_gone_or_was_answered() {
+    let fixture = with_deadline(ConnectionLimits::default());
+    let half_closed = fixture.at_work_on(LEAVE);
+    half_closed.0.shutdown(Shutdown::Write).unwrap();
+    let gone = fixture.at_work_on(LEAVE);
+    drop(gone);
+    wait_until(|| fixture.fake.waiting() == 1);
+    thread::sleep(SOON);
+    assert_eq!(fixture.fake.waiting(), 1, "it waits for its answer");
+    fixture.server.close_overdue();
+    wait_until(|| fixture.fake.waiting() == 0);
 }
