@@ -85,6 +85,9 @@ pub enum Error {
     /// All sessions are in use, or the token is being changed.
     #[error("{0}")]
     Busy(String),
+    /// Others had the token until the time was up, or nobody waits for the answer any more.
+    #[error("{0}")]
+    Timeout(String),
     /// Between two steps the token was changed by another request. From the start it may succeed.
     #[error("the token {token} is being changed; try again")]
     Changed {
@@ -171,6 +174,7 @@ impl Error {
             Error::NotAllowed(_) => ErrorCode::NotAllowed,
             Error::NotSupported(_) => ErrorCode::NotSupported,
             Error::Busy(_) | Error::Changed { .. } => ErrorCode::Busy,
+            Error::Timeout(_) => ErrorCode::Timeout,
             Error::ModuleUnavailable { .. } | Error::Load { .. } => ErrorCode::ModuleUnavailable,
             Error::Module { .. } => ErrorCode::Module,
             Error::Unfinished { cause, .. } => cause.code(),

@@ -31,7 +31,6 @@
 pub mod daemon;
 mod engine;
 mod error;
-mod lock;
 mod service;
 
 pub use engine::{Engine, Settings, Timeouts};

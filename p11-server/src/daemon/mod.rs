@@ -5,6 +5,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `supervise` | what the service manager is told |
+//! | `signals` | SIGTERM, SIGINT and SIGHUP |
 //! | `config` | flags, environment, `tedge.toml` and credentials |
 //! | `net` | the socket and its connections, with limits and deadlines |
 //! | `protocol1`, `tedge1` | a request of either protocol, and its response |
@@ -22,6 +23,7 @@ mod peer;
 mod policy;
 mod protocol1;
 mod request;
+mod signals;
 mod supervise;
 mod tedge1;
 mod toml_table;
@@ -29,16 +31,14 @@ mod toml_table;
 #[cfg(fuzzing)]
 pub use net::checks::exchange;
 
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::process::ExitCode;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
+use signal_hook::low_level::exit;
 use tracing::{error, info, warn};
 
 use self::config::{Args, Config};
@@ -52,16 +52,22 @@ const TARGET: &str = "tedge_p11_server";
 /// How long running requests may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long the module may take afterwards to be finalised.
+const FINALIZE: Duration = Duration::from_secs(3);
+
 /// How often we look whether an operation is overdue.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Runs the program `tedge-p11-server` with the arguments and the environment of this process, until a
 /// signal ends it.
-pub fn run(timeouts: Timeouts) -> ExitCode {
+///
+/// The process ends by `_exit`. exit(3) would run the destructors of the module, which may hang, and which
+/// take away what a call that has not returned still uses.
+pub fn run(timeouts: Timeouts) -> ! {
     let args = Args::read();
     // The log and modules start threads, which must not take these signals.
-    let signals = block_signals();
-    let _log = log::init(args.log_level);
+    let blocked = signals::block();
+    let log = log::init(args.log_level);
     // A panic ends one connection. Its place in the source tells enough; its message may tell too much.
     std::panic::set_hook(Box::new(|panic| match panic.location() {
         Some(place) => {
@@ -74,21 +80,27 @@ pub fn run(timeouts: Timeouts) -> ExitCode {
         warn!(target: TARGET, "core dumps and ptrace cannot be switched off: {error}");
     }
     info!(target: TARGET, "Starting tedge-p11-server {}", env!("CARGO_PKG_VERSION"));
+    let signals = blocked.and_then(signals::listen);
     let signals = signals.map_err(|error| format!("cannot wait for signals: {error}").into());
-    match signals.and_then(|signals| serve(&args, &signals, timeouts)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            error!(target: TARGET, "{error}");
-            ExitCode::FAILURE
-        }
-    }
+    let status = signals.and_then(|signals| serve(&args, &signals, timeouts));
+    let status = status.unwrap_or_else(|error| {
+        error!(target: TARGET, "{error}");
+        1
+    });
+    // Waits for the lines that are not written yet, but not for a reader of them that hangs.
+    drop(log);
+    exit(status)
 }
 
+/// Serves until a signal says to stop, or until that is of no use any more. Answers the exit status.
+///
+/// # Errors
+/// Why it could not start.
 fn serve(
     args: &Args,
-    signals: &SignalFd,
+    signals: &Receiver<Signal>,
     timeouts: Timeouts,
-) -> Result<(), Box<dyn std::error::Error>> {
+) -> Result<i32, Box<dyn std::error::Error>> {
     let inherited = Socket::inherited()?;
     let config = load_config(args, inherited.is_some())?;
     info!(target: TARGET, cryptoki_config = ?config.cryptoki, "Using cryptoki configuration");
@@ -107,15 +119,20 @@ fn serve(
     let handler = Handler::new(engine.clone(), policy, timeouts);
     let server = Server::new(socket, handler, args.limits());
     let mut supervisor = Supervisor::ready();
-    let result = wait_for_signals(args, &config, signals, &server, &engine, &mut supervisor);
+    let ended = wait_for_signals(args, &config, signals, &server, &engine, &mut supervisor);
+    if let Err(error) = &ended {
+        error!(target: TARGET, "{error}");
+    }
     supervisor.stopping();
     let left = server.drain(GRACE);
     if left > 0 {
         warn!(target: TARGET, "{left} requests did not end in time");
     }
-    engine.shut_down();
+    if !shut_down(engine) {
+        warn!(target: TARGET, "the PKCS#11 module does not end in time; the process does");
+    }
     server.remove_socket();
-    result
+    Ok(i32::from(ended.is_err()))
 }
 
 /// Initialises the module, and does so again whenever it is down and the next try is due. Where that
@@ -139,6 +156,17 @@ fn supervise_module(engine: Arc<Engine>) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Closes the sessions and finalises the module. False if that takes too long.
+fn shut_down(engine: Arc<Engine>) -> bool {
+    let (done, ended) = mpsc::channel();
+    let thread = thread::Builder::new().name("shutdown".into());
+    let thread = thread.spawn(move || {
+        engine.shut_down();
+        let _ = done.send(());
+    });
+    thread.is_ok() && ended.recv_timeout(FINALIZE).is_ok()
+}
+
 /// The configuration, with what is to be said about it.
 fn load_config(args: &Args, inherited_socket: bool) -> Result<Config, config::Error> {
     let mut warnings = Vec::new();
@@ -153,7 +181,7 @@ fn load_config(args: &Args, inherited_socket: bool) -> Result<Config, config::Er
 fn wait_for_signals(
     args: &Args,
     running: &Config,
-    signals: &SignalFd,
+    signals: &Receiver<Signal>,
     server: &Arc<Server>,
     engine: &Engine,
     supervisor: &mut Supervisor,
@@ -166,17 +194,13 @@ fn wait_for_signals(
             .spawn(move || server.accept(&stopped))?
     };
     loop {
-        let mut ready = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut ready, PollTimeout::try_from(TICK)?) {
-            Err(nix::errno::Errno::EINTR) => {}
-            other => drop(other?),
-        }
-        match signals.read_signal()?.map(|signal| signal.ssi_signo as i32) {
-            Some(number) if number == Signal::SIGHUP as i32 => {
-                reconfigure(args, running, server, engine);
+        match signals.recv_timeout(TICK) {
+            Ok(Signal::SIGHUP) => reconfigure(args, running, server, engine),
+            Ok(_) => break,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err("signals are not heard any more".into());
             }
-            Some(_) => break,
-            None => {}
         }
         server.close_overdue();
         if accepting.is_finished() {
@@ -219,10 +243,4 @@ fn reconfigure(args: &Args, running: &Config, server: &Server, engine: &Engine) 
         }
         Err(error) => error!(target: TARGET, "the configuration is left as it was: {error}"),
     }
-}
-
-fn block_signals() -> nix::Result<SignalFd> {
-    let set = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
-    set.thread_block()?;
-    SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
 }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::net::Server;
 use crate::engine::Engine;
@@ -16,6 +16,7 @@ pub(super) struct Supervisor {
     last: Instant,
     heartbeat: u64,
     status: Option<String>,
+    hangs: bool,
 }
 
 impl Supervisor {
@@ -27,33 +28,45 @@ impl Supervisor {
             last: Instant::now(),
             heartbeat: 0,
             status: None,
+            hangs: false,
         }
     }
 
-    /// Gives a sign of life when one is due, while the accept loop moves and no token is stuck.
+    /// Tells how the module is doing, and gives a sign of life when one is due and the accept loop moves.
     ///
     /// # Errors
-    /// Unsupervised, what is stuck: the process should end. Supervised, silence sees to that.
+    /// What hangs for good, so that the process should end.
     pub fn tick(&mut self, server: &Server, engine: &Engine) -> Result<(), String> {
-        let trouble = engine.trouble();
-        let status = trouble.unwrap_or_else(|| "the PKCS#11 module is ready".into());
+        let hung = engine.hung();
+        let status = match &hung {
+            Some(call) => format!("{} does not return", call.what()),
+            None => engine
+                .trouble()
+                .unwrap_or_else(|| "the PKCS#11 module is ready".into()),
+        };
         if self.status.as_ref() != Some(&status) {
             notify(NotifyState::Status(&status));
             self.status = Some(status);
         }
-        match (engine.stuck(), self.interval) {
-            (Some(token), None) => {
-                return Err(format!("no PKCS#11 call returns on {token}; giving up"));
+        match &hung {
+            Some(call) if call.for_good => {
+                return Err(format!("{call}; ending, so that systemd starts me anew"));
             }
-            (None, Some(interval)) if self.last.elapsed() >= interval => {
-                self.last = Instant::now();
-                let heartbeat = server.heartbeat();
-                if heartbeat != self.heartbeat {
-                    self.heartbeat = heartbeat;
-                    notify(NotifyState::Watchdog);
-                }
-            }
+            Some(call) if !self.hangs => warn!("{call}"),
+            None if self.hangs => info!("no PKCS#11 call hangs any more"),
             _ => {}
+        }
+        self.hangs = hung.is_some();
+        if self
+            .interval
+            .is_some_and(|interval| self.last.elapsed() >= interval)
+        {
+            self.last = Instant::now();
+            let heartbeat = server.heartbeat();
+            if heartbeat != self.heartbeat {
+                self.heartbeat = heartbeat;
+                notify(NotifyState::Watchdog);
+            }
         }
         Ok(())
     }

@@ -1,30 +1,37 @@
 //! What all requests share: the module, its tokens, the keys that were found, the PINs that were refused.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
+use std::time::Instant;
 
+use p11_proto::{Pin, UriText};
 use p11_uri::Uri;
 
-use super::find::key::{Key, KeyCache, recheck};
+use super::find::contents::{Contents, ContentsCache};
+use super::find::key::{Key, KeyCache};
 use super::find::search::Search;
-use super::login::pin_guard::Guard;
+use super::lock::{Mutex, Rank};
+use super::login::pin_guard::{Guard, Pins};
 use super::login::same;
-use super::module::{Call, Module};
+use super::module::Module;
 use super::query::{KeyQuery, query};
 use super::settings::{Settings, Timeouts};
-use super::token::Login;
-use super::token::slots::Tokens;
+use super::token::Token;
+use super::token::client::Client;
+use super::token::session::PooledSession;
+use super::token::slots::Registry;
+use super::token::turns::Lane;
 use crate::error::Error;
 use crate::service::Access;
-use p11_proto::{Pin, UriText};
 
 /// One module and what is known of its tokens.
 pub(crate) struct Core {
-    pub module: Module,
-    pub tokens: Tokens,
+    pub module: Arc<Module>,
+    pub registry: Arc<Registry>,
+    pub contents: ContentsCache,
     pub keys: KeyCache,
     pub guard: Guard,
-    settings: RwLock<Arc<Settings>>,
+    settings: Mutex<Arc<Settings>>,
     /// Held by who initialises a token: the next one finds it made.
     pub initializing: Mutex<()>,
 }
@@ -32,41 +39,38 @@ pub(crate) struct Core {
 impl Core {
     /// Loads the module, which is initialised by the first request.
     pub fn load(module: &Path, settings: Settings, timeouts: Timeouts) -> Result<Core, Error> {
+        let module = Arc::new(Module::load(module, timeouts)?);
         Ok(Core {
-            module: Module::load(module, timeouts)?,
-            tokens: Tokens::default(),
+            registry: Registry::new(module.clone()),
+            module,
+            contents: ContentsCache::new(),
             keys: KeyCache::new(),
             guard: Guard::new()?,
-            settings: RwLock::new(Arc::new(settings)),
-            initializing: Mutex::default(),
+            settings: Mutex::new(Rank::Settings, Arc::new(settings)),
+            initializing: Mutex::new(Rank::InitToken, ()),
         })
     }
 
-    /// Initialises the module if it is down and the next try is due.
+    /// Initialises the module if it is down and the next try is due, or reloads it where that was asked for.
     pub fn start(&self) -> Result<(), Error> {
-        self.module.enter(self.module.timeouts().request).map(drop)
+        let deadline = Instant::now() + self.module.timeouts().request;
+        self.reload_if_requested(deadline);
+        self.module.guard(deadline).map(drop)
     }
 
     /// The operator has changed the settings, or says that PINs may be tried again.
     pub fn reconfigure(&self, settings: Settings) {
-        let mut current = self
-            .settings
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        let same_pin = match (&current.pin, &settings.pin) {
+        let before = std::mem::replace(&mut *self.settings.lock(), Arc::new(settings));
+        let same_pin = match (&before.pin, &self.settings().pin) {
             (Some(old), Some(new)) => same(old, new),
             (old, new) => old.is_none() && new.is_none(),
         };
-        *current = Arc::new(settings);
-        drop(current);
         if !same_pin {
             self.guard.forget_replaced();
-            // The new one has to be checked by the token. A login that is being made at this moment may
-            // hang, and signals must not wait for it.
-            for token in self.tokens.known() {
-                if let Ok(mut login) = token.login.try_lock() {
-                    *login = Login::Out;
-                }
+            // The new one has to be checked by the token. A login that is being made at this moment ends with
+            // the life in which it began.
+            for token in self.registry.known() {
+                token.give_up(&token.life());
             }
         }
         self.guard.forget_all();
@@ -75,10 +79,7 @@ impl Core {
 
     /// The operator's settings, as they are now.
     pub fn settings(&self) -> Arc<Settings> {
-        self.settings
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.settings.lock().clone()
     }
 
     /// What a request about a token asks for, of whatever key.
@@ -91,19 +92,25 @@ impl Core {
         query(uri, pin, access, self.settings())
     }
 
+    /// Reloads the module if an earlier request has asked for it and it is due. Where that fails, the next
+    /// call says why.
+    pub fn reload_if_requested(&self, deadline: Instant) {
+        if let Some((life, why)) = self.module.requested_reload() {
+            let forget = || self.registry.forget_lives();
+            let _ = self.module.reload(&life, &why, deadline, &forget);
+        }
+    }
+
     /// The key that is asked for, on a token that is logged in if it wants to be: from the cache, which
     /// costs no call, else by a search.
-    pub fn key(&self, call: &Call<'_>, query: &KeyQuery<'_>) -> Result<Arc<Key>, Error> {
+    pub fn key(&self, client: &Client<'_>, query: &KeyQuery<'_>) -> Result<Arc<Key>, Error> {
         let known = self.keys.get(&query.name, query.expected);
         if let Some(key) = &known
-            && key.era == key.token.era(call)
+            && key.is_current()
         {
-            query.access.check(&key.token.info(), Some(&key.info))?;
-            if key.trusted(call.timeouts().idle) || recheck(call, key)? {
-                self.guard.log_in(call, &key.token, query.pins())?;
-                return Ok(key.clone());
-            }
-            self.keys.invalidate(key);
+            client.access.check(&key.token.info(), Some(&key.info))?;
+            self.log_in(client, &key.token, query.pins())?;
+            return Ok(key.clone());
         }
         let uri = query.scoped()?;
         let last_token = known.as_ref().map(|key| &*key.token);
@@ -111,32 +118,89 @@ impl Core {
             expected: query.expected,
             opened: query.opened,
             last_token,
-            ..self.search(call, query, &uri)
+            ..self.search(client, query, &uri)
         };
-        let key = Arc::new(search.run(&self.tokens.scan(call)?)?);
+        let slots = self.registry.scan(client)?;
+        let key = Arc::new(search.run(&slots.tokens)?);
         self.keys
             .insert(&query.name, &key, query.expected.is_none());
         self.keys.insert(&key.message.uri, &key, false);
         Ok(key)
     }
 
+    /// A turn to sign with a key whose handle is good.
+    pub fn session_of<'t>(
+        &'t self,
+        client: &Client<'_>,
+        key: &'t Key,
+    ) -> Result<PooledSession<'t>, Error> {
+        let session = key.token.acquire(&self.module, client, Lane::Sign)?;
+        key.check(&session, self.module.timeouts().idle)?;
+        Ok(session)
+    }
+
+    /// Makes sure that a token is logged in, in a turn of its own where it is not.
+    pub fn log_in(
+        &self,
+        client: &Client<'_>,
+        token: &Arc<Token>,
+        pins: Pins<'_>,
+    ) -> Result<(), Error> {
+        if !self.guard.is_logged_in(token, &token.life(), pins)? {
+            let session = token.acquire(&self.module, client, Lane::Search)?;
+            self.guard.log_in(&session, client, pins)?;
+        }
+        Ok(())
+    }
+
+    /// A turn to change a token, logged in.
+    pub fn session_to_change<'t>(
+        &'t self,
+        client: &Client<'_>,
+        token: &'t Arc<Token>,
+        pins: Pins<'_>,
+    ) -> Result<PooledSession<'t>, Error> {
+        let session = token.acquire(&self.module, client, Lane::Slow)?;
+        self.guard.log_in(&session, client, pins)?;
+        self.contents.forget(token);
+        Ok(session)
+    }
+
+    /// All that is on a token that is about to be changed.
+    pub fn contents_to_change(
+        &self,
+        session: &PooledSession<'_>,
+        client: &Client<'_>,
+    ) -> Result<Contents, Error> {
+        let contents = Contents::read(session, client)?;
+        match contents.hidden {
+            // The login was lost meanwhile: half of what is there was not seen.
+            true => Err(Error::Changed {
+                token: session.token().name().into(),
+            }),
+            false => Ok(contents),
+        }
+    }
+
     /// A search for whatever key the URI of a request leads to.
     pub fn search<'a>(
         &'a self,
-        call: &'a Call<'a>,
+        client: &'a Client<'a>,
         query: &'a KeyQuery<'a>,
         uri: &'a Uri,
     ) -> Search<'a> {
         Search {
-            call,
+            module: &self.module,
+            contents: &self.contents,
+            client,
             guard: &self.guard,
             uri,
             pins: query.pins(),
             expected: None,
             opened: false,
             last_token: None,
-            access: query.access,
             preferred: self.keys.preferred(&query.name),
+            since: Instant::now(),
         }
     }
 }

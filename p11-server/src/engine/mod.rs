@@ -14,9 +14,11 @@
 //! | `token` | the tokens in the slots, and their sessions |
 //! | `module` | the loaded module, and the calls that run in it |
 //! | `settings` | what the operator decides, and deadlines |
+//! | `lock` | the locks of the engine, and their order |
 
 mod core;
 mod find;
+mod lock;
 mod login;
 mod manage;
 mod module;
@@ -36,6 +38,7 @@ use self::query::KeyQuery;
 use crate::error::Error;
 use crate::service::{Access, Service};
 
+pub use self::module::HungCall;
 pub use self::settings::{Settings, Timeouts};
 
 /// How the server names itself to clients.
@@ -79,25 +82,24 @@ impl Engine {
         self.0.reconfigure(settings);
     }
 
-    /// Logs out, closes all sessions and finalises the module, unless a call is stuck in it. No request
-    /// succeeds afterwards.
+    /// Logs out, closes all sessions and finalises the module, unless a call hangs in it. No request succeeds afterwards.
     pub fn shut_down(&self) {
-        self.0.module.shut_down(|call| {
-            for token in self.0.tokens.known() {
-                token.log_out(call);
+        self.0.module.shut_down(|| {
+            for token in self.0.registry.known() {
+                token.close_all(&self.0.module);
             }
         });
     }
 
     /// What is wrong with the module, `None` if nothing is. Calls no token.
     pub fn trouble(&self) -> Option<String> {
-        let stuck = || Some(format!("no PKCS#11 call returns on {}", self.stuck()?));
-        self.0.module.trouble().or_else(stuck)
+        let hung = || Some(self.hung()?.to_string());
+        self.0.module.trouble().or_else(hung)
     }
 
-    /// What is stuck, if anything is: no call on it has returned for two deadlines.
-    pub fn stuck(&self) -> Option<String> {
-        self.0.module.stuck()
+    /// A call of the module that has not returned within its limit.
+    pub fn hung(&self) -> Option<HungCall> {
+        self.0.module.hung()
     }
 
     /// Does what a request asks for, if `access` lets it.
@@ -141,8 +143,11 @@ impl Engine {
             expected: expected.map_err(|error| Error::BadRequest(error.to_string()))?,
             ..self.0.query(&request.uri, request.pin.as_ref(), access)?
         };
-        self.0.retry(|call, failed| {
-            let key = failed.insert(self.0.key(call, &query)?);
+        self.0.retry(access, |client, failed| {
+            let key = failed.insert(self.0.key(client, &query)?);
+            if key.lies_idle(self.0.module.timeouts().idle) {
+                self.0.session_of(client, key)?;
+            }
             Ok(key.message.clone())
         })
     }
@@ -153,11 +158,13 @@ impl Engine {
             opened: true,
             ..self.0.query(&request.uri, request.pin.as_ref(), access)?
         };
-        self.0.retry(|call, failed| {
-            let key = failed.insert(self.0.key(call, &query)?);
+        self.0.retry(access, |client, failed| {
+            let key = failed.insert(self.0.key(client, &query)?);
             let method = key.method(request.scheme)?;
-            let signature =
-                key.sign(call, &self.0.guard, method, &request.message, query.pins())?;
+            let session = self.0.session_of(client, key)?;
+            let pins = (&self.0.guard, query.pins());
+            let signature = key.sign(&session, client, pins, method, &request.message)?;
+            session.life().set_signed();
             Ok(Signature::new(signature))
         })
     }

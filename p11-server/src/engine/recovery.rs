@@ -1,22 +1,27 @@
 //! One more try of a request that failed on the token, after what the CKR code calls for.
 //!
-//! The decision rests on the CKR code alone: the key is found again, the token's sessions and login are
-//! given up and the slots listed, or the module is reloaded.
+//! There are three kinds of trouble: the key is stale, the life of its token is over, the module needs a
+//! reload. Each is mended at most once in a while, whoever asks, so that a key that always fails costs its
+//! own user alone.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tracing::info;
+use cryptoki::error::RvError;
+use tracing::{info, warn};
 
 use super::core::Core;
 use super::find::key::Key;
-use super::module::Call;
+use super::module::Module;
+use super::token::client::Client;
+use super::token::{Opened, Token};
 use crate::error::{Error, Recovery};
+use crate::service::Access;
 
 /// How often a job begins anew where other requests change its token.
 const MOST_CHANGES: usize = 16;
 
-/// The key that a job works with, noted so that it and its token are known when the job fails.
+/// The key that a job works with, noted so that it is known when the job fails.
 pub(crate) type FailedKey = Option<Arc<Key>>;
 
 impl Core {
@@ -26,22 +31,24 @@ impl Core {
     /// Those of the second try, or of the first where a second would fail as well.
     pub fn retry<T>(
         &self,
-        job: impl Fn(&Call<'_>, &mut FailedKey) -> Result<T, Error>,
+        access: &dyn Access,
+        job: impl Fn(&Client<'_>, &mut FailedKey) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let deadline = self.module.timeouts().request;
-        let (epoch, error) = match self.attempt(deadline, &job) {
+        let client = Client::new(access, Instant::now() + self.module.timeouts().session);
+        let module_life = self.module.life();
+        let (error, key) = match self.attempt(&client, &job) {
             Ok(done) => return Ok(done),
             Err(failure) => failure,
         };
-        match error.recovery() {
-            Recovery::None | Recovery::NewLifeWithoutRetry => return Err(error),
-            Recovery::FindKeyAgain | Recovery::NewLife => {
-                info!("trying once more after this: {error}")
-            }
-            Recovery::Reload => self.module.reload(epoch, &error.to_string())?,
-            Recovery::ReloadForMissing => self.look_again(epoch, error)?,
+        if !self.mend(&client, &module_life, &error, key.as_ref())? {
+            return Err(self.with_hint(error));
         }
-        self.once(deadline, job)
+        info!("trying once more after this: {error}");
+        let module_life = self.module.life();
+        self.attempt(&client, &job).map_err(|(error, key)| {
+            let _ = self.mend(&client, &module_life, &error, key.as_ref());
+            error
+        })
     }
 
     /// Does a job that must not be repeated. What is broken is mended for the next request.
@@ -50,66 +57,148 @@ impl Core {
     /// Those of the job.
     pub fn once<T>(
         &self,
-        deadline: Duration,
-        job: impl Fn(&Call<'_>, &mut FailedKey) -> Result<T, Error>,
+        access: &dyn Access,
+        time: Duration,
+        job: impl Fn(&Client<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        self.attempt(deadline, &job).map_err(|(epoch, error)| {
-            // Sessions and handles may not have been the trouble, so the module may be.
-            if let Recovery::FindKeyAgain | Recovery::NewLife | Recovery::Reload = error.recovery()
-                && let Err(later) = self.module.reload(epoch, &error.to_string())
-            {
-                info!("{later}");
-            }
+        let client = Client::new(access, Instant::now() + time);
+        let module_life = self.module.life();
+        let outcome = self.attempt(&client, |client, _| job(client));
+        outcome.map_err(|(error, key)| {
+            let _ = self.mend(&client, &module_life, &error, key.as_ref());
             error
         })
     }
 
-    /// One try. When it fails, what failed is not used again; the epoch says in which life of the
-    /// module that was.
+    /// One try, with the key that failed.
     fn attempt<T>(
         &self,
-        deadline: Duration,
-        job: impl Fn(&Call<'_>, &mut FailedKey) -> Result<T, Error>,
-    ) -> Result<T, (u64, Error)> {
-        let call = self.module.enter(deadline).map_err(|error| (0, error))?;
-        let mut failed = None;
-        let mut outcome = job(&call, &mut failed);
+        client: &Client<'_>,
+        job: impl Fn(&Client<'_>, &mut FailedKey) -> Result<T, Error>,
+    ) -> Result<T, (Error, FailedKey)> {
+        self.reload_if_requested(client.deadline);
+        let mut key = None;
+        let mut outcome = job(client, &mut key);
         for _ in 0..MOST_CHANGES {
             if let Err(Error::Changed { .. }) = outcome {
-                outcome = job(&call, &mut failed);
+                if let Some(key) = key.take() {
+                    self.keys.invalidate(&key);
+                    self.contents.forget(&key.token);
+                }
+                outcome = job(client, &mut key);
             }
         }
-        outcome.map_err(|error| {
-            match (error.recovery(), failed) {
-                (Recovery::FindKeyAgain, Some(key)) => self.keys.invalidate(&key),
-                (Recovery::NewLife | Recovery::NewLifeWithoutRetry, Some(key)) => {
-                    key.token.invalidate(&call, key.era);
+        outcome.map_err(|error| (error, key))
+    }
+
+    /// Does what a failure calls for. Answers whether another try may fare better.
+    ///
+    /// # Errors
+    /// Why a reload that is needed cannot be made now.
+    fn mend(
+        &self,
+        client: &Client<'_>,
+        module_life: &Arc<()>,
+        error: &Error,
+        key: Option<&Arc<Key>>,
+    ) -> Result<bool, Error> {
+        let place = client.take_place();
+        Ok(match (error.recovery(), place) {
+            (Recovery::None, _) => false,
+            (Recovery::FindKeyAgain, place) => {
+                if let Some(key) = key {
+                    self.keys.invalidate(key);
                 }
-                // It failed before there was a key, on the token that it was looking at.
-                (Recovery::NewLife | Recovery::NewLifeWithoutRetry, None) => {
-                    if let Some((name, era)) = call.token() {
-                        for token in self.tokens.known().iter().filter(|t| t.name() == name) {
-                            token.invalidate(&call, era);
-                        }
-                    }
+                if let Some((token, _)) = place {
+                    self.contents.forget(&token);
                 }
-                _ => {}
+                true
             }
-            (call.epoch(), error)
+            (Recovery::NewLife, Some((token, life))) => {
+                if key.is_some_and(|key| is_of_this_key_alone(key, &life)) {
+                    return Ok(false);
+                }
+                self.new_life(module_life, &token, &life, error)
+            }
+            // No token is to blame.
+            (Recovery::NewLife, None) => self.reload(client, module_life, error).is_ok(),
+            // A login that failed is not repeated within a request.
+            (Recovery::NewLifeWithoutRetry, place) => {
+                if let Some((token, life)) = place {
+                    self.new_life(module_life, &token, &life, error);
+                }
+                false
+            }
+            (Recovery::Reload, _) => self.reload(client, module_life, error).map(|()| true)?,
+            (Recovery::ReloadForMissing, _) => {
+                let is_due = self.module.age() >= self.module.timeouts().missing;
+                let may_help =
+                    self.settings().reload_for_new_tokens || shows_by_reload(&self.module);
+                is_due && may_help && self.reload(client, module_life, error).is_ok()
+            }
         })
     }
 
-    /// Nothing was found: reload the module, if it has not been initialised just now.
-    fn look_again(&self, epoch: u64, missing: Error) -> Result<(), Error> {
+    /// Gives up the life of a token, not too often. One that was of no use at all calls for a reload, by the
+    /// next request.
+    fn new_life(
+        &self,
+        module_life: &Arc<()>,
+        token: &Token,
+        life: &Arc<Opened>,
+        error: &Error,
+    ) -> bool {
+        let is_unclear = matches!(
+            error.rv(),
+            Some(
+                RvError::GeneralError
+                    | RvError::FunctionFailed
+                    | RvError::DeviceError
+                    | RvError::DeviceMemory
+                    | RvError::HostMemory
+            )
+        );
+        if is_unclear && token.is_current(life) && !life.is_proved() {
+            self.module.request_reload(module_life, &error.to_string());
+        }
+        token.give_up_with_pause(life, self.module.timeouts())
+    }
+
+    fn reload(&self, client: &Client<'_>, seen: &Arc<()>, error: &Error) -> Result<(), Error> {
+        let forget = || self.registry.forget_lives();
+        let why = match error {
+            Error::Module { .. } => error.to_string(),
+            _ => "looking for a token that was not there".into(),
+        };
+        self.module
+            .reload(seen, &why, client.deadline, &forget)
+            .inspect_err(|later| warn!("{later}"))
+    }
+
+    /// A token that is not there may have come into being since the module was initialised.
+    fn with_hint(&self, error: Error) -> Error {
+        let may_help = self.settings().reload_for_new_tokens || shows_by_reload(&self.module);
         let wait = self.module.timeouts().missing;
         let wait = wait.saturating_sub(self.module.age());
-        if !wait.is_zero() {
-            return Err(missing.with_hint(&format!(
-                "; what was added by another program may show in {} s at the latest",
-                wait.as_secs() + 1
-            )));
+        if error.recovery() != Recovery::ReloadForMissing || !may_help || wait.is_zero() {
+            return error;
         }
-        let why = "looking for a token or key that was not there";
-        self.module.reload(epoch, why).map_err(|_| missing)
+        error.with_hint(&format!(
+            "; what was added by another program may show in {} s at the latest",
+            wait.as_secs() + 1
+        ))
     }
+}
+
+/// Whether the token is well, since others sign with it while this key fails.
+fn is_of_this_key_alone(key: &Key, life: &Opened) -> bool {
+    let began = key.failing_since().unwrap_or_else(Instant::now);
+    life.has_signed_since(began)
+}
+
+/// Whether the module is known to show tokens that other programs have made by a reload alone.
+fn shows_by_reload(module: &Module) -> bool {
+    module
+        .manufacturer()
+        .is_some_and(|name| name.starts_with("SoftHSM"))
 }

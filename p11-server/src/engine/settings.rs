@@ -15,6 +15,9 @@ pub struct Settings {
     pub pin_origin: Option<String>,
     /// The server's URI: its path attributes replace those of every request.
     pub scope: Uri,
+    /// Whether the module shows tokens that other programs have made only when it is initialised again. Of
+    /// SoftHSM that is known.
+    pub reload_for_new_tokens: bool,
 }
 
 /// How long the engine waits, and for what. Tests shorten it.
@@ -25,11 +28,15 @@ pub struct Timeouts {
     pub request: Duration,
     /// The same for what a card may take minutes for: making an RSA key, initialising a token.
     pub long_request: Duration,
-    /// How long a request waits for a session: a little less than for its answer, so that the client
-    /// learns what it waited for.
+    /// What a login may take where a person types the PIN at the token.
+    pub pin_pad: Duration,
+    /// How long a request waits for others: a little less than for its answer, so that the client learns
+    /// what it waited for.
     pub session: Duration,
-    /// How long a change waits for signatures that are being made, or for another change.
-    pub change: Duration,
+    /// After how long a call keeps the slots from being looked at: what was known of its slot is kept.
+    pub slow_slot: Duration,
+    /// How long what was read of a token serves others who look for a key that is there.
+    pub contents: Duration,
     /// How long a reload waits for running calls to return; none starts under a call that is older.
     pub drain: Duration,
     /// The first pause after a failed or repeated `C_Initialize`; it doubles up to `longest_pause`.
@@ -51,8 +58,10 @@ impl Default for Timeouts {
         Timeouts {
             request: Duration::from_secs(30),
             long_request: Duration::from_secs(10 * 60),
+            pin_pad: Duration::from_secs(2 * 60),
             session: Duration::from_secs(28),
-            change: Duration::from_secs(10),
+            slow_slot: Duration::from_secs(2),
+            contents: Duration::from_secs(2),
             drain: Duration::from_secs(5),
             first_pause: Duration::from_secs(1),
             longest_pause: Duration::from_secs(30),

@@ -1,7 +1,6 @@
 //! A call that never returns costs its own client an answer, and nobody else anything.
 
 use std::{
-    os::unix::net::UnixDatagram,
     thread,
     time::{Duration, Instant},
 };
@@ -120,7 +119,8 @@ fn its_client_is_told_of_the_timeout_and_the_others_sign_on() {
     let began = Instant::now();
     let hung = hang(&fixture, C_Sign, &[], move || (hung.sign(), Instant::now()));
     let mut slowest = Duration::ZERO;
-    while began.elapsed() < 3 * DEADLINE {
+    // After twice the deadline the server ends.
+    while began.elapsed() < DEADLINE * 3 / 2 {
         let start = Instant::now();
         key.sign().unwrap();
         slowest = slowest.max(start.elapsed());
@@ -134,58 +134,13 @@ fn its_client_is_told_of_the_timeout_and_the_others_sign_on() {
     assert!((DEADLINE..2 * DEADLINE).contains(&after), "{after:?}");
     assert!(slowest < DEADLINE / 2, "{slowest:?}");
     assert!(server.is_running(), "{}", server.log());
-    assert!(server.client().status().available);
-    assert_eq!(fixture.faults.count(C_Initialize), 1);
-}
-
-#[test]
-fn a_server_without_a_supervisor_ends_after_twice_the_timeout() {
-    let (fixture, mut server, key) = steady();
-    let began = Instant::now();
-    let hung = hang(&fixture, C_Sign, &[], move || key.sign());
-    refused(hung.join().unwrap(), ErrorCode::Timeout);
-    let status = server.wait(TIMEOUT);
-    assert!(began.elapsed() >= 2 * DEADLINE, "{:?}", began.elapsed());
-    assert!(matches!(status.code(), Some(code) if code != 0), "{status}");
-    let said = server.log();
-    assert!(said.contains("no PKCS#11 call returns"), "{said}");
-    assert!(said.contains("token=device"), "{said}");
-}
-
-#[test]
-fn a_server_with_a_watchdog_no_longer_notifies_it_after_twice_the_timeout() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("notify");
-    let supervisor = UnixDatagram::bind(&path).unwrap();
-    let notified_every = Duration::from_secs(1);
-    supervisor
-        .set_read_timeout(Some(4 * notified_every))
-        .unwrap();
-    let mut server = server(&fixture)
-        .envs([("NOTIFY_SOCKET", path.as_os_str())])
-        .envs([("WATCHDOG_USEC", "3000000")])
-        .start();
-    let key = server.client().open(KEY).unwrap();
-    let began = Instant::now();
-    let _hung = hang(&fixture, C_Sign, &[], move || key.sign());
-    let mut last = began;
-    let mut message = [0; 512];
-    while let Ok(length) = supervisor.recv(&mut message) {
-        if message[..length].starts_with(b"WATCHDOG=1") {
-            last = Instant::now();
-        }
-        assert!(began.elapsed() < TIMEOUT, "it is never silent");
-    }
-    let silent_after = last - began;
-    let due = 2 * DEADLINE;
+    let status = server.client().status();
+    let trouble = status.trouble.unwrap();
     assert!(
-        (due - 3 * notified_every..due + notified_every).contains(&silent_after),
-        "{silent_after:?}"
+        !status.available && trouble.contains("C_Sign on "),
+        "{trouble}"
     );
-    assert!(server.is_running(), "its supervisor decides");
-    let trouble = server.client().status().trouble.unwrap();
-    assert!(trouble.contains("token=device"), "{trouble}");
+    assert_eq!(fixture.faults.count(C_Initialize), 1);
 }
 
 #[test]

@@ -11,6 +11,7 @@
 mod attacks;
 mod audit;
 mod connections;
+mod ending;
 mod lifecycle;
 mod limits;
 mod notify;

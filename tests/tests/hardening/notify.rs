@@ -1,4 +1,4 @@
-//! What the service manager is notified of. That a hung call ends the watchdog's notifications is tested with the engine.
+//! What the service manager is notified of. What it is told of a hung call is in `ending`.
 
 use std::{
     os::unix::net::UnixDatagram,

@@ -17,6 +17,7 @@ use p11_tests::{
     client::{TestClient, refused},
     fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
+    pki::certificate_for,
     raw_client::{RawClient, ask_tedge1},
     requests::{every_request, requests_about},
     server::{Builder, Server},
@@ -257,9 +258,9 @@ fn an_error_does_not_name_what_a_rule_hides() {
 #[test]
 fn a_rule_with_an_object_holds_for_that_key_alone() {
     let fixture = Fixture::new(KeyKind::P256);
-    fixture.add_key(KeyKind::P256, "secret", 2);
-    let certificate = fixture.certificate();
-    for (label, id) in [("key", 1), ("secret", 2)] {
+    let secret = fixture.add_key(KeyKind::P256, "secret", 2);
+    for (label, id, spki) in [("key", 1, &fixture.key.spki), ("secret", 2, &secret.spki)] {
+        let certificate = certificate_for(spki);
         fixture
             .hsm
             .import_certificate(&fixture.token, label, &[id], &certificate);

@@ -186,6 +186,7 @@ impl CryptokiConfigDirect {
             pin: Some(pin),
             pin_origin,
             scope,
+            ..Settings::default()
         })
     }
 }

@@ -1,26 +1,26 @@
 //! Keys that were found, and the cache of which key a URI means, shared by all clients.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use cryptoki::object::ObjectHandle;
+use cryptoki::object::{ObjectClass, ObjectHandle};
 use lru::LruCache;
 use p11_proto::message::OpenedKey;
-use p11_proto::spki::{Kind, PublicKey};
+use p11_proto::spki::Kind;
 use p11_proto::{Identity, Scheme};
 use p11_uri::{ObjectInfo, Uri};
 
 use super::object::Object;
-use super::pair::public_half;
+use super::pair::Half;
+use crate::engine::lock::{Mutex, Rank};
 use crate::engine::login::pin_guard::{Guard, Pins};
-use crate::engine::module::Call;
-use crate::engine::module::Era;
 use crate::engine::sign::scheme::{Method, methods};
 use crate::engine::sign::sign;
-use crate::engine::token::Token;
+use crate::engine::token::client::Client;
+use crate::engine::token::session::PooledSession;
+use crate::engine::token::{Opened, Token};
 use crate::error::{Error, Recovery};
-use crate::lock::lock;
 
 /// URIs that are cached; the least recently used goes.
 const MOST_URIS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
@@ -32,62 +32,79 @@ const MOST_KEYS: usize = 16;
 pub(crate) struct Key {
     /// Where it lies.
     pub token: Arc<Token>,
-    /// Its handle, good in `era`.
-    pub handle: ObjectHandle,
-    /// When it was found.
-    pub era: Era,
+    /// The life of the token in which its handle is good.
+    life: Weak<Opened>,
+    handle: ObjectHandle,
+    /// The object that tells its public key, where it does not itself.
+    told_by: Option<(ObjectHandle, ObjectClass)>,
     /// Whether each signature wants a login of its own.
-    pub always_authenticate: bool,
-    /// RSA, EC or Ed25519, and how large.
-    pub kind: Kind,
+    always_authenticate: bool,
+    kind: Kind,
     /// What its private half says of itself.
     pub info: ObjectInfo,
     /// What clients are told of it.
     pub message: OpenedKey,
     methods: Vec<Method>,
-    used: Mutex<Instant>,
+    state: Mutex<State>,
+}
+
+struct State {
+    used: Instant,
+    /// Since when it fails, if it does.
+    failing: Option<Instant>,
 }
 
 impl Key {
-    /// A private key that was found in this era, and whose public half is known.
+    /// A private key that was found in the life of this session, and whose public half is known.
     ///
     /// # Errors
     /// What the module said to the question for its mechanisms.
     pub fn new(
-        call: &Call<'_>,
-        token: &Arc<Token>,
-        era: Era,
+        session: &PooledSession<'_>,
         object: &Object,
-        public: &PublicKey,
+        half: &Half,
+        class_of_half: ObjectClass,
     ) -> Result<Key, Error> {
-        let kind = public.kind();
-        let mechanisms = token.mechanisms(call)?;
+        let token = session.token();
+        let mechanisms = session.mechanisms()?;
+        let kind = half.public.kind();
         let methods = methods(
             kind,
             &mechanisms,
             &object.allowed_mechanisms(),
             object.can_decrypt(),
         );
+        let state = State {
+            used: Instant::now(),
+            failing: None,
+        };
         Ok(Key {
             token: token.clone(),
+            life: Arc::downgrade(session.life()),
             handle: object.handle,
-            era,
+            told_by: half.told_by.map(|handle| (handle, class_of_half)),
             always_authenticate: object.always_authenticate(),
             kind,
             info: object.info(),
             message: OpenedKey::new(
                 uri(token, object).to_string(),
-                public,
+                &half.public,
                 methods.iter().map(|method| method.scheme),
             ),
             methods,
-            used: Mutex::new(Instant::now()),
+            state: Mutex::new(Rank::Key, state),
         })
     }
 
     /// Which key pair it is.
     pub fn identity(&self) -> Identity {
         self.message.identity
+    }
+
+    /// Whether the life of its token lasts in which its handle is good.
+    pub fn is_current(&self) -> bool {
+        let life = self.life.upgrade();
+        life.is_some_and(|life| self.token.is_current(&life))
     }
 
     /// How to sign a scheme with it.
@@ -112,71 +129,76 @@ impl Key {
         })
     }
 
-    /// Signs a message, on a token that is logged in.
+    /// Signs a message in this session.
     ///
     /// # Errors
     /// What the module said, and the PIN errors where the key wants a login for each signature.
     pub fn sign(
         &self,
-        call: &Call<'_>,
-        guard: &Guard,
+        session: &PooledSession<'_>,
+        client: &Client<'_>,
+        (guard, pins): (&Guard, Pins<'_>),
         method: &Method,
         message: &[u8],
-        pins: Pins<'_>,
     ) -> Result<Vec<u8>, Error> {
-        let session = self.token.acquire(call)?;
-        // Others may have given up what this handle belongs to.
-        if session.era() != self.era {
-            let token = self.token.name().into();
-            return Err(Error::Changed { token });
-        }
-        let log_in = || guard.log_in_for_signature(call, &self.token, &session, pins);
+        let log_in = || guard.log_in_for_signature(session, client, pins);
         let log_in = self
             .always_authenticate
             .then_some(&log_in as &dyn Fn() -> _);
-        let signature = sign(
-            call,
-            &session,
-            self.handle,
-            (self.kind, method),
-            message,
-            log_in,
-        )?;
-        session.finish();
-        Ok(signature)
-    }
-
-    /// Whether the handle was used so recently that it needs no check, and notes this use.
-    pub fn trusted(&self, idle: Duration) -> bool {
-        let mut used = lock(&self.used);
-        let trusted = used.elapsed() <= idle;
-        if trusted {
-            *used = Instant::now();
+        let signed = sign(session, self.handle, (self.kind, method), message, log_in);
+        let mut state = self.state.lock();
+        match &signed {
+            Ok(_) => {
+                state.failing = None;
+                state.used = Instant::now();
+            }
+            Err(_) => drop(state.failing.get_or_insert_with(Instant::now)),
         }
-        trusted
+        signed
     }
 
-    /// The handle was checked just now.
-    pub fn checked(&self) {
-        *lock(&self.used) = Instant::now();
-    }
-}
-
-/// Whether a handle that lay idle still leads to the same key.
-pub(crate) fn recheck(call: &Call<'_>, key: &Key) -> Result<bool, Error> {
-    let session = key.token.acquire(call)?;
-    let public =
-        Object::private_key(&session, key.handle).and_then(|object| public_half(&session, &object));
-    match public {
-        Ok(public) => {
-            session.finish();
-            key.checked();
-            Ok(public.identity() == key.identity())
+    /// Makes sure, after `idle` without use, that its handle still leads to the same key: by the attributes of
+    /// its own handles, at most two calls.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] where it does not, and what the module said.
+    pub fn check(&self, session: &PooledSession<'_>, idle: Duration) -> Result<(), Error> {
+        let changed = || Error::Changed {
+            token: self.token.name().into(),
+        };
+        // Others may have given up what this handle belongs to.
+        if !std::ptr::eq(Arc::as_ptr(session.life()), self.life.as_ptr()) {
+            return Err(changed());
         }
-        Err(error) => match error.recovery() {
-            Recovery::FindKeyAgain | Recovery::None => Ok(false),
-            _ => Err(error),
-        },
+        if !self.lies_idle(idle) {
+            return Ok(());
+        }
+        let told = Object::read(session, self.handle, ObjectClass::PRIVATE_KEY);
+        let told = told.and_then(|private| match self.told_by {
+            None => private.public_key(),
+            Some((handle, class)) => Object::read(session, handle, class)?.public_key(),
+        });
+        match told {
+            Ok(Some(public)) if public.identity() == self.identity() => {
+                self.state.lock().used = Instant::now();
+                Ok(())
+            }
+            Ok(_) => Err(changed()),
+            Err(error) => match error.recovery() {
+                Recovery::FindKeyAgain | Recovery::None => Err(changed()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Whether its handle was not used for so long that it has to be checked.
+    pub fn lies_idle(&self, idle: Duration) -> bool {
+        self.state.lock().used.elapsed() > idle
+    }
+
+    /// Since when it fails, if it does.
+    pub fn failing_since(&self) -> Option<Instant> {
+        self.state.lock().failing
     }
 }
 
@@ -201,13 +223,13 @@ impl KeyCache {
     /// Knows nothing yet.
     pub fn new() -> KeyCache {
         KeyCache {
-            uris: Mutex::new(LruCache::new(MOST_URIS)),
+            uris: Mutex::new(Rank::Keys, LruCache::new(MOST_URIS)),
         }
     }
 
     /// The key that a URI means, or the one of this identity among those that it leads to.
     pub fn get(&self, uri: &str, expected: Option<Identity>) -> Option<Arc<Key>> {
-        let mut uris = lock(&self.uris);
+        let mut uris = self.uris.lock();
         let cached = uris.get(uri)?;
         let identity = expected.or(cached.preferred)?;
         let key = cached.keys.iter().find(|key| key.identity() == identity);
@@ -216,12 +238,12 @@ impl KeyCache {
 
     /// The identity that a URI meant when it was last looked up without naming one.
     pub fn preferred(&self, uri: &str) -> Option<Identity> {
-        lock(&self.uris).get(uri)?.preferred
+        self.uris.lock().get(uri)?.preferred
     }
 
     /// A URI led to this key; `by_itself` if no identity was asked for.
     pub fn insert(&self, uri: &str, key: &Arc<Key>, by_itself: bool) {
-        let mut uris = lock(&self.uris);
+        let mut uris = self.uris.lock();
         let cached = uris.get_or_insert_mut(uri.to_owned(), CachedUri::default);
         cached
             .keys
@@ -235,20 +257,20 @@ impl KeyCache {
 
     /// The handle of this key is no longer good.
     pub fn invalidate(&self, key: &Arc<Key>) {
-        for (_, cached) in lock(&self.uris).iter_mut() {
+        for (_, cached) in self.uris.lock().iter_mut() {
             cached.keys.retain(|other| !Arc::ptr_eq(other, key));
         }
     }
 
     /// Some key may be gone. What URIs mean is kept: while the others exist, they stay meant.
     pub fn invalidate_handles(&self) {
-        for (_, cached) in lock(&self.uris).iter_mut() {
+        for (_, cached) in self.uris.lock().iter_mut() {
             cached.keys.clear();
         }
     }
 
     /// The server's own URI has changed.
     pub fn invalidate_all(&self) {
-        lock(&self.uris).clear();
+        self.uris.lock().clear();
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use p11_uri::Uri;
 
 use super::object::Object;
-use super::search::{Contents, Search, Skipped, uri, visible_keys};
+use super::search::{Search, Skipped, View, uri, visible_keys};
 use crate::engine::token::Token;
 use crate::engine::token::slots;
 use crate::error::Error;
@@ -18,7 +18,7 @@ impl Search<'_> {
     /// The URI matches none of the tokens.
     pub(super) fn no_token(&self, tokens: &[Arc<Token>]) -> Error {
         let looked_for = self.uri.without_query();
-        let there = match self.known(tokens.iter().map(AsRef::as_ref)).as_slice() {
+        let there = match self.known(tokens.iter()).as_slice() {
             [] => "there is none".into(),
             known => format!("there are {}", list(known)),
         };
@@ -27,10 +27,12 @@ impl Search<'_> {
         ))
     }
 
-    /// The tokens that the URI matches hold no such key.
-    pub(super) fn not_found(&self, tokens: &[Arc<Token>]) -> Error {
+    /// The tokens that the URI matches hold no such key. What is said of them is what was read of them last,
+    /// perhaps after a login.
+    pub(super) fn not_found(&self, views: &[View], skipped: &[Skipped<'_>]) -> Error {
         let looked_for = self.uri.without_query();
-        let (all, skipped) = self.look_around(tokens);
+        let latest = |view: &View| self.contents.latest(&view.contents);
+        let all: Vec<_> = views.iter().map(|view| self.view(latest(view))).collect();
         // The URI leads to keys, but not to the one of the client's certificate.
         if let Some(wanted) = self.expected {
             if self.opened && visible_keys(&all).next().is_some() {
@@ -48,7 +50,7 @@ impl Search<'_> {
                 ));
             }
         }
-        let searched = match self.known(all.iter().map(|contents| contents.token.as_ref())) {
+        let searched = match self.known(all.iter().map(|view| &view.contents.token)) {
             none if none.is_empty() => "no token that you may use".into(),
             known => known.join(", "),
         };
@@ -58,19 +60,24 @@ impl Search<'_> {
             uri: &Uri::default(),
             ..*self
         };
-        let there = self.known_keys(&any_key.look_around(tokens).0);
+        let any: Vec<_> = views
+            .iter()
+            .map(|view| any_key.view(latest(view)))
+            .collect();
+        let there = self.known_keys(&any);
         match there.as_slice() {
             [] => message.push_str(", where no key that can sign is in sight"),
             there => message.push_str(&format!(", where there are {}", list(there))),
         }
-        for contents in &all {
-            let known = |(key, _): &&_| self.may_know(&contents.token, key);
-            for (_, unusable) in contents.unusable.iter().filter(known) {
+        for view in &all {
+            let known = |(key, _): &&_| self.may_know(&view.contents.token, key);
+            for (_, unusable) in view.unusable.iter().filter(known) {
                 message.push_str(&format!("; {unusable}"));
             }
         }
         for Skipped { token, error } in skipped {
-            for name in self.known([token].into_iter()) {
+            if self.client.access.check(&token.info(), None).is_ok() {
+                let name = token.name();
                 message.push_str(&format!("; not searched {name}: {error}"));
             }
         }
@@ -78,9 +85,9 @@ impl Search<'_> {
     }
 
     /// Several tokens could be hiding the key, and none is shown a PIN for that.
-    pub(super) fn hidden(&self, all: &[Contents]) -> Error {
-        let hiding = all.iter().filter(|contents| contents.hidden);
-        let known = self.known(hiding.map(|contents| contents.token.as_ref()));
+    pub(super) fn hidden(&self, views: &[View]) -> Error {
+        let hiding = views.iter().filter(|view| view.hidden);
+        let known = self.known(hiding.map(|view| &view.contents.token));
         Error::KeyHidden(format!(
             "Found multiple initialized tokens that could hold the key, and each wants a login, so none \
              was tried; add token=… or serial=… to the URI to name one{}",
@@ -88,15 +95,18 @@ impl Search<'_> {
         ))
     }
 
-    fn known<'t>(&self, tokens: impl Iterator<Item = &'t Token>) -> Vec<&'t str> {
-        slots::known(tokens, self.access)
+    fn known<'t>(&self, tokens: impl Iterator<Item = &'t Arc<Token>>) -> Vec<&'t str> {
+        slots::names(tokens, self.client.access)
     }
 
     fn may_know(&self, token: &Token, key: &Object) -> bool {
-        self.access.check(&token.info(), Some(&key.info())).is_ok()
+        self.client
+            .access
+            .check(&token.info(), Some(&key.info()))
+            .is_ok()
     }
 
-    fn known_keys(&self, all: &[Contents]) -> Vec<String> {
+    fn known_keys(&self, all: &[View]) -> Vec<String> {
         visible_keys(all)
             .filter(|(token, key)| self.may_know(token, key))
             .map(uri)

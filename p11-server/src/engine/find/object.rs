@@ -3,13 +3,13 @@
 use cryptoki::error::RvError;
 use cryptoki::mechanism::MechanismType;
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
-use cryptoki::session::Session;
 use p11_proto::message;
 use p11_proto::spki::PublicKey;
 use p11_uri::{ObjectInfo, ObjectType};
 use tracing::debug;
 
 use super::public_key::public_key;
+use crate::engine::module::{Attributes, Session};
 use crate::error::Error;
 
 /// One object, as far as it lets itself be read.
@@ -18,62 +18,68 @@ pub(crate) struct Object {
     pub handle: ObjectHandle,
     pub label: String,
     pub id: Vec<u8>,
-    attributes: Vec<Attribute>,
+    attributes: Attributes,
 }
 
-/// What is read of a private key.
-const PRIVATE: [AttributeType; 14] = [
-    AttributeType::Label,
-    AttributeType::Id,
-    AttributeType::KeyType,
-    AttributeType::Sign,
-    AttributeType::Decrypt,
-    AttributeType::AlwaysAuthenticate,
-    AttributeType::Extractable,
-    AttributeType::Sensitive,
-    AttributeType::AllowedMechanisms,
-    AttributeType::Modulus,
-    AttributeType::PublicExponent,
-    AttributeType::EcParams,
-    AttributeType::EcPoint,
-    AttributeType::PublicKeyInfo,
+/// What is read of a private key, and how long it may be.
+const PRIVATE: [(AttributeType, usize); 14] = [
+    (AttributeType::Label, TEXT),
+    (AttributeType::Id, TEXT),
+    (AttributeType::KeyType, NUMBER),
+    (AttributeType::Sign, BOOL),
+    (AttributeType::Decrypt, BOOL),
+    (AttributeType::AlwaysAuthenticate, BOOL),
+    (AttributeType::Extractable, BOOL),
+    (AttributeType::Sensitive, BOOL),
+    (AttributeType::AllowedMechanisms, 128 * NUMBER),
+    (AttributeType::Modulus, KEY),
+    (AttributeType::PublicExponent, KEY),
+    (AttributeType::EcParams, KEY),
+    (AttributeType::EcPoint, KEY),
+    (AttributeType::PublicKeyInfo, SPKI),
 ];
 
 /// What is read of a public key.
-const PUBLIC: [AttributeType; 8] = [
-    AttributeType::Label,
-    AttributeType::Id,
-    AttributeType::KeyType,
-    AttributeType::Modulus,
-    AttributeType::PublicExponent,
-    AttributeType::EcParams,
-    AttributeType::EcPoint,
-    AttributeType::PublicKeyInfo,
+const PUBLIC: [(AttributeType, usize); 8] = [
+    (AttributeType::Label, TEXT),
+    (AttributeType::Id, TEXT),
+    (AttributeType::KeyType, NUMBER),
+    (AttributeType::Modulus, KEY),
+    (AttributeType::PublicExponent, KEY),
+    (AttributeType::EcParams, KEY),
+    (AttributeType::EcPoint, KEY),
+    (AttributeType::PublicKeyInfo, SPKI),
 ];
 
 /// What is read of a certificate.
-const CERTIFICATE: [AttributeType; 3] = [
-    AttributeType::Label,
-    AttributeType::Id,
-    AttributeType::Value,
+const CERTIFICATE: [(AttributeType, usize); 3] = [
+    (AttributeType::Label, TEXT),
+    (AttributeType::Id, TEXT),
+    (AttributeType::Value, 64 * 1024),
 ];
 
+/// Longer labels and ids are as good as none.
+const TEXT: usize = 1024;
+const NUMBER: usize = size_of::<cryptoki_sys::CK_ULONG>();
+const BOOL: usize = 1;
+/// A modulus of 16,384 bits.
+const KEY: usize = 2048;
+const SPKI: usize = 4096;
+
 impl Object {
-    /// Finds the objects of a class that have this label and this id, where given.
+    /// Reads all objects of a class that are stored on the token.
     ///
     /// # Errors
-    /// What the module said. An object that cannot be read at all is left out.
-    pub fn find(
+    /// What the module said, and what `go_on` did. An object that cannot be read at all is left out.
+    pub fn read_all(
         session: &Session,
         class: ObjectClass,
-        label: Option<&str>,
-        id: Option<&[u8]>,
+        go_on: &dyn Fn() -> Result<(), Error>,
     ) -> Result<Vec<Object>, Error> {
-        let mut template = vec![Attribute::Token(true), Attribute::Class(class)];
-        template.extend(label.map(|label| Attribute::Label(label.into())));
-        template.extend(id.map(|id| Attribute::Id(id.into())));
+        let template = [Attribute::Token(true), Attribute::Class(class)];
         let mut objects = Vec::new();
-        for handle in session.find_objects(&template)? {
+        for handle in session.find(&template, go_on)? {
+            go_on()?;
             match Object::read(session, handle, class) {
                 Ok(object) => objects.push(object),
                 Err(error) if concerns_one_object(&error) => {
@@ -85,44 +91,29 @@ impl Object {
         Ok(objects)
     }
 
-    /// Reads the private key of a handle.
+    /// Reads the object of a handle, of which the class is known.
     ///
     /// # Errors
     /// What the module said.
-    pub fn private_key(session: &Session, handle: ObjectHandle) -> Result<Object, Error> {
-        Object::read(session, handle, ObjectClass::PRIVATE_KEY)
-    }
-
-    /// Reads the public key of a handle.
-    ///
-    /// # Errors
-    /// What the module said.
-    pub fn of_public_key(session: &Session, handle: ObjectHandle) -> Result<Object, Error> {
-        Object::read(session, handle, ObjectClass::PUBLIC_KEY)
-    }
-
-    fn read(session: &Session, handle: ObjectHandle, class: ObjectClass) -> Result<Object, Error> {
-        let wanted: &[AttributeType] = match class {
+    pub fn read(
+        session: &Session,
+        handle: ObjectHandle,
+        class: ObjectClass,
+    ) -> Result<Object, Error> {
+        let wanted: &[_] = match class {
             ObjectClass::PRIVATE_KEY => &PRIVATE,
             ObjectClass::PUBLIC_KEY => &PUBLIC,
             _ => &CERTIFICATE,
         };
         let attributes = attributes(session, handle, class, wanted)?;
-        let bytes = |pick: fn(&Attribute) -> Option<&Vec<u8>>| attributes.iter().find_map(pick);
-        let label = bytes(|a| match a {
-            Attribute::Label(bytes) => Some(bytes),
-            _ => None,
-        });
-        let id = bytes(|a| match a {
-            Attribute::Id(bytes) => Some(bytes),
-            _ => None,
-        });
+        let label = attributes.bytes(AttributeType::Label).unwrap_or_default();
         Ok(Object {
             handle,
-            label: label
-                .map(|label| String::from_utf8_lossy(label).into_owned())
-                .unwrap_or_default(),
-            id: id.cloned().unwrap_or_default(),
+            label: String::from_utf8_lossy(label).into_owned(),
+            id: attributes
+                .bytes(AttributeType::Id)
+                .unwrap_or_default()
+                .to_vec(),
             attributes,
         })
     }
@@ -152,76 +143,62 @@ impl Object {
 
     /// `CKA_SIGN`; a module that does not tell is believed to sign.
     pub fn can_sign(&self) -> bool {
-        !self.attributes.contains(&Attribute::Sign(false))
+        self.attributes.bool(AttributeType::Sign) != Some(false)
     }
 
     /// `CKA_DECRYPT`; a module that does not tell is believed to decrypt.
     pub fn can_decrypt(&self) -> bool {
-        !self.attributes.contains(&Attribute::Decrypt(false))
+        self.attributes.bool(AttributeType::Decrypt) != Some(false)
     }
 
     /// `CKA_ALWAYS_AUTHENTICATE`
     pub fn always_authenticate(&self) -> bool {
-        self.attributes
-            .contains(&Attribute::AlwaysAuthenticate(true))
+        self.attributes.bool(AttributeType::AlwaysAuthenticate) == Some(true)
     }
 
     /// `CKA_EXTRACTABLE`
     pub fn extractable(&self) -> bool {
-        self.attributes.contains(&Attribute::Extractable(true))
+        self.attributes.bool(AttributeType::Extractable) == Some(true)
     }
 
     /// `CKA_VALUE` of a certificate.
     pub fn certificate(&self) -> Option<&[u8]> {
-        self.attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                Attribute::Value(der) => Some(der.as_slice()),
-                _ => None,
-            })
+        self.attributes.bytes(AttributeType::Value)
     }
 
     /// `CKA_KEY_TYPE`
     pub fn key_type(&self) -> message::KeyType {
-        let of = |attribute: &Attribute| match attribute {
-            Attribute::KeyType(KeyType::RSA) => Some(message::KeyType::Rsa),
-            Attribute::KeyType(KeyType::EC) => Some(message::KeyType::Ec),
-            Attribute::KeyType(KeyType::EC_EDWARDS) => Some(message::KeyType::Ed25519),
-            _ => None,
-        };
-        self.attributes
-            .iter()
-            .find_map(of)
-            .unwrap_or(message::KeyType::Unknown)
+        match self.attributes.number(AttributeType::KeyType) {
+            Some(kind) if kind == KeyType::RSA.into() => message::KeyType::Rsa,
+            Some(kind) if kind == KeyType::EC.into() => message::KeyType::Ec,
+            Some(kind) if kind == KeyType::EC_EDWARDS.into() => message::KeyType::Ed25519,
+            _ => message::KeyType::Unknown,
+        }
     }
 
     /// `CKA_ALLOWED_MECHANISMS`; empty means all.
     pub fn allowed_mechanisms(&self) -> Vec<MechanismType> {
-        let allowed = self
-            .attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                Attribute::AllowedMechanisms(allowed) => Some(allowed.clone()),
-                _ => None,
-            });
-        allowed.unwrap_or_default()
+        let allowed = self.attributes.numbers(AttributeType::AllowedMechanisms);
+        allowed
+            .filter_map(|number| number.try_into().ok())
+            .collect()
     }
 }
 
 /// Reads what can be read. When one attribute fails the whole call, each is asked for alone.
 ///
-/// Some modules stop at an attribute that they do not have, and cryptoki takes what they left untouched
-/// for zeros. So the class is asked for last: where it is not told, nothing of the answer is believed.
+/// Some modules stop at an attribute that they do not have, and leave the rest untouched, which reads as
+/// zeros. So the class is asked for last: where it is not told, nothing of the answer is believed.
 fn attributes(
     session: &Session,
     handle: ObjectHandle,
     class: ObjectClass,
-    wanted: &[AttributeType],
-) -> Result<Vec<Attribute>, Error> {
-    let ask = |wanted: &[AttributeType]| {
-        let with_class = [wanted, &[AttributeType::Class]].concat();
-        let told = session.get_attributes(handle, &with_class)?;
-        match told.contains(&Attribute::Class(class)) {
+    wanted: &[(AttributeType, usize)],
+) -> Result<Attributes, Error> {
+    let ask = |wanted: &[(AttributeType, usize)]| {
+        let with_class = [wanted, &[(AttributeType::Class, NUMBER)]].concat();
+        let told = session.attributes(handle, &with_class)?;
+        match told.number(AttributeType::Class) == Some(class.into()) {
             true => Ok(told),
             false => Err(Error::Internal(
                 "the PKCS#11 module does not tell the class of an object".into(),
@@ -232,7 +209,7 @@ fn attributes(
         Err(error) if concerns_attributes(&error) => error,
         other => return other,
     };
-    let mut readable = Vec::new();
+    let mut readable = Attributes::default();
     for one in wanted {
         match ask(&[*one]) {
             Ok(told) => readable.extend(told),
@@ -261,6 +238,7 @@ fn concerns_attributes(error: &Error) -> bool {
                 | RvError::GeneralError
                 | RvError::VendorDefined(_)
         ),
+        Error::Timeout(_) => false,
         // cryptoki could not make sense of a value, of an unknown mechanism for example.
         _ => true,
     }
@@ -278,6 +256,7 @@ fn concerns_one_object(error: &Error) -> bool {
                 | RvError::ArgumentsBad
                 | RvError::ObjectHandleInvalid
         ),
+        Error::Timeout(_) => false,
         _ => true,
     }
 }

@@ -1,98 +1,150 @@
-//! Which halves of key pairs belong together: by id and label, which are what users made of them.
+//! Which halves of key pairs belong together: by public key where it can be told, else by id and label, which
+//! are what users made of them.
 
-use cryptoki::object::ObjectClass;
-use cryptoki::session::Session;
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use cryptoki::object::ObjectHandle;
 use p11_proto::spki::PublicKey;
 
 use super::object::Object;
 use crate::error::Error;
 
-/// Adds to `halves`, which are of this class, those that belong to the `others`.
-///
-/// # Errors
-/// What the module said.
-pub(crate) fn add_other_halves(
-    session: &Session,
-    class: ObjectClass,
-    others: &[Object],
-    halves: &mut Vec<Object>,
-) -> Result<(), Error> {
-    for other in others {
-        for half in other_halves(session, class, other)? {
-            if !halves.iter().any(|known| known.handle == half.handle) {
-                halves.push(half);
+/// The private keys of a token with their public keys, in the order of the private keys.
+pub(crate) struct Pairs(Vec<Result<Half, Error>>);
+
+/// The public key of a private one, and the object that told it, if not the private key itself.
+#[derive(Clone)]
+pub(crate) struct Half {
+    pub public: PublicKey,
+    pub told_by: Option<ObjectHandle>,
+}
+
+/// Objects that tell a public key, by what they can be found by.
+struct Index<'o> {
+    by_id: HashMap<&'o [u8], Vec<(&'o Object, PublicKey)>>,
+    by_label: HashMap<&'o str, Vec<(&'o Object, PublicKey)>>,
+    /// Objects of which the public key is of a kind that we do not know.
+    unknown: HashMap<&'o [u8], Error>,
+}
+
+impl Pairs {
+    /// Joins the objects of a token, in time that grows with their number.
+    pub fn join(private: &[Object], public: &[Object], certificates: &[Object]) -> Pairs {
+        let (public, certificates) = (Index::of(public), Index::of(certificates));
+        let mut of_id = HashMap::<&[u8], usize>::new();
+        for key in private {
+            *of_id.entry(&key.id).or_default() += 1;
+        }
+        let half = |key: &Object| {
+            if let Some(own) = key.public_key()? {
+                return Ok(Half {
+                    public: own,
+                    told_by: None,
+                });
+            }
+            let is_only = of_id.get(key.id.as_slice()) == Some(&1);
+            for index in [&public, &certificates] {
+                if let Some((object, public)) = index.half_of(key, is_only)? {
+                    return Ok(Half {
+                        public: public.clone(),
+                        told_by: Some(object.handle),
+                    });
+                }
+            }
+            Err(Error::NotSupported(
+                "its public key is nowhere on the token; store the public key or the certificate with \
+                 the same id and label"
+                    .into(),
+            ))
+        };
+        Pairs(private.iter().map(half).collect())
+    }
+
+    /// The public halves, in the order of the private keys.
+    ///
+    /// # Errors
+    /// Each is [`Error::NotSupported`] where it cannot be told, or is of a kind that we do not know.
+    pub fn halves(&self) -> impl Iterator<Item = &Result<Half, Error>> {
+        self.0.iter()
+    }
+}
+
+impl<'o> Index<'o> {
+    fn of(objects: &'o [Object]) -> Index<'o> {
+        let mut index = Index {
+            by_id: HashMap::new(),
+            by_label: HashMap::new(),
+            unknown: HashMap::new(),
+        };
+        for object in objects {
+            match object.public_key() {
+                Ok(Some(public)) => {
+                    push(&mut index.by_id, &object.id[..], (object, public.clone()));
+                    push(&mut index.by_label, &object.label[..], (object, public));
+                }
+                Ok(None) => {}
+                Err(error) => drop(index.unknown.insert(&object.id, error)),
             }
         }
+        index
     }
-    Ok(())
-}
 
-/// Those of the same id, of which the label tells where there are several; else those of the same label.
-fn other_halves(session: &Session, class: ObjectClass, of: &Object) -> Result<Vec<Object>, Error> {
-    let mut found = match of.id.is_empty() {
-        true => Vec::new(),
-        false => Object::find(session, class, None, Some(&of.id))?,
-    };
-    let of_its_label = |half: &Object| half.label == of.label;
-    if found.len() > 1 && found.iter().any(of_its_label) {
-        found.retain(of_its_label);
-    }
-    if found.is_empty() && !of.label.is_empty() {
-        found = Object::find(session, class, Some(&of.label), None)?;
-    }
-    Ok(found)
-}
-
-/// The public key of a private one: from itself, else from the public key, else the certificate, of
-/// equal id. Where several keys have that id, the label tells which is its own.
-///
-/// # Errors
-/// [`Error::NotSupported`] where it cannot be told, or is of a kind that we do not know.
-pub(crate) fn public_half(session: &Session, private: &Object) -> Result<PublicKey, Error> {
-    if let Some(public) = private.public_key()? {
-        return Ok(public);
-    }
-    let id = Some(private.id.as_slice()).filter(|id| !id.is_empty());
-    let label = Some(private.label.as_str()).filter(|_| id.is_none());
-    let find = |class| Object::find(session, class, label, id);
-    for class in [ObjectClass::PUBLIC_KEY, ObjectClass::CERTIFICATE] {
-        let mut halves = find(class)?;
-        let mut keys = distinct(&halves)?;
-        let of_its_label = |half: &Object| half.label == private.label;
-        if keys.len() > 1
-            || !halves.iter().all(of_its_label) && find(ObjectClass::PRIVATE_KEY)?.len() > 1
-        {
-            halves.retain(of_its_label);
-            keys = distinct(&halves)?;
-        }
-        match keys.as_slice() {
-            [] => {}
-            [key] => return Ok(key.clone()),
-            _ => {
-                return Err(Error::NotSupported(
-                    "several public keys have its id and label, so its own cannot be told; give \
-                     each pair an id of its own"
-                        .into(),
-                ));
-            }
+    /// What tells the public key of a private one: of equal id, of which the label tells where there are
+    /// several, or several private keys; without an id, of equal label.
+    fn half_of(
+        &self,
+        key: &Object,
+        is_only: bool,
+    ) -> Result<Option<&(&'o Object, PublicKey)>, Error> {
+        let found = match key.id.is_empty() {
+            true => self.by_label.get(key.label.as_str()),
+            false => self.by_id.get(key.id.as_slice()),
+        };
+        let Some(found) = found else {
+            return match self.unknown.get(key.id.as_slice()) {
+                Some(error) if !key.id.is_empty() => Err(error.clone()),
+                _ => Ok(None),
+            };
+        };
+        let of_label: Vec<_> = found
+            .iter()
+            .filter(|(half, _)| half.label == key.label)
+            .collect();
+        let all: Vec<_> = found.iter().collect();
+        let all_of_label = of_label.len() == all.len();
+        let candidates = match is_one(&all) && (all_of_label || is_only) {
+            true => all,
+            false => of_label,
+        };
+        match candidates.first() {
+            None => Ok(None),
+            Some(first) if is_one(&candidates) => Ok(Some(first)),
+            Some(_) => Err(Error::NotSupported(
+                "several public keys have its id and label, so its own cannot be told; give \
+                 each pair an id of its own"
+                    .into(),
+            )),
         }
     }
-    Err(Error::NotSupported(
-        "its public key is nowhere on the token; store the public key or the certificate with the \
-         same id and label"
-            .into(),
-    ))
 }
 
-/// The public keys that these objects tell.
-fn distinct(halves: &[Object]) -> Result<Vec<PublicKey>, Error> {
-    let mut keys = Vec::new();
-    for half in halves {
-        if let Some(key) = half.public_key()?
-            && !keys.contains(&key)
-        {
-            keys.push(key);
-        }
+/// Whether all of these tell the same public key.
+fn is_one(found: &[&(&Object, PublicKey)]) -> bool {
+    let mut keys = found.iter().map(|(_, public)| public);
+    let first = keys.next();
+    keys.all(|key| Some(key) == first)
+}
+
+fn push<K: Eq + Hash, V>(map: &mut HashMap<K, Vec<V>>, key: K, value: V) {
+    map.entry(key).or_default().push(value);
+}
+
+/// Whether two objects are halves of one pair, as far as id and label tell: the same id, or the same label
+/// where one has no id.
+pub(crate) fn is_pair(half: &Object, other: &Object) -> bool {
+    match half.id.is_empty() || other.id.is_empty() {
+        true => half.label == other.label,
+        false => half.id == other.id,
     }
-    Ok(keys)
 }

@@ -1,30 +1,25 @@
 //! The public key that attributes of a PKCS#11 object tell.
 
-use cryptoki::object::{Attribute, KeyType};
+use cryptoki::object::{AttributeType, KeyType};
 use der::asn1::AnyRef;
 use der::{Decode, Encode, Tag, Tagged};
 use p11_proto::spki::{Curve, PublicKey};
 
+use crate::engine::module::Attributes;
 use crate::error::Error;
 
 /// The public key that the attributes of one object tell, `None` where they are not all there.
 ///
 /// # Errors
 /// [`Error::NotSupported`] for a key that is there but of a kind, curve or form that we do not know.
-pub(crate) fn public_key(attributes: &[Attribute]) -> Result<Option<PublicKey>, Error> {
-    let (mut kind, mut modulus, mut exponent) = (None, None, None);
-    let (mut params, mut point, mut info) = (None, None, None);
-    for attribute in attributes {
-        match attribute {
-            Attribute::KeyType(key_type) => kind = Some(*key_type),
-            Attribute::Modulus(bytes) if !bytes.is_empty() => modulus = Some(bytes),
-            Attribute::PublicExponent(bytes) if !bytes.is_empty() => exponent = Some(bytes),
-            Attribute::EcParams(bytes) if !bytes.is_empty() => params = Some(bytes),
-            Attribute::EcPoint(bytes) if !bytes.is_empty() => point = Some(bytes),
-            Attribute::PublicKeyInfo(bytes) if !bytes.is_empty() => info = Some(bytes),
-            _ => {}
-        }
-    }
+pub(crate) fn public_key(attributes: &Attributes) -> Result<Option<PublicKey>, Error> {
+    let kind = attributes.number(AttributeType::KeyType);
+    let kind = kind.and_then(|kind| KeyType::try_from(kind).ok());
+    let modulus = attributes.bytes(AttributeType::Modulus);
+    let exponent = attributes.bytes(AttributeType::PublicExponent);
+    let params = attributes.bytes(AttributeType::EcParams);
+    let point = attributes.bytes(AttributeType::EcPoint);
+    let info = attributes.bytes(AttributeType::PublicKeyInfo);
     let unusable = |error: p11_proto::Error| Error::NotSupported(error.to_string());
     let key = match (kind, modulus, exponent, params, point) {
         (Some(KeyType::RSA), Some(modulus), Some(exponent), ..) => {
@@ -103,6 +98,8 @@ fn unwrap_point(point: &[u8], expected: usize) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use cryptoki_sys::CK_ULONG;
+
     use super::*;
 
     #[test]
@@ -115,11 +112,14 @@ mod tests {
         let keys: Vec<_> = [(&oid[..], &point), (&name[..], &wrapped), (&oid[..], &bits)]
             .into_iter()
             .map(|(params, point)| {
-                public_key(&[
-                    Attribute::KeyType(KeyType::EC),
-                    Attribute::EcParams(params.to_vec()),
-                    Attribute::EcPoint(point.clone()),
-                ])
+                public_key(&Attributes::from([
+                    (
+                        AttributeType::KeyType,
+                        CK_ULONG::from(KeyType::EC).to_ne_bytes().to_vec(),
+                    ),
+                    (AttributeType::EcParams, params.to_vec()),
+                    (AttributeType::EcPoint, point.clone()),
+                ]))
                 .unwrap()
                 .unwrap()
             })

@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use cryptoki::object::ObjectClass;
 use p11_proto::Identity;
@@ -13,20 +14,22 @@ use p11_proto::spki::PublicKey;
 use p11_uri::{ObjectType, Uri};
 use tracing::warn;
 
+use super::contents::{Contents, ContentsCache};
 use super::key::{self, Key};
 use super::object::Object;
-use super::pair::{add_other_halves, public_half};
+use super::pair::{Half, is_pair};
 use crate::engine::login::pin_guard::{Guard, Pins};
-use crate::engine::module::Call;
-use crate::engine::module::Era;
+use crate::engine::module::Module;
 use crate::engine::token::Token;
+use crate::engine::token::client::Client;
+use crate::engine::token::turns::Lane;
 use crate::error::Error;
-use crate::service::Access;
 
 /// One search for a key.
 pub(crate) struct Search<'a> {
-    /// The right to call the module.
-    pub call: &'a Call<'a>,
+    pub module: &'a Arc<Module>,
+    pub contents: &'a ContentsCache,
+    pub client: &'a Client<'a>,
     /// Stands before every login.
     pub guard: &'a Guard,
     /// What is looked for, already held to the server's scope.
@@ -39,17 +42,15 @@ pub(crate) struct Search<'a> {
     pub opened: bool,
     /// The token where that key was last seen.
     pub last_token: Option<&'a Token>,
-    /// Asked before a token is shown a PIN for the sake of a key, and about the key that is chosen.
-    pub access: &'a dyn Access,
     /// The key that the URI meant before; it goes before others while it is there.
     pub preferred: Option<Identity>,
+    /// When the request came: what was read of a token since then may be believed to miss something.
+    pub since: Instant,
 }
 
 /// What one token shows of the keys that the URI could mean.
-pub(super) struct Contents {
-    pub(super) token: Arc<Token>,
-    /// In which handles are good.
-    era: Era,
+pub(super) struct View {
+    pub(super) contents: Arc<Contents>,
     /// Private keys that can sign and whose public key is known, in a stable order.
     candidates: Vec<Candidate>,
     /// Public keys and certificates that match, in a stable order.
@@ -62,7 +63,8 @@ pub(super) struct Contents {
 
 struct Candidate {
     object: Object,
-    public: PublicKey,
+    half: Half,
+    class_of_half: ObjectClass,
 }
 
 /// A token that could not be looked at.
@@ -79,29 +81,35 @@ impl Search<'_> {
     /// [`Error::KeyHidden`], and what a login can fail with.
     pub fn run(&self, tokens: &[Arc<Token>]) -> Result<Key, Error> {
         let tokens = self.in_scope(tokens)?;
-        let (mut all, skipped) = self.all(&tokens)?;
+        let (mut views, skipped) = self.views(&tokens)?;
         for wanted in [self.expected, self.preferred].into_iter().flatten() {
-            let (first, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|v| v.shows(wanted));
-            all = first.into_iter().chain(rest).collect();
+            views.sort_by_key(|view| !view.shows(wanted));
         }
-        self.warn_of(&all);
-        let shown = all.iter().any(|contents| self.is_shown_by(contents));
-        let may_guess = !shown && only_one_wants_a_login(&all);
-        for contents in &all {
-            if let Some(key) = self.take_from(contents, may_guess)? {
-                return Ok(key);
+        self.warn_of(&views);
+        let shown = views.iter().any(|view| self.is_shown_by(view));
+        let may_guess = !shown && only_one_wants_a_login(&views);
+        let mut refused = None;
+        for view in &views {
+            match self.take_from(view, may_guess) {
+                Ok(Some(key)) => return Ok(key),
+                Ok(None) => {}
+                Err(error @ Error::NotAllowed(_)) => drop(refused.get_or_insert(error)),
+                Err(error) => return Err(error),
             }
+        }
+        if let Some(refused) = refused {
+            return Err(refused);
         }
         // Not a change of the key: nobody knows while its token fails.
         if let Some(last) = self.last_token
-            && let Some(failed) = skipped.into_iter().find(|s| s.token.id() == last.id())
+            && let Some(failed) = skipped.iter().find(|s| s.token.id() == last.id())
         {
-            return Err(failed.error);
+            return Err(failed.error.clone());
         }
-        if !shown && !may_guess && all.iter().any(|contents| contents.hidden) {
-            return Err(self.hidden(&all));
+        if !shown && !may_guess && views.iter().any(|view| view.hidden) {
+            return Err(self.hidden(&views));
         }
-        Err(self.not_found(&tokens))
+        Err(self.not_found(&views, &skipped))
     }
 
     /// Finds the public half of the key, with a login only where nothing public shows it.
@@ -110,36 +118,43 @@ impl Search<'_> {
     /// As [`Search::run`].
     pub fn public_key(&self, tokens: &[Arc<Token>]) -> Result<(Uri, PublicKey), Error> {
         let tokens = self.in_scope(tokens)?;
-        let (all, _) = self.all(&tokens)?;
-        if let Some(found) = self.public_in(&all)? {
+        let (views, skipped) = self.views(&tokens)?;
+        if let Some(found) = self.public_in(&views)? {
             return Ok(found);
         }
-        let Some(hiding) = all.iter().find(|contents| contents.hidden) else {
-            return Err(self.not_found(&tokens));
+        let Some(hiding) = views.iter().find(|view| view.hidden) else {
+            return Err(self.not_found(&views, &skipped));
         };
-        if !only_one_wants_a_login(&all) {
-            return Err(self.hidden(&all));
+        if !only_one_wants_a_login(&views) && !views.iter().any(|view| self.is_shown_by(view)) {
+            return Err(self.hidden(&views));
         }
-        self.access.check(&hiding.token.info(), None)?;
-        self.guard.log_in(self.call, &hiding.token, self.pins)?;
-        let (all, _) = self.all(&tokens)?;
-        self.public_in(&all)?.ok_or_else(|| self.not_found(&tokens))
+        let token = &hiding.contents.token;
+        self.client.access.check(&token.info(), None)?;
+        let shown = self.log_in_and_look(token)?;
+        match self.public_in(std::slice::from_ref(&shown))? {
+            Some(found) => Ok(found),
+            None => Err(self.not_found(std::slice::from_ref(&shown), &skipped)),
+        }
     }
 
-    /// The first public half in sight.
-    fn public_in(&self, all: &[Contents]) -> Result<Option<(Uri, PublicKey)>, Error> {
-        for contents in all {
-            let hint = |hint: &Object| Some((hint.info(), hint.public_key().ok()??));
-            let candidate = contents.candidates.first();
-            let found = candidate.map(|c| (c.object.info(), c.public.clone()));
-            if let Some((info, public)) =
-                found.or_else(|| contents.public_objects.iter().find_map(hint))
-            {
-                self.access.check(&contents.token.info(), Some(&info))?;
-                return Ok(Some((
-                    Uri::of_object(&contents.token.info(), &info),
-                    public,
-                )));
+    /// The public half of the key that would be chosen. Where its private half hides, it is the only public
+    /// key that matches; certificates alone could be of anybody.
+    fn public_in(&self, views: &[View]) -> Result<Option<(Uri, PublicKey)>, Error> {
+        for view in views {
+            let token = view.contents.token.info();
+            if let Some(chosen) = self.choose(view)? {
+                let uri = Uri::of_object(&token, &chosen.object.info());
+                return Ok(Some((uri, chosen.half.public.clone())));
+            }
+            if !view.hidden {
+                continue;
+            }
+            let public_keys = view.public_objects.iter();
+            let public_keys = public_keys.filter(|object| object.certificate().is_none());
+            let mut told = public_keys.filter_map(|key| Some((key, key.public_key().ok()??)));
+            if let (Some((key, public)), None) = (told.next(), told.next()) {
+                self.client.access.check(&token, Some(&key.info()))?;
+                return Ok(Some((Uri::of_object(&token, &key.info()), public)));
             }
         }
         Ok(None)
@@ -155,153 +170,193 @@ impl Search<'_> {
         Ok(matching)
     }
 
-    /// What the tokens show without a further login, and which of them had to be skipped.
+    /// What the tokens show without a further login, and which of them had to be skipped. A key that is there
+    /// may be found in what was read for others a moment ago.
     ///
     /// # Errors
-    /// What the first of them said, where all fail.
-    fn all<'t>(
-        &self,
-        tokens: &'t [Arc<Token>],
-    ) -> Result<(Vec<Contents>, Vec<Skipped<'t>>), Error> {
-        let (all, mut skipped) = self.look_around(tokens);
-        if all.is_empty() && !skipped.is_empty() {
+    /// What the first of them said, where all fail; [`Error::Timeout`] where nobody waits any more.
+    fn views<'t>(&self, tokens: &'t [Arc<Token>]) -> Result<(Vec<View>, Vec<Skipped<'t>>), Error> {
+        let recent = self.module.timeouts().contents;
+        let recent = self.since.checked_sub(recent).unwrap_or(self.since);
+        let (mut views, mut skipped) = self.views_since(tokens, recent)?;
+        if !views
+            .iter()
+            .any(|view| matches!(self.choose(view), Ok(Some(_))))
+        {
+            (views, skipped) = self.views_since(tokens, self.since)?;
+        }
+        if views.is_empty() && !skipped.is_empty() {
             return Err(skipped.swap_remove(0).error);
         }
         for Skipped { token, error } in &skipped {
             warn!("skipping the token {}: {error}", token.name());
         }
-        Ok((all, skipped))
+        Ok((views, skipped))
     }
 
-    pub(super) fn look_around<'t>(
+    fn views_since<'t>(
         &self,
         tokens: &'t [Arc<Token>],
-    ) -> (Vec<Contents>, Vec<Skipped<'t>>) {
-        let (mut all, mut skipped) = (Vec::new(), Vec::new());
+        since: Instant,
+    ) -> Result<(Vec<View>, Vec<Skipped<'t>>), Error> {
+        let (mut views, mut skipped) = (Vec::new(), Vec::new());
         for token in tokens {
-            match self.look(token) {
-                Ok(contents) => all.push(contents),
-                Err(error) => skipped.push(Skipped { token, error }),
+            let read = self
+                .contents
+                .get(self.module, self.client, token, Lane::Search, since);
+            match read {
+                Ok(contents) => views.push(self.view(contents)),
+                Err(error) => {
+                    self.client.still_waits()?;
+                    skipped.push(Skipped { token, error });
+                }
             }
         }
-        (all, skipped)
+        Ok((views, skipped))
     }
 
     /// The key of one token: at once where it is in sight, after a login where that may show it.
-    fn take_from(&self, contents: &Contents, may_guess: bool) -> Result<Option<Key>, Error> {
-        let token = &contents.token;
-        if let Some(candidate) = self.choose(&contents.candidates) {
-            self.access
-                .check(&token.info(), Some(&candidate.object.info()))?;
-            self.guard.log_in(self.call, token, self.pins)?;
-            return self.key(contents, candidate).map(Some);
+    fn take_from(&self, view: &View, may_guess: bool) -> Result<Option<Key>, Error> {
+        let token = &view.contents.token;
+        if let Some(chosen) = self.choose(view)? {
+            let session = token.acquire(self.module, self.client, Lane::Search)?;
+            self.guard.log_in(&session, self.client, self.pins)?;
+            if !std::ptr::eq(Arc::as_ptr(session.life()), view.contents.life.as_ptr()) {
+                return Err(self.changed(token));
+            }
+            let key = Key::new(&session, &chosen.object, &chosen.half, chosen.class_of_half)?;
+            session.prepare_signing();
+            return Ok(Some(key));
         }
-        if !contents.hidden || !(may_guess || self.is_shown_by(contents)) {
+        if !view.hidden || !(may_guess || self.is_shown_by(view)) {
             return Ok(None);
         }
-        self.access.check(&token.info(), None)?;
-        self.guard.log_in(self.call, token, self.pins)?;
-        let contents = self.look(token)?;
-        match self.choose(&contents.candidates) {
-            Some(chosen) => {
-                self.access
-                    .check(&token.info(), Some(&chosen.object.info()))?;
-                self.warn_of(std::slice::from_ref(&contents));
-                self.key(&contents, chosen).map(Some)
+        self.client.access.check(&token.info(), None)?;
+        let view = self.log_in_and_look(token)?;
+        match self.choose(&view)? {
+            Some(_) => {
+                self.warn_of(std::slice::from_ref(&view));
+                self.take_from(&view, false)
             }
             // The login was lost again meanwhile, so nobody knows.
-            None if contents.hidden => Err(Error::Changed {
-                token: token.name().into(),
-            }),
+            None if view.hidden => Err(self.changed(token)),
             None => Ok(None),
         }
     }
 
-    fn key(&self, contents: &Contents, chosen: &Candidate) -> Result<Key, Error> {
-        let Candidate { object, public } = chosen;
-        Key::new(self.call, &contents.token, contents.era, object, public)
+    /// What the token shows after a login.
+    fn log_in_and_look(&self, token: &Arc<Token>) -> Result<View, Error> {
+        let session = token.acquire(self.module, self.client, Lane::Search)?;
+        self.guard.log_in(&session, self.client, self.pins)?;
+        let contents = self.contents.read(&session, self.client)?;
+        Ok(self.view(contents))
     }
 
-    fn choose<'c>(&self, candidates: &'c [Candidate]) -> Option<&'c Candidate> {
-        let of = |identity| candidates.iter().find(|c| c.public.identity() == identity);
+    fn changed(&self, token: &Token) -> Error {
+        let token = token.name().into();
+        Error::Changed { token }
+    }
+
+    /// The first candidate that the client may use, the expected or preferred one before others.
+    fn choose<'v>(&self, view: &'v View) -> Result<Option<&'v Candidate>, Error> {
+        let token = view.contents.token.info();
+        let is = |candidate: &Candidate, wanted| candidate.half.public.identity() == wanted;
+        let mut candidates: Vec<_> = view.candidates.iter().collect();
+        if let Some(expected) = self.expected {
+            candidates.retain(|candidate| is(candidate, expected));
+        } else if let Some(preferred) = self.preferred {
+            candidates.sort_by_key(|candidate| !is(candidate, preferred));
+        }
+        let mut refused = None;
+        for candidate in candidates {
+            match self
+                .client
+                .access
+                .check(&token, Some(&candidate.object.info()))
+            {
+                Ok(()) => return Ok(Some(candidate)),
+                Err(error) => drop(refused.get_or_insert(error)),
+            }
+        }
+        refused.map_or(Ok(None), Err)
+    }
+
+    fn is_shown_by(&self, view: &View) -> bool {
         match self.expected {
-            Some(wanted) => of(wanted),
-            None => self.preferred.and_then(of).or(candidates.first()),
+            Some(wanted) => view.shows(wanted),
+            None => !view.candidates.is_empty() || !view.public_objects.is_empty(),
         }
     }
 
-    fn is_shown_by(&self, contents: &Contents) -> bool {
-        match self.expected {
-            Some(wanted) => contents.shows(wanted),
-            None => !contents.candidates.is_empty() || !contents.public_objects.is_empty(),
-        }
-    }
-
-    /// What the token shows without a further login.
-    fn look(&self, token: &Arc<Token>) -> Result<Contents, Error> {
-        let session = token.acquire(self.call)?;
-        let logged_in = session.logged_in();
-        let (label, id) = (self.uri.object(), self.uri.id());
+    /// What of the contents the URI could mean.
+    pub(super) fn view(&self, contents: Arc<Contents>) -> View {
         // Certificates and data are no keys, whatever they are called.
         let names_keys = matches!(
             self.uri.object_type(),
             None | Some(ObjectType::Private | ObjectType::Public)
         );
-        let (mut public_objects, mut private) = (Vec::new(), Vec::new());
-        if names_keys {
-            public_objects = Object::find(&session, ObjectClass::PUBLIC_KEY, label, id)?;
-            public_objects.extend(Object::find(&session, ObjectClass::CERTIFICATE, label, id)?);
-            public_objects.sort_by_cached_key(|hint| (hint.label.clone(), hint.id.clone()));
-            private = Object::find(&session, ObjectClass::PRIVATE_KEY, label, id)?;
-            add_other_halves(
-                &session,
-                ObjectClass::PRIVATE_KEY,
-                &public_objects,
-                &mut private,
-            )?;
+        let matches = |object: &&Object| self.uri.matches_key(&object.label, &object.id);
+        let mut view = View {
+            candidates: Vec::new(),
+            public_objects: Vec::new(),
+            unusable: Vec::new(),
+            hidden: names_keys && contents.hidden,
+            contents: contents.clone(),
+        };
+        if !names_keys {
+            return view;
         }
-        let (mut candidates, mut unusable) = (Vec::new(), Vec::new());
-        for object in private.into_iter().filter(Object::can_sign) {
-            match public_half(&session, &object) {
-                Ok(public) => candidates.push(Candidate { object, public }),
-                Err(Error::NotSupported(why)) => {
-                    let what = format!("{} cannot be used: {why}", key::uri(token, &object));
-                    unusable.push((object, what));
+        let others = contents.public.iter().chain(&contents.certificates);
+        view.public_objects = others.filter(matches).cloned().collect();
+        view.public_objects
+            .sort_by(|a, b| (&a.label, &a.id).cmp(&(&b.label, &b.id)));
+        let is_certificate = |half: &Half| {
+            let mut certificates = contents.certificates.iter();
+            certificates.any(|object| Some(object.handle) == half.told_by)
+        };
+        for (object, half) in contents.private.iter().zip(contents.pairs.halves()) {
+            if !object.can_sign() || !(matches(&object) || view.shows_half_of(object, half)) {
+                continue;
+            }
+            match half {
+                Ok(half) => {
+                    let class_of_half = match is_certificate(half) {
+                        true => ObjectClass::CERTIFICATE,
+                        false => ObjectClass::PUBLIC_KEY,
+                    };
+                    view.candidates.push(Candidate {
+                        object: object.clone(),
+                        half: half.clone(),
+                        class_of_half,
+                    });
                 }
-                Err(error) => return Err(error),
+                Err(why) => {
+                    let uri = key::uri(&contents.token, object);
+                    let what = format!("{uri} cannot be used: {why}");
+                    view.unusable.push((object.clone(), what));
+                }
             }
         }
-        candidates.sort_by_cached_key(|c| {
+        view.candidates.sort_by_cached_key(|c| {
             (
                 c.object.label.clone(),
                 c.object.id.clone(),
-                c.public.identity(),
+                c.half.public.identity(),
             )
         });
-        // A login may be lost, or be made for another request, at any time: it must have lasted.
-        let logged_in = logged_in && session.still_logged_in()?;
-        let era = session.era();
-        session.finish();
-        Ok(Contents {
-            token: token.clone(),
-            era,
-            candidates,
-            public_objects,
-            unusable,
-            hidden: names_keys && token.login_required() && !logged_in,
-        })
+        view
     }
 
     /// What would make the choice a surprise: keys that cannot be used, and others that match where
     /// nobody said which.
-    fn warn_of(&self, all: &[Contents]) {
-        for (_, unusable) in all.iter().flat_map(|contents| &contents.unusable) {
+    fn warn_of(&self, views: &[View]) {
+        for (_, unusable) in views.iter().flat_map(|view| &view.unusable) {
             warn!("{unusable}");
         }
         if self.expected.is_some() || self.preferred.is_some() {
             return;
         }
-        let all: Vec<_> = visible_keys(all).map(uri).collect();
+        let all: Vec<_> = visible_keys(views).map(uri).collect();
         if let [_, _, ..] = all.as_slice() {
             warn!(
                 "several keys match {}, and the first is taken: {}",
@@ -312,12 +367,24 @@ impl Search<'_> {
     }
 }
 
-impl Contents {
+impl View {
     /// Whether the token shows the key of this identity, by either half.
     fn shows(&self, identity: Identity) -> bool {
         let is_it = |public: &PublicKey| public.identity() == identity;
-        let hinted = |hint: &Object| matches!(hint.public_key(), Ok(Some(p)) if is_it(&p));
-        self.candidates.iter().any(|c| is_it(&c.public)) || self.public_objects.iter().any(hinted)
+        let told = |object: &Object| matches!(object.public_key(), Ok(Some(p)) if is_it(&p));
+        self.candidates.iter().any(|c| is_it(&c.half.public))
+            || self.public_objects.iter().any(told)
+    }
+
+    /// Whether a public object that matches is the other half of this private key: by public key where it can
+    /// be told.
+    fn shows_half_of(&self, private: &Object, half: &Result<Half, Error>) -> bool {
+        self.public_objects
+            .iter()
+            .any(|object| match (half, object.public_key()) {
+                (Ok(half), Ok(Some(public))) => half.public == public,
+                _ => is_pair(private, object),
+            })
     }
 
     /// The keys in sight: the private halves, or, while those hide, what shows that they are there.
@@ -326,7 +393,7 @@ impl Contents {
             return self.candidates.iter().map(|c| &c.object).collect();
         }
         let mut seen = HashSet::new();
-        let is_new = |hint: &&Object| match hint.public_key() {
+        let is_new = |object: &&Object| match object.public_key() {
             // A public key and its certificate are one key.
             Ok(Some(public)) => seen.insert(public.identity()),
             _ => true,
@@ -337,16 +404,16 @@ impl Contents {
 
 /// Whether a login would be no guess among several tokens. Those that are logged in count too: what
 /// other clients have done must not decide which token is shown a PIN.
-fn only_one_wants_a_login(all: &[Contents]) -> bool {
-    let wants_it = |contents: &&Contents| contents.token.login_required();
-    all.iter().filter(wants_it).count() == 1
+fn only_one_wants_a_login(views: &[View]) -> bool {
+    let wants_it = |view: &&View| view.contents.token.flags().login_required();
+    views.iter().filter(wants_it).count() == 1
 }
 
 /// In the order in which they would be chosen.
-pub(super) fn visible_keys(all: &[Contents]) -> impl Iterator<Item = (&Token, &Object)> {
-    all.iter().flat_map(|contents| {
-        let keys = contents.keys().into_iter();
-        keys.map(|key| (contents.token.as_ref(), key))
+pub(super) fn visible_keys(views: &[View]) -> impl Iterator<Item = (&Token, &Object)> {
+    views.iter().flat_map(|view| {
+        let keys = view.keys().into_iter();
+        keys.map(|key| (view.contents.token.as_ref(), key))
     })
 }
 

@@ -3,16 +3,15 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::Mutex;
 
 use p11_proto::Pin;
 use sha2::{Digest, Sha256};
 
+use crate::engine::lock::{Mutex, Rank};
 use crate::engine::token::PinDigest;
 use crate::engine::token::Token;
 use crate::engine::token::id::TokenId;
 use crate::error::Error;
-use crate::lock::lock;
 
 /// Refused logins of a kind that a token may see from us until one succeeds.
 const MOST_REFUSED: usize = 2;
@@ -61,24 +60,24 @@ impl Guard {
             .map_err(|error| Error::Internal(format!("no random bytes: {error}")))?;
         Ok(Guard {
             key,
-            refused: Mutex::default(),
-            replaced: Mutex::default(),
+            refused: Mutex::new(Rank::Pins, HashMap::new()),
+            replaced: Mutex::new(Rank::Replaced, HashMap::new()),
         })
     }
 
     /// The operator has changed something: every PIN may be tried again.
     pub fn forget_all(&self) {
-        lock(&self.refused).clear();
+        self.refused.lock().clear();
     }
 
     /// The operator has configured another PIN: it is the one for every token again.
     pub fn forget_replaced(&self) {
-        lock(&self.replaced).clear();
+        self.replaced.lock().clear();
     }
 
     /// The PIN for a token, if there is one.
     pub fn choose<'p>(&self, token: &Token, pins: Pins<'p>) -> Option<Cow<'p, Pin>> {
-        let replaced = || lock(&self.replaced).get(token.id()).cloned();
+        let replaced = || self.replaced.lock().get(token.id()).cloned();
         let own = pins.own.map(Cow::Borrowed);
         own.or_else(|| replaced().map(Cow::Owned))
             .or_else(|| pins.server.map(Cow::Borrowed))
@@ -89,16 +88,16 @@ impl Guard {
     /// for this token.
     pub fn changed(&self, token: &Token, old: Option<&Pin>, new: &Pin, was_the_servers: bool) {
         let digest = |pin| self.digest(token.id(), Role::User, pin);
-        *lock(&token.accepted) = None;
+        token.set_accepted(None);
         {
-            let mut refused = lock(&self.refused);
+            let mut refused = self.refused.lock();
             let refusals = refused.entry((token.id().clone(), Role::User)).or_default();
             refusals.pins.extend(old.map(digest));
             refusals.pins.retain(|refused| *refused != digest(new));
             refusals.in_a_row = 0;
         }
         if was_the_servers {
-            lock(&self.replaced).insert(token.id().clone(), new.clone());
+            self.replaced.lock().insert(token.id().clone(), new.clone());
         }
     }
 
@@ -108,7 +107,7 @@ impl Guard {
     /// [`Error::PinIncorrect`], [`Error::PinGuarded`]
     pub fn check(&self, token: &Token, role: Role, pin: Option<&Pin>) -> Result<(), Error> {
         let digest = pin.map(|pin| self.digest(token.id(), role, pin));
-        let refused = lock(&self.refused);
+        let refused = self.refused.lock();
         let Some(refusals) = refused.get(&(token.id().clone(), role)) else {
             return Ok(());
         };
@@ -132,7 +131,7 @@ impl Guard {
     /// The token has refused this PIN.
     pub fn remember_refusal(&self, token: &TokenId, role: Role, pin: Option<&Pin>) {
         let digest = pin.map(|pin| self.digest(token, role, pin));
-        let mut refused = lock(&self.refused);
+        let mut refused = self.refused.lock();
         let refusals = refused.entry((token.clone(), role)).or_default();
         refusals.pins.extend(digest);
         refusals.in_a_row += 1;
@@ -140,7 +139,7 @@ impl Guard {
 
     /// A login of this kind has succeeded.
     pub fn remember_success(&self, token: &TokenId, role: Role) {
-        if let Some(refusals) = lock(&self.refused).get_mut(&(token.clone(), role)) {
+        if let Some(refusals) = self.refused.lock().get_mut(&(token.clone(), role)) {
             refusals.in_a_row = 0;
         }
     }

@@ -1,5 +1,7 @@
 //! Reading certificates with those of their issuers, and storing them beside their keys.
 
+use std::time::Instant;
+
 use cryptoki::object::{Attribute, CertificateType, ObjectClass};
 use p11_proto::message::{
     CertificateEntry, Certificates, GetCertificates, ImportCertificate, Imported,
@@ -9,7 +11,7 @@ use p11_uri::{ObjectType, Uri};
 
 use crate::engine::core::Core;
 use crate::engine::find::object::Object;
-use crate::engine::find::pair::public_half;
+use crate::engine::token::turns::Lane;
 use crate::error::Error;
 use crate::service::Access;
 
@@ -21,17 +23,17 @@ impl Core {
         access: &dyn Access,
     ) -> Result<Certificates, Error> {
         let query = self.query(&request.uri, request.pin.as_ref(), access)?;
-        self.retry(|call, _| {
+        self.retry(access, |client, _| {
             // By the type of its key a certificate is named as well as by its own.
             let uri = query.scoped()?.without_type();
-            let token = self.tokens.one(call, &uri, access)?;
-            self.log_in_to_look(call, &token, &query)?;
+            let since = Instant::now();
+            let token = self.registry.one(client, &uri)?;
+            self.log_in_to_look(client, &token, &query)?;
             let token_info = token.info();
-            let session = token.acquire(call)?;
-            let mut all = Object::find(&session, ObjectClass::CERTIFICATE, None, None)?;
-            session.finish();
-            all.sort_by(|a, b| (&a.label, &a.id).cmp(&(&b.label, &b.id)));
-            let all: Vec<_> = all.iter().filter_map(Link::of).collect();
+            let contents = self
+                .contents
+                .get(&self.module, client, &token, Lane::Slow, since)?;
+            let all: Vec<_> = contents.certificates.iter().filter_map(Link::of).collect();
             let meant = |link: &&Link<'_>| {
                 let its = link.object.info_as(ObjectType::Cert);
                 uri.matches_key(&its.label, &its.id)
@@ -56,17 +58,18 @@ impl Core {
         let parts = spki::Certificate::parse(&request.certificate).map_err(bad)?;
         let public = PublicKey::from_spki(parts.spki).map_err(bad)?;
         let query = self.query(&request.uri, request.pin.as_ref(), access)?;
-        self.once(self.module.timeouts().request, |call, _| {
+        self.once(access, self.module.timeouts().session, |client| {
             let uri = query.in_scope()?;
-            let token = self.tokens.one(call, &uri, access)?;
+            let token = self.registry.one(client, &uri)?;
             access.check(&token.info(), None)?;
-            let session = self.guard.log_in_to_write(call, &token, query.pins())?;
-            let keys =
-                Object::find(&session, ObjectClass::PRIVATE_KEY, uri.object(), uri.id())?;
-            let is_its = |key: &&Object| {
-                public_half(&session, key).is_ok_and(|half| half.identity() == public.identity())
-            };
-            let key = keys.iter().find(is_its).ok_or_else(|| {
+            let session = self.session_to_change(client, &token, query.pins())?;
+            let contents = self.contents_to_change(&session, client)?;
+            let mut keys = contents.private.iter().zip(contents.pairs.halves());
+            let key = keys.find_map(|(key, half)| {
+                let is_its = matches!(half, Ok(half) if half.public.identity() == public.identity());
+                (is_its && uri.matches_key(&key.label, &key.id)).then_some(key)
+            });
+            let key = key.ok_or_else(|| {
                 Error::KeyNotFound(format!(
                     "Failed to find a key: none that matches {} has the certificate's public key {}",
                     uri.without_query(),
@@ -75,9 +78,10 @@ impl Core {
             })?;
             let info = key.info_as(ObjectType::Cert);
             access.check(&token.info(), Some(&info))?;
-            let there = Object::find(&session, ObjectClass::CERTIFICATE, None, Some(&key.id))?;
-            let same = |object: &Object| object.certificate() == Some(&request.certificate[..]);
-            if !there.iter().any(same) {
+            let same = |object: &Object| {
+                object.id == key.id && object.certificate() == Some(&request.certificate[..])
+            };
+            if !contents.certificates.iter().any(same) {
                 session.create_object(&[
                     Attribute::Class(ObjectClass::CERTIFICATE),
                     Attribute::CertificateType(CertificateType::X_509),
@@ -91,7 +95,6 @@ impl Core {
                     Attribute::Value(request.certificate.to_vec()),
                 ])?;
             }
-            session.finish();
             let uri = Uri::of_object(&token.info(), &info);
             Ok(Imported::new(uri.to_string()))
         })

@@ -3,7 +3,6 @@
 use cryptoki::error::{Error as Cryptoki, RvError};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, KeyType as CkKeyType, ObjectClass};
-use cryptoki::session::Session;
 use cryptoki_sys::CK_ULONG;
 use der::Encode;
 use der::asn1::PrintableStringRef;
@@ -14,6 +13,7 @@ use tracing::info;
 
 use crate::engine::core::Core;
 use crate::engine::find::object::Object;
+use crate::engine::module::Session;
 use crate::error::Error;
 use crate::service::Access;
 
@@ -36,23 +36,22 @@ impl Core {
             Some(id) => id.to_vec(),
             None => random_id()?,
         };
-        self.once(self.module.timeouts().long_request, |call, _| {
-            let token = self.tokens.one(call, &query.in_scope()?, access)?;
+        self.once(access, self.module.timeouts().long_request, |client| {
+            let token = self.registry.one(client, &query.in_scope()?)?;
             let info = ObjectInfo::new(ObjectType::Private, request.label.clone(), id.clone());
             let uri = Uri::of_object(&token.info(), &info);
             query.restrict(&uri)?;
             access.check(&token.info(), Some(&info))?;
-            let session = self.guard.log_in_to_write(call, &token, query.pins())?;
-            for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
-                if !Object::find(&session, class, None, Some(&id))?.is_empty() {
-                    return Err(Error::AlreadyExists(format!(
-                        "a key with this id is on the token {} already; choose another id, or none",
-                        token.name()
-                    )));
-                }
+            let session = self.session_to_change(client, &token, query.pins())?;
+            let contents = self.contents_to_change(&session, client)?;
+            let mut keys = contents.private.iter().chain(&contents.public);
+            if keys.any(|key| key.id == id) {
+                return Err(Error::AlreadyExists(format!(
+                    "a key with this id is on the token {} already; choose another id, or none",
+                    token.name()
+                )));
             }
             let public = template.generate(&session, &request.label, &id)?;
-            session.finish();
             info!("made the key {uri}");
             Ok(PublicKeyEntry::new(uri.to_string(), &public))
         })
@@ -112,6 +111,7 @@ impl KeyTemplate {
     ///
     /// What the public key may do is not said: nobody needs the token for that, and tpm2-pkcs11 takes
     /// `CKA_VERIFY` for a wish to decrypt.
+    /// A pair that cannot be read back is destroyed.
     fn generate(&self, session: &Session, label: &str, id: &[u8]) -> Result<PublicKey, Error> {
         let common = [
             Attribute::Token(true),
@@ -132,7 +132,7 @@ impl KeyTemplate {
             ],
         ]
         .concat();
-        let mut made = session.generate_key_pair(&self.mechanism, &public, &private);
+        let mut made = session.generate_key_pair(&self.mechanism, &public, &private)?;
         if let Err(Cryptoki::Pkcs11(RvError::TemplateInconsistent, _)) = made {
             let again = [
                 Attribute::Class(ObjectClass::PRIVATE_KEY),
@@ -144,11 +144,30 @@ impl KeyTemplate {
                 .filter(|a| matches!(a, Attribute::EcParams(_)));
             let private = [&private[..], &again].concat();
             let private: Vec<_> = private.into_iter().chain(curve.cloned()).collect();
-            made = session.generate_key_pair(&self.mechanism, &public, &private);
+            made = session.generate_key_pair(&self.mechanism, &public, &private)?;
         }
-        let (public, _) = made.map_err(not_generated)?;
-        let public = Object::of_public_key(session, public)?.public_key()?;
-        public.ok_or_else(|| Error::Internal("the token tells no public key of the new key".into()))
+        let (public, private) = made.map_err(not_generated)?;
+        let told = Object::read(session, public, ObjectClass::PUBLIC_KEY);
+        let told = told.and_then(|object| object.public_key()).and_then(|key| {
+            let untold = || Error::Internal("the token tells no public key of the new key".into());
+            key.ok_or_else(untold)
+        });
+        told.map_err(|cause| {
+            let halves = [("private key", private), ("public key", public)];
+            let left = halves.map(|(half, handle)| match session.destroy_object(handle) {
+                Ok(()) => None,
+                Err(error) => Some(format!("its {half} is left on the token ({error})")),
+            });
+            let left: Vec<_> = left.into_iter().flatten().collect();
+            match left.as_slice() {
+                [] => cause,
+                left => Error::Internal(format!(
+                    "the new key {label:?} cannot be read back ({cause}), and {}; delete it with the \
+                     token's own tool",
+                    left.join(" and ")
+                )),
+            }
+        })
     }
 }
 

@@ -1,14 +1,14 @@
 //! Deleting a key pair: both halves, and nothing else.
 
-use cryptoki::object::ObjectClass;
-use cryptoki::session::Session;
 use p11_proto::message::{DeleteKey, Deleted};
 use p11_uri::{ObjectType, Uri};
 use tracing::info;
 
 use crate::engine::core::Core;
+use crate::engine::find::contents::Contents;
 use crate::engine::find::object::Object;
-use crate::engine::token::Token;
+use crate::engine::find::pair::is_pair;
+use crate::engine::module::Session;
 use crate::error::Error;
 use crate::service::Access;
 
@@ -21,13 +21,13 @@ impl Core {
                 "which key is to be deleted? name it by object=… or id=… in the URI".into(),
             ));
         }
-        let deleted = self.once(self.module.timeouts().request, |call, _| {
+        let deleted = self.once(access, self.module.timeouts().session, |client| {
             let uri = query.in_scope()?;
-            let token = self.tokens.one(call, &uri, access)?;
+            let token = self.registry.one(client, &uri)?;
             access.check(&token.info(), None)?;
-            let session = self.guard.log_in_to_write(call, &token, query.pins())?;
-            let deleted = delete_through(&session, &token, &uri, request.all, access)?;
-            session.finish();
+            let session = self.session_to_change(client, &token, query.pins())?;
+            let contents = self.contents_to_change(&session, client)?;
+            let deleted = delete_through(&session, &contents, &uri, request.all, access)?;
             Ok(deleted)
         });
         self.keys.invalidate_handles();
@@ -38,18 +38,17 @@ impl Core {
 /// Deletes the key pairs of which one half matches.
 fn delete_through(
     session: &Session,
-    token: &Token,
+    contents: &Contents,
     uri: &Uri,
     all: bool,
     access: &dyn Access,
 ) -> Result<Vec<String>, Error> {
-    let all_private = Object::find(session, ObjectClass::PRIVATE_KEY, None, None)?;
-    let all_public = Object::find(session, ObjectClass::PUBLIC_KEY, None, None)?;
+    let token = &contents.token;
     let matching = |half: &&Object| uri.matches_key(&half.label, &half.id);
-    let mut private: Vec<&Object> = all_private.iter().filter(matching).collect();
-    let mut public: Vec<&Object> = all_public.iter().filter(matching).collect();
-    let others = other_halves(&public, &all_private);
-    add(&mut public, other_halves(&private, &all_public));
+    let mut private: Vec<&Object> = contents.private.iter().filter(matching).collect();
+    let mut public: Vec<&Object> = contents.public.iter().filter(matching).collect();
+    let others = other_halves(&public, &contents.private);
+    add(&mut public, other_halves(&private, &contents.public));
     add(&mut private, others);
 
     let one_pair = match (private.as_slice(), public.as_slice()) {
@@ -78,12 +77,12 @@ fn delete_through(
     for (number, (handle, _)) in halves.iter().enumerate() {
         match session.destroy_object(*handle) {
             Ok(()) => {}
-            Err(error) if number == 0 => return Err(error.into()),
+            Err(error) if number == 0 => return Err(error),
             Err(error) => {
                 return Err(Error::Unfinished {
                     left: names.split_off(number),
                     deleted: names,
-                    cause: Box::new(error.into()),
+                    cause: Box::new(error),
                 });
             }
         }
@@ -106,14 +105,6 @@ fn other_halves<'o>(halves: &[&Object], among: &'o [Object]) -> Vec<&'o Object> 
         add(&mut others, found);
     }
     others
-}
-
-/// Halves of one pair have the same id, or the same label where one has no id.
-fn is_pair(half: &Object, other: &Object) -> bool {
-    match half.id.is_empty() || other.id.is_empty() {
-        true => half.label == other.label,
-        false => half.id == other.id,
-    }
 }
 
 fn add<'o>(halves: &mut Vec<&'o Object>, more: Vec<&'o Object>) {

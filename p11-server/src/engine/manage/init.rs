@@ -1,7 +1,5 @@
 //! Initialising tokens. One that is in use is never harmed.
 
-use cryptoki::slot::{self, Slot};
-use cryptoki::types::AuthPin;
 use p11_proto::Pin;
 use p11_proto::message::{InitToken, TokenReady};
 use p11_uri::{TokenInfo, Uri};
@@ -10,17 +8,15 @@ use tracing::info;
 use super::list::in_scope_before_it_has_a_label;
 use super::pin::refuse_pin_pad;
 use crate::engine::core::{Core, any};
-use crate::engine::module::Call;
+use crate::engine::module::TokenFlags;
 use crate::engine::query::{KeyQuery, out_of_scope};
-use crate::engine::token::slots;
+use crate::engine::token::client::Client;
+use crate::engine::token::slots::SlotToken;
 use crate::error::Error;
-use crate::lock::lock;
 use crate::service::Access;
 
 /// `CK_TOKEN_INFO.label` has 32 bytes (PKCS#11 section 3.2).
 const LONGEST_LABEL: usize = 32;
-
-type Found = (Slot, TokenInfo, slot::TokenInfo);
 
 impl Core {
     /// Makes a token ready for use: initialised, with a label and a user's PIN.
@@ -36,15 +32,17 @@ impl Core {
         }
         let uri = any(&request.uri);
         let query = self.query(uri, request.pin.as_ref(), access)?;
-        let _alone = lock(&self.initializing);
-        self.once(self.module.timeouts().long_request, |call, _| {
-            self.init_token_now(call, request, &query)
+        self.once(access, self.module.timeouts().long_request, |client| {
+            let late = || Error::Timeout("another token is being initialised; try again".into());
+            let alone = self.initializing.lock_until(client.deadline);
+            let _alone = alone.ok_or_else(late)?;
+            self.init_token_now(client, request, &query)
         })
     }
 
     fn init_token_now(
         &self,
-        call: &Call<'_>,
+        client: &Client<'_>,
         request: &InitToken,
         query: &KeyQuery<'_>,
     ) -> Result<TokenReady, Error> {
@@ -60,29 +58,27 @@ impl Core {
         if !differing.is_empty() {
             return Err(out_of_scope(&query.name, scope, &differing));
         }
-        let in_scope = |(_, info, _): &Found| {
-            in_scope_before_it_has_a_label(scope, info) && uri.matches_token(info)
+        let in_scope = |slot: &&SlotToken| {
+            in_scope_before_it_has_a_label(scope, &slot.info) && uri.matches_token(&slot.info)
         };
-        let all = slots::list(call.pkcs11())?.into_iter().filter(in_scope);
-        let (made, free): (Vec<Found>, Vec<Found>) =
-            all.partition(|(.., flags)| flags.token_initialized());
+        let slots = self.registry.scan(client)?;
+        let all = slots.all.iter().filter(in_scope);
+        let (made, free): (Vec<_>, Vec<_>) = all.partition(|slot| slot.flags.token_initialized());
 
-        let labelled = || {
-            made.iter()
-                .filter(|(_, info, _)| info.label == request.label)
-        };
-        let usable = labelled().find(|(.., flags)| is_usable(flags));
+        let labelled = || made.iter().filter(|slot| slot.info.label == request.label);
+        let usable = labelled().find(|slot| is_usable(&slot.flags));
         match usable.or_else(|| labelled().next()) {
-            Some((_, info, flags)) if is_usable(flags) => return self.as_it_is(query, info),
+            Some(slot) if is_usable(&slot.flags) => return self.as_it_is(query, &slot.info),
             // An initialisation that was cut short is brought to its end.
-            Some((_, info, _)) => return self.finish(call, request, query, &Uri::of_token(info)),
+            Some(slot) => return self.finish(client, request, query, &Uri::of_token(&slot.info)),
             None => {}
         }
-        let is_ours = |(_, info, flags): &&Found| is_usable(flags) && scope.matches_token(info);
+        let is_ours =
+            |slot: &&&SlotToken| is_usable(&slot.flags) && scope.matches_token(&slot.info);
         let usable: Vec<_> = made.iter().filter(is_ours).collect();
         match (free.as_slice(), usable.as_slice()) {
-            ([slot], _) => self.initialize(call, request, query, slot),
-            ([], [(_, info, _)]) => self.as_it_is(query, info),
+            ([slot], _) => self.initialize(client, request, query, slot),
+            ([], [slot]) => self.as_it_is(query, &slot.info),
             ([], []) => Err(Error::TokenNotFound(format!(
                 "No token matching the given URI was found: no slot that {} matches has a token \
                  that could be initialised",
@@ -92,11 +88,11 @@ impl Core {
                 "Found multiple initialized tokens, none of them labelled {:?}, and no slot that is \
                  free: {}",
                 request.label,
-                names(several.iter().map(|(_, info, _)| Uri::of_token(info)))
+                names(several.iter().map(|slot| Uri::of_token(&slot.info)))
             ))),
             (several, _) => Err(Error::AmbiguousToken(format!(
                 "several tokens could be initialised; name one by its slot-id: {}",
-                names(several.iter().map(|(_, info, _)| Uri::of_slot(info)))
+                names(several.iter().map(|slot| Uri::of_slot(&slot.info)))
             ))),
         }
     }
@@ -109,55 +105,56 @@ impl Core {
     /// `C_InitToken`, then the user's PIN by the security officer.
     fn initialize(
         &self,
-        call: &Call<'_>,
+        client: &Client<'_>,
         request: &InitToken,
         query: &KeyQuery<'_>,
-        (slot, info, flags): &Found,
+        slot: &SlotToken,
     ) -> Result<TokenReady, Error> {
-        query.access.check(info, None)?;
-        refuse_pin_pad(flags, &Uri::of_slot(info))?;
+        query.access.check(&slot.info, None)?;
+        refuse_pin_pad(&slot.flags, &Uri::of_slot(&slot.info))?;
         let (so_pin, _) = pins(request, query)?;
-        let others = serials(call)?;
-        let auth = AuthPin::new(so_pin.expose().into());
-        call.pkcs11().init_token(*slot, &auth, &request.label)?;
+        let serial = |slot: &SlotToken| slot.info.serial.clone();
+        let before = self.registry.scan(client)?;
+        let before = before
+            .all
+            .iter()
+            .filter(|slot| slot.flags.token_initialized());
+        let others: Vec<_> = before.map(serial).collect();
+        let guard = self.module.guard(client.deadline)?;
+        self.module
+            .init_token(&slot.place, &so_pin, &request.label)?;
+        drop(guard);
         info!(
             "initialised the token in {} with label {:?}",
-            Uri::of_slot(info),
+            Uri::of_slot(&slot.info),
             request.label
         );
         // Its serial number is new, and perhaps its slot; others may have its label.
-        let made = slots::list(call.pkcs11())?.into_iter();
-        let mut made = made.filter(|(at, new, flags)| {
-            flags.token_initialized()
-                && new.label == request.label
-                && (at == slot || !others.contains(&new.serial))
+        let after = self.registry.scan(client)?;
+        let made = after.all.iter().find(|new| {
+            new.flags.token_initialized()
+                && new.info.label == request.label
+                && (new.place.slot == slot.place.slot || !others.contains(&new.info.serial))
         });
-        let (_, info, _) = made.next().ok_or_else(|| {
+        let made = made.ok_or_else(|| {
             Error::Internal("the token is initialised but cannot be found again".into())
         })?;
-        self.finish(call, request, query, &Uri::of_token(&info))
+        self.finish(client, request, query, &Uri::of_token(&made.info))
     }
 
     fn finish(
         &self,
-        call: &Call<'_>,
+        client: &Client<'_>,
         request: &InitToken,
         query: &KeyQuery<'_>,
         uri: &Uri,
     ) -> Result<TokenReady, Error> {
-        let token = self.tokens.one(call, uri, query.access)?;
+        let token = self.registry.one(client, uri)?;
         query.access.check(&token.info(), None)?;
         let (so_pin, pin) = pins(request, query)?;
-        self.reset(call, &token, &so_pin, &pin)?;
+        self.reset_pin(client, &token, &so_pin, &pin)?;
         Ok(TokenReady::new(token.name(), true))
     }
-}
-
-/// The serial numbers of the tokens that are initialised.
-fn serials(call: &Call<'_>) -> Result<Vec<String>, Error> {
-    let all = slots::list(call.pkcs11())?.into_iter();
-    let initialized = all.filter(|(.., flags)| flags.token_initialized());
-    Ok(initialized.map(|(_, info, _)| info.serial).collect())
 }
 
 /// The security officer's PIN and the user's.
@@ -173,7 +170,7 @@ fn pins(request: &InitToken, query: &KeyQuery<'_>) -> Result<(Pin, Pin), Error> 
 }
 
 /// Whether keys on the token can be used as it is.
-fn is_usable(flags: &slot::TokenInfo) -> bool {
+fn is_usable(flags: &TokenFlags) -> bool {
     flags.user_pin_initialized() || !flags.login_required()
 }
 

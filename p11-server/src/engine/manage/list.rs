@@ -1,8 +1,9 @@
 //! Listing tokens and keys, and public keys alone.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use cryptoki::context::Function;
-use cryptoki::object::ObjectClass;
-use cryptoki::slot;
 use p11_proto::message::{
     Class, GetPublicKey, ListKeys, ObjectEntry, Objects, PinState, PublicKeyEntry, TokenEntry,
     Tokens,
@@ -13,12 +14,13 @@ use tracing::info;
 
 use crate::engine::core::Core;
 use crate::engine::find::object::Object;
-use crate::engine::find::pair;
 use crate::engine::login::pin_guard::Pins;
-use crate::engine::module::Call;
+use crate::engine::module::TokenFlags;
 use crate::engine::query::KeyQuery;
 use crate::engine::token::Token;
-use crate::engine::token::slots;
+use crate::engine::token::client::Client;
+use crate::engine::token::slots::SlotToken;
+use crate::engine::token::turns::Lane;
 use crate::error::Error;
 use crate::service::Access;
 
@@ -26,15 +28,15 @@ impl Core {
     /// The tokens that the client may know of, initialised or not.
     pub fn list_tokens(&self, access: &dyn Access) -> Result<Tokens, Error> {
         let scope = self.settings().scope.clone();
-        self.retry(|call, _| {
+        self.retry(access, |client, _| {
             let mut tokens = Vec::new();
-            for (_, info, flags) in slots::list(call.pkcs11())? {
+            for SlotToken { info, flags, .. } in &self.registry.scan(client)?.all {
                 let in_scope = match flags.token_initialized() {
-                    true => scope.matches_token(&info),
-                    false => in_scope_before_it_has_a_label(&scope, &info),
+                    true => scope.matches_token(info),
+                    false => in_scope_before_it_has_a_label(&scope, info),
                 };
-                if in_scope && access.check(&info, None).is_ok() {
-                    tokens.push(token_entry(info, &flags));
+                if in_scope && access.check(info, None).is_ok() {
+                    tokens.push(token_entry(info, flags));
                 }
             }
             tokens.sort_unstable_by(|a, b| {
@@ -47,36 +49,38 @@ impl Core {
     /// The keys and certificates of one token that the client may know of.
     pub fn list_keys(&self, request: &ListKeys, access: &dyn Access) -> Result<Objects, Error> {
         let query = self.query(&request.uri, request.pin.as_ref(), access)?;
-        self.retry(|call, _| {
+        self.retry(access, |client, _| {
             let uri = query.scoped()?;
-            let token = self.tokens.one(call, &uri, access)?;
-            self.log_in_to_look(call, &token, &query)?;
+            let since = Instant::now();
+            let token = self.registry.one(client, &uri)?;
+            self.log_in_to_look(client, &token, &query)?;
+            let contents = self
+                .contents
+                .get(&self.module, client, &token, Lane::Slow, since)?;
             let token_info = token.info();
-            let session = token.acquire(call)?;
             let mut objects = Vec::new();
-            for (class, object_type) in [
-                (Class::Private, ObjectType::Private),
-                (Class::Public, ObjectType::Public),
-                (Class::Certificate, ObjectType::Cert),
-            ] {
-                for object in Object::find(&session, of(class), uri.object(), uri.id())? {
-                    let info = object.info_as(object_type);
-                    // Either type of key names the pair.
-                    let is_meant = match class {
-                        Class::Certificate => uri.matches_object(&info),
-                        _ => uri.matches_key(&info.label, &info.id),
-                    };
-                    if is_meant && access.check(&token_info, Some(&info)).is_ok() {
-                        let uri = Uri::of_object(&token_info, &info).to_string();
-                        let public = match class {
-                            Class::Private => pair::public_half(&session, &object).ok(),
-                            _ => object.public_key().ok().flatten(),
-                        };
-                        objects.push(object_entry(class, &object, public, uri));
-                    }
+            let mut add = |class, object_type, object: &Object, public: Option<PublicKey>| {
+                let info = object.info_as(object_type);
+                // Either type of key names the pair.
+                let is_meant = match class {
+                    Class::Certificate => uri.matches_object(&info),
+                    _ => uri.matches_key(&info.label, &info.id),
+                };
+                if is_meant && access.check(&token_info, Some(&info)).is_ok() {
+                    let uri = Uri::of_object(&token_info, &info).to_string();
+                    objects.push(object_entry(class, object, public, uri));
                 }
+            };
+            for (object, half) in contents.private.iter().zip(contents.pairs.halves()) {
+                let public = half.as_ref().ok().map(|half| half.public.clone());
+                add(Class::Private, ObjectType::Private, object, public);
             }
-            session.finish();
+            for object in &contents.public {
+                add(Class::Public, ObjectType::Public, object, told(object));
+            }
+            for object in &contents.certificates {
+                add(Class::Certificate, ObjectType::Cert, object, told(object));
+            }
             objects.sort_unstable_by(|a, b| {
                 (&a.label, &a.id, a.class).cmp(&(&b.label, &b.id, b.class))
             });
@@ -91,10 +95,12 @@ impl Core {
         access: &dyn Access,
     ) -> Result<PublicKeyEntry, Error> {
         let query = self.query(&request.uri, request.pin.as_ref(), access)?;
-        self.retry(|call, _| {
+        self.retry(access, |client, _| {
             let uri = query.scoped()?;
-            let search = self.search(call, &query, &uri);
-            let (uri, public) = search.public_key(&self.tokens.scan(call)?)?;
+            let slots = self.registry.scan(client)?;
+            let (uri, public) = self
+                .search(client, &query, &uri)
+                .public_key(&slots.tokens)?;
             Ok(PublicKeyEntry::new(uri.to_string(), &public))
         })
     }
@@ -103,17 +109,17 @@ impl Core {
     /// server's own is used if somebody has set it, and what is public is shown where it is wrong.
     pub fn log_in_to_look(
         &self,
-        call: &Call<'_>,
-        token: &Token,
+        client: &Client<'_>,
+        token: &Arc<Token>,
         query: &KeyQuery<'_>,
     ) -> Result<(), Error> {
-        query.access.check(&token.info(), None)?;
+        client.access.check(&token.info(), None)?;
         let pins = query.pins();
         let server = pins.server.filter(|_| query.settings.pin_origin.is_some());
         if pins.own.is_none() && server.is_none() {
             return Ok(());
         }
-        match self.guard.log_in(call, token, Pins { server, ..pins }) {
+        match self.log_in(client, token, Pins { server, ..pins }) {
             Err(error) if pins.own.is_none() && is_about_the_pin(&error) => {
                 info!("listing only what is public: {error}");
                 Ok(())
@@ -131,13 +137,9 @@ pub(super) fn in_scope_before_it_has_a_label(scope: &Uri, info: &TokenInfo) -> b
     scope.matches_token(&labelled)
 }
 
-/// The module's name for a class.
-fn of(class: Class) -> ObjectClass {
-    match class {
-        Class::Private => ObjectClass::PRIVATE_KEY,
-        Class::Public => ObjectClass::PUBLIC_KEY,
-        _ => ObjectClass::CERTIFICATE,
-    }
+/// The public key that a public object tells, if it can be told.
+fn told(object: &Object) -> Option<PublicKey> {
+    object.public_key().ok().flatten()
 }
 
 fn object_entry(
@@ -159,17 +161,17 @@ fn object_entry(
     }
 }
 
-fn token_entry(info: TokenInfo, flags: &slot::TokenInfo) -> TokenEntry {
+fn token_entry(info: &TokenInfo, flags: &TokenFlags) -> TokenEntry {
     let initialized = flags.token_initialized();
     let uri = match initialized {
-        true => Uri::of_token(&info),
-        false => Uri::of_slot(&info),
+        true => Uri::of_token(info),
+        false => Uri::of_slot(info),
     };
     let mut entry = TokenEntry::new(info.slot_id, uri.to_string());
-    entry.label = info.label;
-    entry.model = info.model;
-    entry.manufacturer = info.manufacturer;
-    entry.serial = info.serial;
+    entry.label = info.label.clone();
+    entry.model = info.model.clone();
+    entry.manufacturer = info.manufacturer.clone();
+    entry.serial = info.serial.clone();
     entry.initialized = initialized;
     entry.user_pin_set = flags.user_pin_initialized();
     entry.login_required = flags.login_required();

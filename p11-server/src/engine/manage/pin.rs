@@ -1,6 +1,7 @@
 //! Changing a token's PIN, by the user or by the security officer; the server goes on with the new one.
 
-use cryptoki::slot;
+use std::sync::Arc;
+
 use p11_proto::Pin;
 use p11_proto::message::{ChangePin, PinChanged};
 use p11_uri::Uri;
@@ -9,12 +10,12 @@ use tracing::{info, warn};
 use crate::engine::core::{Core, any};
 use crate::engine::login::pin_guard::Pins;
 use crate::engine::login::same;
-use crate::engine::module::Call;
+use crate::engine::module::TokenFlags;
 use crate::engine::query::KeyQuery;
-use crate::engine::token::Login;
-use crate::engine::token::{Token, is_full};
+use crate::engine::token::client::Client;
+use crate::engine::token::turns::Lane;
+use crate::engine::token::{Login, Token};
 use crate::error::Error;
-use crate::lock::lock;
 use crate::service::Access;
 
 impl Core {
@@ -26,18 +27,18 @@ impl Core {
     ) -> Result<PinChanged, Error> {
         let uri = any(&request.uri);
         let query = self.query(uri, request.old_pin.as_ref(), access)?;
-        self.once(self.module.timeouts().request, |call, _| {
-            self.change_pin_now(call, request, &query)
+        self.once(access, self.module.timeouts().session, |client| {
+            self.change_pin_now(client, request, &query)
         })
     }
 
     fn change_pin_now(
         &self,
-        call: &Call<'_>,
+        client: &Client<'_>,
         request: &ChangePin,
         query: &KeyQuery<'_>,
     ) -> Result<PinChanged, Error> {
-        let token = self.tokens.one(call, &query.in_scope()?, query.access)?;
+        let token = self.registry.one(client, &query.in_scope()?)?;
         query.access.check(&token.info(), None)?;
         let flags = token.flags();
         if !flags.login_required() {
@@ -51,13 +52,17 @@ impl Core {
         let old = old.as_deref();
         let new = &request.new_pin;
         match (request.reset, &request.so_pin, old) {
-            (true, Some(so_pin), _) => self.reset(call, &token, so_pin, new)?,
+            (true, Some(so_pin), _) => self.reset_pin(client, &token, so_pin, new)?,
             (true, None, _) => {
                 return Err(Error::BadRequest(
                     "a reset needs the security officer's PIN, so_pin".into(),
                 ));
             }
-            (false, _, Some(old)) => self.replace(call, &token, (old, new), query.pins())?,
+            (false, _, Some(old)) => {
+                let session = token.acquire(&self.module, client, Lane::Slow)?;
+                let server = query.pins().server;
+                self.guard.change_pin(&session, (old, new), server)?;
+            }
             (false, _, None) => {
                 return Err(Error::PinRequired {
                     token: token.name().into(),
@@ -72,63 +77,34 @@ impl Core {
         Ok(PinChanged::new(token.name()).stale(stale))
     }
 
-    /// By the user. The login goes on, or is made again.
-    fn replace(
+    /// `C_InitPIN` by the security officer, who wants no other session to be open. Afterwards everybody has the
+    /// login back.
+    pub fn reset_pin(
         &self,
-        call: &Call<'_>,
-        token: &Token,
-        change: (&Pin, &Pin),
-        pins: Pins<'_>,
+        client: &Client<'_>,
+        token: &Arc<Token>,
+        so: &Pin,
+        new: &Pin,
     ) -> Result<(), Error> {
-        let (old, new) = change;
-        let was_logged_in = {
-            // Before the sessions, as for every login; until we are done nobody logs in with the old PIN.
-            let mut login = lock(&token.login);
-            self.guard.check_user(call, token, &login, Some(old))?;
-            let was_logged_in = matches!(&*login, Login::In(era, _) if *era == token.era(call));
-            let exclusive = token.lock_exclusively(call)?;
-            let session = match exclusive.open() {
-                Err(error) if is_full(&error) => exclusive.open_alone()?,
-                opened => opened?,
-            };
-            let outcome =
-                self.guard
-                    .change_pin(call, token, &mut login, &session, change, pins.server);
-            let _ = session.close();
-            outcome?;
-            was_logged_in
+        let mut session = token.acquire(&self.module, client, Lane::Slow)?;
+        // Before anybody is disturbed for a PIN that cannot be tried.
+        self.guard.check_officer(&session, so)?;
+        let old = match session.life().login_state() {
+            Login::In(old) => old,
+            Login::Out => None,
         };
-        if was_logged_in {
-            self.log_in_again(call, token, new);
-        }
-        Ok(())
-    }
-
-    /// By the security officer, who wants no other session to be open.
-    pub fn reset(&self, call: &Call<'_>, token: &Token, so: &Pin, new: &Pin) -> Result<(), Error> {
-        {
-            let login = lock(&token.login);
-            // Before anybody is disturbed for a PIN that cannot be tried.
-            self.guard.check_officer(call, token, so)?;
-            let exclusive = token.lock_exclusively(call)?;
-            let session = exclusive.open_alone()?;
-            let outcome = self
-                .guard
-                .reset_pin(call, token, &login, &session, (so, new));
-            let _ = session.close();
-            outcome?;
-        }
-        self.log_in_again(call, token, new);
-        Ok(())
-    }
-
-    /// Gives everybody back the login, where it had to end for the change. That is made, whatever
-    /// becomes of this.
-    fn log_in_again(&self, call: &Call<'_>, token: &Token, new: &Pin) {
-        let own = Some(new);
-        if let Err(error) = self.guard.log_in(call, token, Pins { own, server: None }) {
+        session.reopen_alone(client)?;
+        self.guard
+            .reset_pin(&session, client, old.as_ref(), (so, new))?;
+        // That is made, whatever becomes of this.
+        let pins = Pins {
+            own: Some(new),
+            server: None,
+        };
+        if let Err(error) = self.guard.log_in(&session, client, pins) {
             warn!("not logged in with the new PIN yet: {error}");
         }
+        Ok(())
     }
 }
 
@@ -146,7 +122,7 @@ fn stale(query: &KeyQuery<'_>, old: Option<&Pin>, new: &Pin) -> Option<String> {
 }
 
 /// Refuses tokens whose PINs never pass through here.
-pub(super) fn refuse_pin_pad(flags: &slot::TokenInfo, uri: &Uri) -> Result<(), Error> {
+pub(super) fn refuse_pin_pad(flags: &TokenFlags, uri: &Uri) -> Result<(), Error> {
     match flags.protected_authentication_path() {
         true => Err(Error::NotSupported(format!(
             "the PIN of {uri} is typed at the token itself; set it with the token's own tool"

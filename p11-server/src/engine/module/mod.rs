@@ -1,45 +1,57 @@
 //! The loaded PKCS#11 module: its initialisation, and the guard that a reload waits for.
-//!
-//! `C_Initialize` starts an *epoch*. Sessions and handles belong to the epoch in which they were
-//! made and are used and closed only in it, since a later one hands out the same numbers again.
 
 mod calls;
+mod pkcs11;
 mod raw;
 
-use std::cell::Cell;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use cryptoki::context::{CInitializeArgs, CInitializeFlags, Function, Pkcs11};
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error as Cryptoki, RvError};
+use cryptoki_sys::{CK_FLAGS, CKF_OS_LOCKING_OK};
+use parking_lot::Condvar;
 use tracing::{info, warn};
 
-use self::calls::Activity;
+use self::calls::Calls;
 use self::raw::Raw;
-use crate::engine::settings::Timeouts;
-use crate::error::Error;
-use crate::lock::lock;
+use super::lock::{Locked, Mutex, Rank};
+use super::settings::Timeouts;
+use crate::error::{Error, ckr_name, function_name};
+
+pub use self::calls::HungCall;
+pub(crate) use self::calls::Place;
+pub(crate) use self::pkcs11::{Attributes, Session, TokenFlags};
 
 /// One PKCS#11 module, loaded once and initialised as often as it needs.
 pub(crate) struct Module {
     pkcs11: Pkcs11,
     raw: Option<Raw>,
-    gate: Mutex<Gate>,
-    changed: Condvar,
+    calls: Calls,
     /// Held during every call of a module that cannot be called from several threads.
-    one_at_a_time: Mutex<()>,
+    serial: Mutex<()>,
+    is_serial: AtomicBool,
+    /// Who made it, by its own word, once it was asked.
+    manufacturer: OnceLock<String>,
+    state: Mutex<State>,
+    changed: Condvar,
     timeouts: Timeouts,
 }
 
 /// Who is inside, and whether anybody may enter.
-struct Gate {
-    state: State,
-    epoch: u64,
-    activity: Activity,
+struct State {
+    phase: Phase,
+    /// Of the module, between two reloads: old is told by its address.
+    life: Arc<()>,
+    guards: usize,
+    /// `C_Initialize` or `C_Finalize` is under way: nobody enters.
     reloading: bool,
     /// Nobody enters any more.
     closed: bool,
+    /// What calls for a reload at the next request.
+    needs_reload: Option<String>,
     pause: Duration,
     /// The earliest time of the next `C_Initialize`.
     not_before: Instant,
@@ -47,46 +59,23 @@ struct Gate {
     initialized: Instant,
 }
 
-impl Gate {
-    /// How long until the module may be initialised.
-    fn wait(&self) -> Duration {
-        self.not_before.saturating_duration_since(Instant::now())
-    }
-}
-
 #[derive(Clone)]
-enum State {
+enum Phase {
     /// Not initialised, and why.
     Down(String),
     Up {
         /// Whether the module was initialised by us, so that we may finalise it.
         ours: bool,
-        /// `CKR_CANT_LOCK`: it must be called from one thread at a time.
-        serial: bool,
     },
 }
 
-/// When sessions and handles were made. They are good as long as the token still says the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Era {
-    /// Of the module.
-    pub epoch: u64,
-    /// Of the token, within the epoch.
-    pub generation: u64,
-}
-
-/// The right to call the module, in one epoch, until it is dropped.
-pub(crate) struct Call<'m> {
+/// The right to call the module until it is dropped: no reload begins meanwhile.
+pub(crate) struct Guard<'m> {
     module: &'m Module,
-    epoch: u64,
-    number: u64,
-    /// Of the token that it is about.
-    era: Cell<Option<Era>>,
-    _alone: Option<MutexGuard<'m, ()>>,
 }
 
 impl Module {
-    /// Loads the library; it is initialised by the first [`Module::enter`].
+    /// Loads the library; it is initialised by the first [`Module::guard`].
     ///
     /// # Errors
     /// [`Error::Load`] where the file is missing, is no library or no PKCS#11 module.
@@ -103,62 +92,99 @@ impl Module {
                  signature takes three calls; load the token's own module for two"
             );
         }
+        let now = Instant::now();
+        let state = State {
+            phase: Phase::Down("it was not initialised yet".into()),
+            life: Arc::default(),
+            guards: 0,
+            reloading: false,
+            closed: false,
+            needs_reload: None,
+            pause: timeouts.first_pause,
+            not_before: now,
+            initialized: now,
+        };
         Ok(Module {
             pkcs11,
             raw,
-            gate: Mutex::new(Gate {
-                state: State::Down("it was not initialised yet".into()),
-                epoch: 0,
-                activity: Activity::default(),
-                reloading: false,
-                closed: false,
-                pause: timeouts.first_pause,
-                not_before: Instant::now(),
-                initialized: Instant::now(),
-            }),
+            calls: Calls::new(),
+            serial: Mutex::new(Rank::Serial, ()),
+            is_serial: AtomicBool::new(false),
+            manufacturer: OnceLock::new(),
+            state: Mutex::new(Rank::Module, state),
             changed: Condvar::new(),
-            one_at_a_time: Mutex::new(()),
             timeouts,
         })
     }
 
-    /// Waits until no reload is under way, initialises the module if it is down and due, and enters
-    /// for calls that should take no longer than `deadline` together.
+    /// Waits until no reload is under way, at most until `deadline`, and initialises the module if it is
+    /// down and due.
     ///
     /// # Errors
-    /// [`Error::ModuleUnavailable`] with the time of the next try.
-    pub fn enter(&self, deadline: Duration) -> Result<Call<'_>, Error> {
-        let mut gate = self.wait_for_reload();
-        if gate.closed {
-            return Err(Error::Busy("the server is stopping".into()));
-        }
-        if let State::Down(cause) = &gate.state {
-            let wait = gate.wait();
+    /// [`Error::ModuleUnavailable`] with the time of the next try, [`Error::Timeout`].
+    pub fn guard(&self, deadline: Instant) -> Result<Guard<'_>, Error> {
+        let mut state = self.wait_for_reload(deadline)?;
+        if let Phase::Down(cause) = &state.phase {
+            let wait = state.wait();
             if !wait.is_zero() {
                 return Err(unavailable(cause, wait));
             }
-            gate = self.initialize(gate, false)?;
+            state = self.initialize(state, None)?;
         }
-        Ok(self.inside(gate, deadline))
+        state.guards += 1;
+        Ok(Guard { module: self })
     }
 
-    /// `C_Finalize` and `C_Initialize` with nothing else in flight, unless that has happened since
-    /// `seen`, an epoch in which something was found broken.
+    /// `C_Finalize` and `C_Initialize` with nobody inside, unless that has happened since `seen`, a life in
+    /// which something was found broken. `forget` is called when all sessions are gone.
     ///
     /// # Errors
     /// [`Error::ModuleUnavailable`] when it is too early for another one or the module did not come
     /// back, [`Error::Busy`] when a running call did not return.
-    pub fn reload(&self, seen: u64, why: &str) -> Result<(), Error> {
-        let gate = self.wait_for_reload();
-        if gate.epoch != seen {
+    pub fn reload(
+        &self,
+        seen: &Arc<()>,
+        why: &str,
+        deadline: Instant,
+        forget: &dyn Fn(),
+    ) -> Result<(), Error> {
+        let mut state = self.wait_for_reload(deadline)?;
+        if !Arc::ptr_eq(&state.life, seen) {
             return Ok(());
         }
-        let wait = gate.wait();
+        if let Phase::Up { ours: false } = state.phase {
+            return Err(Error::Busy(format!(
+                "the module needs a reload ({why}), which is for the part of this program that has initialised \
+                 it"
+            )));
+        }
+        let wait = state.wait();
         if !wait.is_zero() {
             return Err(unavailable(why, wait));
         }
         warn!("reloading the PKCS#11 module: {why}");
-        self.initialize(gate, true).map(drop)
+        state.needs_reload = None;
+        self.initialize(state, Some(forget)).map(drop)
+    }
+
+    /// Asks for a reload by the next request: this one has found what only a reload may heal.
+    pub fn request_reload(&self, seen: &Arc<()>, why: &str) {
+        let mut state = self.state.lock();
+        if Arc::ptr_eq(&state.life, seen) {
+            state.needs_reload = Some(why.into());
+        }
+    }
+
+    /// The life in which a reload was asked for, and why, where one is due.
+    pub fn requested_reload(&self) -> Option<(Arc<()>, String)> {
+        let state = self.state.lock();
+        let why = state.needs_reload.clone()?;
+        state.wait().is_zero().then(|| (state.life.clone(), why))
+    }
+
+    /// The life of the module that lasts since the last reload.
+    pub fn life(&self) -> Arc<()> {
+        self.state.lock().life.clone()
     }
 
     /// How long it is waited, and for what.
@@ -168,197 +194,201 @@ impl Module {
 
     /// How long ago the module was last initialised.
     pub fn age(&self) -> Duration {
-        lock(&self.gate).initialized.elapsed()
+        self.state.lock().initialized.elapsed()
+    }
+
+    /// Whether the module was initialised by us, so that its login and sessions are ours alone.
+    pub fn is_ours(&self) -> bool {
+        matches!(self.state.lock().phase, Phase::Up { ours: true })
     }
 
     /// Why the module is down and when it is tried again, `None` while it is up.
     pub fn trouble(&self) -> Option<String> {
-        let gate = lock(&self.gate);
-        match &gate.state {
-            State::Down(cause) => Some(unavailable(cause, gate.wait()).to_string()),
-            State::Up { .. } => None,
+        let state = self.state.lock();
+        match &state.phase {
+            Phase::Down(cause) => Some(unavailable(cause, state.wait()).to_string()),
+            Phase::Up { .. } => None,
         }
     }
 
-    /// What is stuck: a token of which no call has returned for two deadlines.
-    pub fn stuck(&self) -> Option<String> {
-        let gate = lock(&self.gate);
-        let about = gate.activity.stuck()?;
-        Some(about.clone().unwrap_or_else(|| "the module itself".into()))
+    /// Who made the module, by its own word, once it was asked.
+    pub fn manufacturer(&self) -> Option<&str> {
+        self.manufacturer.get().map(String::as_str)
     }
 
-    /// Makes the last calls and `C_Finalize`, if the module is ours and no call is stuck in it. Nothing
-    /// can enter afterwards.
-    pub fn shut_down(&self, last: impl FnOnce(&Call<'_>)) {
-        let mut gate = lock(&self.gate);
-        gate.closed = true;
+    /// A call that has not returned within its limit.
+    pub fn hung(&self) -> Option<HungCall> {
+        self.calls.hung()
+    }
+
+    /// The function that has run on a slot for longer than `time`.
+    pub fn busy_slot(&self, slot: u64, time: Duration) -> Option<&'static str> {
+        self.calls.older_on_slot(slot, time)
+    }
+
+    /// Lets nobody in any more, waits a moment for those inside, makes the last calls and `C_Finalize`. A module
+    /// in which a call runs on is left as it is, and one that is not ours is not finalised.
+    pub fn shut_down(&self, last_calls: impl FnOnce()) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        self.changed.notify_all();
         // What has not returned for so long will not return now.
-        if !gate.activity.has_older_than(self.timeouts.drain) {
-            gate = self.drain(gate);
+        if !self.calls.any_older_than(self.timeouts.drain) {
+            self.drain(&mut state);
         }
-        if !gate.activity.is_quiet() {
-            warn!("a PKCS#11 call has not returned, so the module is left as it is");
-        } else if matches!(gate.state, State::Up { ours: true, .. }) {
-            last(&self.inside(gate, self.timeouts.drain));
+        let is_ours = matches!(state.phase, Phase::Up { ours: true });
+        let is_idle = state.guards == 0 && !state.reloading;
+        drop(state);
+        if !is_idle {
+            return warn!("a PKCS#11 call has not returned, so the module is left as it is");
+        }
+        last_calls();
+        if is_ours {
             self.finalize();
         }
     }
 
-    /// A call by somebody whom the gate has let pass.
-    fn inside<'m>(&'m self, mut gate: MutexGuard<'m, Gate>, deadline: Duration) -> Call<'m> {
-        let serial = matches!(gate.state, State::Up { serial: true, .. });
-        let number = gate.activity.begin(deadline);
-        let epoch = gate.epoch;
-        drop(gate);
-        // The place in the gate is taken before the wait for the other caller, so the call is made
-        // first: dropped, it gives the place back.
-        let mut call = Call {
-            module: self,
-            epoch,
-            number,
-            era: Cell::new(None),
-            _alone: None,
-        };
-        if serial {
-            call._alone = Some(lock(&self.one_at_a_time));
+    fn wait_for_reload(&self, deadline: Instant) -> Result<Locked<'_, State>, Error> {
+        let mut state = self.state.lock();
+        while state.reloading && !state.closed {
+            if !state.wait_until(&self.changed, deadline) {
+                return Err(Error::Timeout("the module is being reloaded".into()));
+            }
         }
-        call
+        if state.closed {
+            return Err(Error::Busy("the server is stopping".into()));
+        }
+        Ok(state)
     }
 
-    /// (Re-)initialises with the gate closed. Afterwards the state says how it went.
+    /// Initialises with nobody inside; with `forget`, after `C_Finalize`. Afterwards the state says how it
+    /// went.
     fn initialize<'m>(
         &'m self,
-        mut gate: MutexGuard<'m, Gate>,
-        reload: bool,
-    ) -> Result<MutexGuard<'m, Gate>, Error> {
-        if !gate.activity.has_older_than(self.timeouts.drain) {
-            gate.reloading = true;
-            gate = self.drain(gate);
+        mut state: Locked<'m, State>,
+        forget: Option<&dyn Fn()>,
+    ) -> Result<Locked<'m, State>, Error> {
+        state.reloading = true;
+        if !self.calls.any_older_than(self.timeouts.drain) {
+            self.drain(&mut state);
         }
-        if !gate.activity.is_quiet() {
-            gate.reloading = false;
+        if state.guards > 0 || state.closed {
+            state.reloading = false;
             self.changed.notify_all();
             return Err(Error::Busy(
                 "the module needs a reload, which has to wait for a PKCS#11 call that does not return"
                     .into(),
             ));
         }
-        if gate.not_before + self.timeouts.quiet < Instant::now() {
-            gate.pause = self.timeouts.first_pause;
+        if state.not_before + self.timeouts.quiet < Instant::now() {
+            state.pause = self.timeouts.first_pause;
         }
-        let before = gate.state.clone();
-        // These calls may be stuck like any other.
-        let number = gate.activity.begin(self.timeouts.request);
-        drop(gate);
-        if reload && matches!(before, State::Up { ours: true, .. }) {
+        let was_ours = matches!(state.phase, Phase::Up { ours: true });
+        // These calls may hang like any other, so the lock is given back.
+        drop(state);
+        if was_ours {
             self.finalize();
         }
-        let state = self.c_initialize();
-        let mut gate = lock(&self.gate);
-        gate.activity.end(number);
-        gate.epoch += 1;
-        gate.initialized = Instant::now();
-        // The very first success costs no pause: a reload may follow it at once.
-        if reload || matches!(state, State::Down(_)) {
-            gate.not_before = Instant::now() + gate.pause;
-            gate.pause = (gate.pause * 2).min(self.timeouts.longest_pause);
+        if let Some(forget) = forget {
+            forget();
         }
-        gate.state = state;
-        gate.reloading = false;
+        let phase = self.c_initialize();
+        let mut state = self.state.lock();
+        state.life = Arc::default();
+        state.initialized = Instant::now();
+        // The very first success costs no pause: a reload may follow it at once.
+        if forget.is_some() || matches!(phase, Phase::Down(_)) {
+            state.not_before = Instant::now() + state.pause;
+            state.pause = (state.pause * 2).min(self.timeouts.longest_pause);
+        }
+        state.phase = phase;
+        state.reloading = false;
         self.changed.notify_all();
-        match &gate.state {
-            State::Down(cause) => {
-                let error = unavailable(cause, gate.wait());
+        match &state.phase {
+            Phase::Down(cause) => {
+                let error = unavailable(cause, state.wait());
                 warn!("{error}");
                 Err(error)
             }
-            State::Up { .. } => Ok(gate),
+            Phase::Up { .. } => Ok(state),
         }
     }
 
-    fn c_initialize(&self) -> State {
-        let flags = |flags| self.pkcs11.initialize(CInitializeArgs::new(flags));
-        let (result, serial) = match flags(CInitializeFlags::OS_LOCKING_OK) {
-            Err(Cryptoki::Pkcs11(RvError::CantLock, Function::Initialize)) => {
-                (flags(CInitializeFlags::empty()), true)
+    /// `C_Initialize` with locks of the system, else without, else with NULL.
+    fn c_initialize(&self) -> Phase {
+        let mut result = self.c_initialize_with(Some(CKF_OS_LOCKING_OK));
+        let mut serial = false;
+        for flags in [Some(0), None] {
+            let refused = matches!(
+                result,
+                Err(Cryptoki::Pkcs11(
+                    RvError::CantLock | RvError::ArgumentsBad,
+                    _
+                ))
+            );
+            if refused {
+                result = self.c_initialize_with(flags);
+                serial = true;
             }
-            other => (other, false),
-        };
+        }
         let ours = match result {
             Ok(()) => true,
-            // In-process use: another part of the program was first, and finalises it.
+            // Another part of the program was first, and finalises it.
             Err(Cryptoki::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => false,
-            Err(error) => return State::Down(cause(&error)),
+            Err(error) => return Phase::Down(cause(&error)),
         };
+        self.is_serial.store(serial, Ordering::Relaxed);
         if serial {
             info!("the PKCS#11 module cannot lock, so it is called from one thread at a time");
         }
-        State::Up { ours, serial }
+        Phase::Up { ours }
+    }
+
+    fn c_initialize_with(&self, flags: Option<CK_FLAGS>) -> Result<(), Cryptoki> {
+        let _running = self
+            .calls
+            .begin("C_Initialize", None, self.timeouts.request);
+        match (&self.raw, flags) {
+            (Some(raw), flags) => raw.initialize(flags),
+            (None, Some(CKF_OS_LOCKING_OK)) => {
+                let flags = CInitializeFlags::OS_LOCKING_OK;
+                self.pkcs11.initialize(CInitializeArgs::new(flags))
+            }
+            (None, _) => {
+                let flags = CInitializeFlags::empty();
+                self.pkcs11.initialize(CInitializeArgs::new(flags))
+            }
+        }
     }
 
     fn finalize(&self) {
+        let _running = self.calls.begin("C_Finalize", None, self.timeouts.request);
         if let Err(error) = self.pkcs11.clone().finalize() {
             info!("finalising the PKCS#11 module: {}", cause(&error));
         }
     }
 
-    fn wait_for_reload(&self) -> MutexGuard<'_, Gate> {
-        self.changed
-            .wait_while(lock(&self.gate), |gate| gate.reloading)
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    fn drain<'m>(&'m self, gate: MutexGuard<'m, Gate>) -> MutexGuard<'m, Gate> {
-        self.changed
-            .wait_timeout_while(gate, self.timeouts.drain, |gate| !gate.activity.is_quiet())
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .0
+    /// Waits until nobody is inside, but not for ever.
+    fn drain(&self, state: &mut Locked<'_, State>) {
+        let deadline = Instant::now() + self.timeouts.drain;
+        while state.guards > 0 && state.wait_until(&self.changed, deadline) {}
     }
 }
 
-impl Call<'_> {
-    /// cryptoki's view of the module.
-    pub fn pkcs11(&self) -> &Pkcs11 {
-        &self.module.pkcs11
-    }
-
-    /// How long it is waited, and for what.
-    pub fn timeouts(&self) -> &Timeouts {
-        &self.module.timeouts
-    }
-
-    /// The two functions that sign, where the module gives them to us.
-    pub fn raw(&self) -> Option<&Raw> {
-        self.module.raw.as_ref()
-    }
-
-    /// The epoch that lasts as long as this call.
-    pub fn epoch(&self) -> u64 {
-        self.epoch
-    }
-
-    /// From now on the call is about this token, in this era of it.
-    pub fn set_token(&self, token: &str, era: Era) {
-        self.era.set(Some(era));
-        lock(&self.module.gate)
-            .activity
-            .set_token(self.number, token);
-    }
-
-    /// The token that the call was last about, and its era then.
-    pub fn token(&self) -> Option<(String, Era)> {
-        let token = lock(&self.module.gate).activity.token(self.number)?;
-        Some((token, self.era.get()?))
-    }
-}
-
-impl Drop for Call<'_> {
+impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        let mut gate = lock(&self.module.gate);
-        gate.activity.end(self.number);
-        if (gate.reloading || gate.closed) && gate.activity.is_quiet() {
+        let mut state = self.module.state.lock();
+        state.guards -= 1;
+        if (state.reloading || state.closed) && state.guards == 0 {
             self.module.changed.notify_all();
         }
+    }
+}
+
+impl State {
+    /// How long until the module may be initialised.
+    fn wait(&self) -> Duration {
+        self.not_before.saturating_duration_since(Instant::now())
     }
 }
 
@@ -372,11 +402,9 @@ fn unavailable(cause: &str, retry_in: Duration) -> Error {
 /// cryptoki's text, with the names of the standard where it is the module's own return value.
 fn cause(error: &Cryptoki) -> String {
     match error {
-        Cryptoki::Pkcs11(rv, function) => format!(
-            "{} returned {}",
-            crate::error::function_name(*function),
-            crate::error::ckr_name(*rv)
-        ),
+        Cryptoki::Pkcs11(rv, function) => {
+            format!("{} returned {}", function_name(*function), ckr_name(*rv))
+        }
         Cryptoki::LibraryLoading(error) => error.to_string(),
         Cryptoki::MissingSymbol(symbol) => {
             format!("it has no symbol {symbol}, so it is no PKCS#11 module")

@@ -1,32 +1,55 @@
-//! `C_SignInit` and `C_Sign`, one call each: the only unsafe code of the server.
+//! The few functions that cryptoki gets wrong, hides or doubles: the only unsafe code of the server.
 //!
-//! cryptoki's `Session::sign` asks for the length of the signature first, which costs a third call,
-//! and leaves no room for a context-specific login between the two. These functions are those of the
-//! same loaded library, so sessions and handles of cryptoki are theirs too.
+//! | function | why not cryptoki's |
+//! |---|---|
+//! | `C_Initialize` | cryptoki passes no NULL, which some modules want |
+//! | `C_GetTokenInfo` | cryptoki refuses the whole for a clock that is none or an unknown flag |
+//! | `C_FindObjects` | cryptoki believes any count |
+//! | `C_GetAttributeValue` | cryptoki believes the lengths that a module writes back, and asks twice |
+//! | `C_SignInit`, `C_Sign` | cryptoki asks for the length first, a third call, and leaves no room for a login between |
 //!
-//! That does not hold for p11-kit's own modules (`p11-kit-proxy.so`, `p11-kit-client.so`): each
-//! `C_GetFunctionList` makes an instance that knows nothing of the others', and cryptoki does not
-//! give its own away. They are told by this, and left to `Session::sign`.
+//! These functions are those of the library that cryptoki has loaded, so sessions and handles are good for
+//! both. That does not hold for p11-kit's own modules (`p11-kit-proxy.so`, `p11-kit-client.so`): each
+//! `C_GetFunctionList` makes an instance that knows nothing of the others', and cryptoki does not give
+//! its own away. They are told by this, and left to cryptoki.
 #![allow(unsafe_code)]
 
+use std::ffi::c_void;
 use std::path::Path;
+use std::ptr::null_mut;
 
 use cryptoki::context::Function;
 use cryptoki::error::{Error, Result, Rv, RvError};
 use cryptoki::mechanism::Mechanism;
-use cryptoki::object::ObjectHandle;
+use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
 use cryptoki::session::Session;
-use cryptoki_sys::{CK_C_Sign, CK_C_SignInit, CK_FUNCTION_LIST, CK_MECHANISM, CK_ULONG};
+use cryptoki_sys::{
+    CK_ATTRIBUTE, CK_C_INITIALIZE_ARGS, CK_FLAGS, CK_FUNCTION_LIST, CK_MECHANISM, CK_OBJECT_HANDLE,
+    CK_SLOT_ID, CK_TOKEN_INFO, CK_ULONG, CK_UNAVAILABLE_INFORMATION,
+};
 
-/// No signature of a key that we know is longer.
+/// No signature of a key that we know is longer, nor any attribute that we read.
 const LONGEST: usize = 64 * 1024;
 
-/// The two functions of a module that sign.
-pub struct Raw {
-    sign_init: CK_C_SignInit,
-    sign: CK_C_Sign,
+/// Handles that `C_FindObjects` is asked for at once.
+const HANDLES: usize = 64;
+
+/// The functions of a module that we call ourselves.
+pub(crate) struct Raw {
+    functions: CK_FUNCTION_LIST,
     // The functions live as long as the library stays loaded.
     _library: cryptoki_sys::Pkcs11,
+}
+
+/// Calls a function of the list.
+macro_rules! call {
+    ($raw:expr, $function:ident ($($argument:expr),* $(,)?)) => {{
+        let function = $raw.functions.$function.ok_or(Error::NullFunctionPointer)?;
+        // SAFETY: the pointers that are passed point to values that outlive the call, and each buffer has
+        // the length that is passed with it. Where the module only reads, its pointers are not const for
+        // historic reasons.
+        Rv::from(unsafe { function($($argument),*) })
+    }};
 }
 
 impl Raw {
@@ -38,7 +61,7 @@ impl Raw {
         if library.C_GetFunctionList.is_err() {
             return Err(Error::MissingSymbol("C_GetFunctionList"));
         }
-        let mut lists: [*mut CK_FUNCTION_LIST; 2] = [std::ptr::null_mut(); 2];
+        let mut lists: [*mut CK_FUNCTION_LIST; 2] = [null_mut(); 2];
         for list in &mut lists {
             // SAFETY: C_GetFunctionList (PKCS#11 section 5.4) stores a pointer.
             let rv = unsafe { library.C_GetFunctionList(list) };
@@ -48,40 +71,129 @@ impl Raw {
         // SAFETY: after CKR_OK the pointer is null or stays valid while the library is loaded.
         let functions = unsafe { list.as_ref() }.ok_or(Error::NullFunctionPointer)?;
         Ok((list == again).then_some(Raw {
-            sign_init: functions.C_SignInit,
-            sign: functions.C_Sign,
+            functions: *functions,
             _library: library,
         }))
     }
 
-    /// `C_SignInit` (PKCS#11 section 5.13.1).
+    /// `C_Initialize` (PKCS#11 section 5.4.1) with these flags; with NULL where there are none.
+    pub fn initialize(&self, flags: Option<CK_FLAGS>) -> Result<()> {
+        let mut arguments = CK_C_INITIALIZE_ARGS {
+            flags: flags.unwrap_or_default(),
+            ..CK_C_INITIALIZE_ARGS::default()
+        };
+        let pointer: *mut c_void = match flags {
+            Some(_) => (&raw mut arguments).cast(),
+            None => null_mut(),
+        };
+        call!(self, C_Initialize(pointer)).into_result(Function::Initialize)
+    }
+
+    /// `C_GetTokenInfo` (section 5.5.5).
+    pub fn token_info(&self, slot: CK_SLOT_ID) -> Result<CK_TOKEN_INFO> {
+        let mut info = CK_TOKEN_INFO::default();
+        call!(self, C_GetTokenInfo(slot, &mut info)).into_result(Function::GetTokenInfo)?;
+        Ok(info)
+    }
+
+    /// `C_FindObjectsInit` (section 5.7.7).
+    pub fn find_init(&self, session: &Session, template: &[Attribute]) -> Result<()> {
+        let mut template: Vec<CK_ATTRIBUTE> = template.iter().map(Into::into).collect();
+        let count = template.len() as CK_ULONG;
+        call!(
+            self,
+            C_FindObjectsInit(session.handle(), template.as_mut_ptr(), count)
+        )
+        .into_result(Function::FindObjectsInit)
+    }
+
+    /// `C_FindObjects` (section 5.7.8): the next handles, none at the end.
+    pub fn find_next(&self, session: &Session) -> Result<Vec<ObjectHandle>> {
+        let mut handles: [CK_OBJECT_HANDLE; HANDLES] = [0; HANDLES];
+        let (most, mut count) = (HANDLES as CK_ULONG, 0);
+        call!(
+            self,
+            C_FindObjects(session.handle(), handles.as_mut_ptr(), most, &mut count)
+        )
+        .into_result(Function::FindObjects)?;
+        if count > most {
+            return Err(Error::InvalidValue);
+        }
+        let found = handles.iter().take(count as usize);
+        // SAFETY: the module gave these handles; a wrong one is refused by it.
+        Ok(found
+            .map(|handle| unsafe { ObjectHandle::new_from_raw(*handle) })
+            .collect())
+    }
+
+    /// `C_FindObjectsFinal` (section 5.7.9).
+    pub fn find_end(&self, session: &Session) -> Result<()> {
+        call!(self, C_FindObjectsFinal(session.handle())).into_result(Function::FindObjectsFinal)
+    }
+
+    /// `C_GetAttributeValue` (section 5.7.5) into one zeroed buffer each, as long as is said. An attribute
+    /// that the object does not have, or that does not fit, is `None`; the return value says whether that
+    /// was so.
+    pub fn attributes(
+        &self,
+        session: &Session,
+        object: ObjectHandle,
+        wanted: &[(AttributeType, usize)],
+    ) -> Result<(Vec<Option<Vec<u8>>>, Rv)> {
+        let mut buffers: Vec<Vec<u8>> = wanted.iter().map(|(_, most)| vec![0; *most]).collect();
+        let each = wanted.iter().zip(&mut buffers);
+        let mut template: Vec<CK_ATTRIBUTE> = each
+            .map(|((kind, _), buffer)| CK_ATTRIBUTE {
+                type_: (*kind).into(),
+                pValue: buffer.as_mut_ptr().cast(),
+                ulValueLen: buffer.len() as CK_ULONG,
+            })
+            .collect();
+        let count = template.len() as CK_ULONG;
+        let (session, object) = (session.handle(), object.handle());
+        let rv = call!(
+            self,
+            C_GetAttributeValue(session, object, template.as_mut_ptr(), count)
+        );
+        let lengths = template.iter().map(|attribute| attribute.ulValueLen);
+        let values = buffers
+            .into_iter()
+            .zip(lengths)
+            .map(|(mut buffer, length)| {
+                let length = usize::try_from(length).ok()?;
+                let told =
+                    length <= buffer.len() && length as CK_ULONG != CK_UNAVAILABLE_INFORMATION;
+                told.then(|| {
+                    buffer.truncate(length);
+                    buffer
+                })
+            });
+        Ok((values.collect(), rv))
+    }
+
+    /// `C_SignInit` (section 5.13.1).
     pub fn sign_init(&self, session: &Session, how: &Mechanism, key: ObjectHandle) -> Result<()> {
-        let function = self.sign_init.ok_or(Error::NullFunctionPointer)?;
         let mut mechanism = CK_MECHANISM::from(how);
-        // SAFETY: the mechanism and the parameters it points to, inside `how`, outlive the call.
-        let rv = unsafe { function(session.handle(), &mut mechanism, key.handle()) };
-        Rv::from(rv).into_result(Function::SignInit)
+        call!(
+            self,
+            C_SignInit(session.handle(), &mut mechanism, key.handle())
+        )
+        .into_result(Function::SignInit)
     }
 
     /// `C_Sign` (section 5.13.2) into a buffer of `expected` bytes, in one call where that is enough.
     pub fn sign(&self, session: &Session, data: &[u8], expected: usize) -> Result<Vec<u8>> {
-        let function = self.sign.ok_or(Error::NullFunctionPointer)?;
         let mut signature = vec![0; expected];
         loop {
             let mut length = signature.len() as CK_ULONG;
-            // SAFETY: both buffers have the lengths that are passed with them; the module only
-            // reads the data, its pointer is not const for historic reasons.
-            let rv = unsafe {
-                function(
-                    session.handle(),
-                    data.as_ptr().cast_mut(),
-                    data.len() as CK_ULONG,
-                    signature.as_mut_ptr(),
-                    &mut length,
-                )
-            };
+            let (input, count) = (data.as_ptr().cast_mut(), data.len() as CK_ULONG);
+            let output = signature.as_mut_ptr();
+            let rv = call!(
+                self,
+                C_Sign(session.handle(), input, count, output, &mut length)
+            );
             let length = usize::try_from(length)?;
-            match Rv::from(rv) {
+            match rv {
                 // The operation is still active and the module has said what it needs.
                 Rv::Error(RvError::BufferTooSmall)
                     if length > signature.len() && length <= LONGEST =>

@@ -1,8 +1,8 @@
 //! What makes a token this token, wherever it is plugged in.
 
-use cryptoki::slot::TokenInfo;
+use crate::engine::module::TokenFlags;
 
-/// What makes a token this token, wherever it is plugged in.
+/// Label, manufacturer, model and serial number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct TokenId {
     label: String,
@@ -14,23 +14,22 @@ pub(crate) struct TokenId {
 }
 
 impl TokenId {
-    pub fn of(info: &TokenInfo) -> TokenId {
+    /// The first token that says this of itself.
+    pub fn of(flags: &TokenFlags) -> TokenId {
         TokenId {
-            label: info.label().into(),
-            manufacturer: info.manufacturer_id().into(),
-            model: info.model().into(),
-            serial: info.serial_number().into(),
+            label: flags.label.clone(),
+            manufacturer: flags.manufacturer.clone(),
+            model: flags.model.clone(),
+            serial: flags.serial.clone(),
             ordinal: 0,
         }
     }
 
-    /// Whether a token that says this of itself is (a ordinal of) this one.
-    pub fn is_of(&self, info: &TokenInfo) -> bool {
-        let found = TokenId::of(info);
-        found
-            == TokenId {
-                ordinal: 0,
-                ..self.clone()
-            }
+    /// Whether a token that says this of itself may be this one.
+    pub fn is_of(&self, flags: &TokenFlags) -> bool {
+        self.label == flags.label
+            && self.manufacturer == flags.manufacturer
+            && self.model == flags.model
+            && self.serial == flags.serial
     }
 }

@@ -2,11 +2,9 @@
 
 use std::ops::RangeInclusive;
 
-use cryptoki::context::Pkcs11;
-use cryptoki::error::{Error as Cryptoki, RvError};
 use cryptoki::mechanism::MechanismType;
-use cryptoki::slot::Slot;
 
+use crate::engine::module::{Module, Place};
 use crate::error::Error;
 
 /// The mechanisms of a token that we could sign with, with their limits.
@@ -24,28 +22,15 @@ impl Mechanisms {
     /// Asks the token (PKCS#11 section 5.5, `C_GetMechanismList`).
     ///
     /// # Errors
-    /// What the module said. Only a mechanism that the module lists and then disowns is left out: one
-    /// that fails for a while must not be missing as long as the token is known.
-    pub fn read(module: &Pkcs11, slot: Slot) -> Result<Mechanisms, Error> {
+    /// What the module said: a mechanism that fails for a while must not be missing as long as the token is
+    /// known.
+    pub fn read(module: &Module, place: &Place) -> Result<Mechanisms, Error> {
         let mut usable = Vec::new();
-        for how in module.get_mechanism_list(slot)? {
-            if !SIGNING.contains(&how) {
-                continue;
-            }
-            match module.get_mechanism_info(slot, how) {
-                Ok(info) if info.sign() => usable.push((
-                    how,
-                    KeySizes {
-                        min: info.min_key_size(),
-                        max: info.max_key_size(),
-                    },
-                )),
-                Ok(_) => {}
-                Err(Cryptoki::Pkcs11(
-                    RvError::MechanismInvalid | RvError::FunctionNotSupported,
-                    _,
-                )) => {}
-                Err(error) => return Err(error.into()),
+        for how in module.mechanisms(place)? {
+            if SIGNING.contains(&how)
+                && let Some((min, max)) = module.signing_sizes(place, how)?
+            {
+                usable.push((how, KeySizes { min, max }));
             }
         }
         Ok(Mechanisms(usable))

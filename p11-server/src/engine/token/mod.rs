@@ -1,55 +1,94 @@
 //! One token: what it says of itself, and what we hold open on it.
+//!
+//! What is open belongs to one *life* of the token, [`Opened`]: its sessions, the login, the handles of
+//! keys. A life is given up by putting another in its place, and what is of an old one is told by its
+//! address. Nothing here calls the module but what the methods of [`session::PooledSession`] do.
 
-pub mod exclusive;
+pub mod client;
 pub mod id;
 pub mod mechanisms;
 pub mod session;
 pub mod slots;
+pub mod turns;
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cryptoki::context::{Function, Pkcs11};
-use cryptoki::error::RvError;
-use cryptoki::session::Session;
-use cryptoki::slot::{self, Limit, Slot};
 use p11_proto::Pin;
 use p11_uri::{TokenInfo, Uri};
 
 use self::id::TokenId;
 use self::mechanisms::Mechanisms;
-use crate::engine::module::{Call, Era};
-use crate::error::Error;
-use crate::lock::lock;
+use self::turns::Turns;
+use super::lock::{Mutex, Rank};
+use super::module::{Place, Session, TokenFlags};
+use super::settings::Timeouts;
 
-/// Sessions that we keep on one token: more callers than that wait for each other.
-const MOST_SESSIONS: usize = 9;
-
-/// How long a wait lasts before it is looked again: other programs may have given sessions back.
-const LOOK: Duration = Duration::from_millis(500);
-
-/// A token that was seen at least once, and what we hold open on it.
+/// A token that was seen at least once.
 pub(crate) struct Token {
     id: TokenId,
-    name: String,
-    inner: Mutex<Inner>,
-    freed: Condvar,
-    /// Locked before `inner` where both are needed.
-    pub login: Mutex<Login>,
-    /// Locked during each `C_Login`; who holds it waits for no session.
-    pub accepted: Mutex<Option<Accepted>>,
+    /// Its URI, for people.
+    name: Arc<str>,
+    /// Whose turn it is.
+    pub turns: Turns,
+    state: Mutex<State>,
+}
+
+struct State {
+    seen: Seen,
+    /// When the slots were last listed it was in none of them.
+    absent: bool,
+    current: Arc<Opened>,
+    /// Sessions of lives that were given up, to be closed by the next turn.
+    stale: Vec<Session>,
+    accepted: Option<Accepted>,
+    pause: Duration,
+    /// Before that no life is given up again.
+    not_before: Instant,
+}
+
+/// What a token said when the slots were last listed.
+#[derive(Clone)]
+pub(crate) struct Seen {
+    pub place: Place,
+    pub info: Arc<TokenInfo>,
+    pub flags: Arc<TokenFlags>,
+}
+
+/// One life of a token: what is good until it is given up.
+pub(crate) struct Opened {
+    state: Mutex<OpenedState>,
+    /// Held during each `C_Login`.
+    pub login: Mutex<()>,
+}
+
+#[derive(Default)]
+struct OpenedState {
+    idle: Vec<Session>,
+    /// The session of slow requests, read/write where the token lets us. It is kept open, and with it the
+    /// login.
+    main: Option<Session>,
+    login: Login,
+    /// Whether anything has succeeded in this life: then its token is well.
+    proved: bool,
+    /// When a key has signed last.
+    signed: Option<Instant>,
+    mechanisms: Option<Arc<Mechanisms>>,
 }
 
 /// Whether the process is logged in to a token, which PKCS#11 shares among all its sessions
 /// (section 5.6.8).
+#[derive(Clone, Debug, Default)]
 pub(crate) enum Login {
     /// It is not, as far as we know.
+    #[default]
     Out,
-    /// Since this era, with this PIN; `None` for a PIN pad.
-    In(Era, Option<Pin>),
+    /// With this PIN; `None` for a PIN pad.
+    In(Option<Pin>),
 }
 
 /// The last PIN that a token has accepted, as a keyed digest, and when.
+#[derive(Clone, Copy)]
 pub(crate) struct Accepted {
     pub pin: PinDigest,
     pub at: Instant,
@@ -58,55 +97,23 @@ pub(crate) struct Accepted {
 /// A PIN for one role on one token, as only this process can tell it again.
 pub(crate) type PinDigest = [u8; 32];
 
-pub(super) struct Inner {
-    slot: Slot,
-    info: Arc<TokenInfo>,
-    flags: slot::TokenInfo,
-    mechanisms: Option<Arc<Mechanisms>>,
-    /// Of the module, as of the last call.
-    epoch: u64,
-    /// Goes up whenever all that we hold on the token is given up.
-    generation: u64,
-    /// Keeps the login alive while others come and go. Lent only where there is no other.
-    login_session: Option<Session>,
-    idle: Vec<Session>,
-    in_use: usize,
-    limit: usize,
-    /// Somebody has the token for itself.
-    exclusive: bool,
-    /// Whether the process is logged in, as far as we know.
-    logged_in: bool,
-    /// When the slots were last listed it was in none of them.
-    absent: bool,
-    /// How many wait for any of this to change.
-    waiting: usize,
-}
-
 impl Token {
     /// A token found in a slot.
-    pub fn new(id: TokenId, slot: Slot, info: TokenInfo, flags: slot::TokenInfo) -> Token {
+    pub fn new(id: TokenId, seen: Seen) -> Token {
+        let state = State {
+            absent: false,
+            current: Arc::new(Opened::new()),
+            stale: Vec::new(),
+            accepted: None,
+            pause: Duration::ZERO,
+            not_before: Instant::now(),
+            seen,
+        };
         Token {
             id,
-            name: Uri::of_token(&info).to_string(),
-            inner: Mutex::new(Inner {
-                slot,
-                info: Arc::new(info),
-                mechanisms: None,
-                epoch: 0,
-                generation: 0,
-                login_session: None,
-                idle: Vec::new(),
-                in_use: 0,
-                limit: limit(&flags),
-                exclusive: false,
-                logged_in: false,
-                absent: false,
-                waiting: 0,
-                flags,
-            }),
-            freed: Condvar::new(),
-            login: Mutex::new(Login::Out),
-            accepted: Mutex::new(None),
+            name: Uri::of_token(&state.seen.info).to_string().into(),
+            turns: Turns::new(state.seen.flags.most_sessions),
+            state: Mutex::new(Rank::Token, state),
         }
     }
 
@@ -122,197 +129,201 @@ impl Token {
 
     /// What it said of itself when the slots were last listed.
     pub fn info(&self) -> Arc<TokenInfo> {
-        lock(&self.inner).info.clone()
+        self.state.lock().seen.info.clone()
     }
 
     /// Flags and limits from when the slots were last listed.
-    pub fn flags(&self) -> slot::TokenInfo {
-        lock(&self.inner).flags.clone()
-    }
-
-    /// Whether it wanted a login when the slots were last listed.
-    pub fn login_required(&self) -> bool {
-        lock(&self.inner).flags.login_required()
+    pub fn flags(&self) -> Arc<TokenFlags> {
+        self.state.lock().seen.flags.clone()
     }
 
     /// The slot that it was last seen in.
-    pub fn slot(&self) -> Slot {
-        lock(&self.inner).slot
+    pub fn place(&self) -> Place {
+        self.state.lock().seen.place.clone()
     }
 
     /// The slots were listed and this token is in one of them.
-    pub fn set_present(
-        &self,
-        call: &Call<'_>,
-        slot: Slot,
-        info: TokenInfo,
-        flags: slot::TokenInfo,
-    ) {
-        let mut inner = self.inner(call);
-        if std::mem::take(&mut inner.absent) {
-            inner.start_new_life(true);
+    pub fn set_present(&self, seen: Seen) {
+        self.turns.set_limit(seen.flags.most_sessions);
+        let mut state = self.state.lock();
+        if std::mem::take(&mut state.absent) {
+            state.start_new_life();
         }
-        inner.slot = slot;
-        inner.info = Arc::new(info);
-        inner.limit = limit(&flags);
-        inner.flags = flags;
+        state.seen = seen;
     }
 
-    /// The slots were listed and this token is in none of them. It was `era` before.
-    pub fn set_absent(&self, call: &Call<'_>, era: Era) {
-        let mut inner = self.inner(call);
-        if inner.era() == era {
-            inner.start_new_life(true);
-            inner.absent = true;
-            self.notify(inner);
+    /// The slots were listed and this token is in none of them.
+    pub fn set_absent(&self) {
+        let mut state = self.state.lock();
+        if !std::mem::replace(&mut state.absent, true) {
+            state.start_new_life();
         }
     }
 
-    /// The era of this call: what is made now carries it.
-    pub fn era(&self, call: &Call<'_>) -> Era {
-        self.inner(call).era()
+    /// The life that lasts now.
+    pub fn life(&self) -> Arc<Opened> {
+        self.state.lock().current.clone()
     }
 
-    /// What the token can do, asked once per era.
-    pub fn mechanisms(&self, call: &Call<'_>) -> Result<Arc<Mechanisms>, Error> {
-        let (known, slot) = {
-            let inner = self.inner(call);
-            (inner.mechanisms.clone(), inner.slot)
-        };
-        if let Some(known) = known {
-            return Ok(known);
-        }
-        let mechanisms = Arc::new(Mechanisms::read(call.pkcs11(), slot)?);
-        self.inner(call).mechanisms = Some(mechanisms.clone());
-        Ok(mechanisms)
+    /// Whether this life lasts.
+    pub fn is_current(&self, life: &Arc<Opened>) -> bool {
+        Arc::ptr_eq(&self.state.lock().current, life)
     }
 
-    /// The process has logged in, in a session of this era.
-    pub fn note_login(&self, call: &Call<'_>, era: Era) {
-        let mut inner = self.inner(call);
-        if inner.era() == era {
-            inner.logged_in = true;
+    /// Gives up a life in which something was found broken. Who comes later with the same one has nothing to
+    /// give up any more.
+    pub fn give_up(&self, broken: &Arc<Opened>) {
+        let mut state = self.state.lock();
+        if Arc::ptr_eq(&state.current, broken) {
+            state.start_new_life();
         }
     }
 
-    /// Gives up sessions, login and handles of an era in which something was found broken. Once:
-    /// who comes later with the same era has nothing to give up any more.
-    pub fn invalidate(&self, call: &Call<'_>, broken: Era) {
-        let mut inner = self.inner(call);
-        if inner.era() == broken {
-            inner.start_new_life(true);
-            self.notify(inner);
+    /// The same after a failure that another life may heal: not again before a pause, which doubles with each
+    /// time. Answers whether it was given up, by whomever.
+    pub fn give_up_with_pause(&self, broken: &Arc<Opened>, timeouts: &Timeouts) -> bool {
+        let mut state = self.state.lock();
+        if !Arc::ptr_eq(&state.current, broken) {
+            return true;
         }
+        let now = Instant::now();
+        if now < state.not_before {
+            return false;
+        }
+        if state.not_before + timeouts.quiet < now {
+            state.pause = timeouts.first_pause;
+        }
+        state.not_before = now + state.pause;
+        state.pause = (state.pause * 2).min(timeouts.longest_pause);
+        state.start_new_life();
+        true
     }
 
-    /// Ends login and sessions, with nobody at work on the token.
-    pub fn log_out(&self, call: &Call<'_>) {
-        let mut inner = self.inner(call);
-        if inner.logged_in
-            && let Some(session) = inner.login_session.as_ref().or(inner.idle.first())
-        {
-            let _ = session.logout();
-        }
-        inner.start_new_life(true);
+    /// After a reload of the module nothing is open, and nothing of it may be closed: its numbers belong to
+    /// others now.
+    pub fn forget_life(&self) {
+        let mut state = self.state.lock();
+        state.start_new_life();
+        state.stale.clear();
+        state.accepted = None;
+        drop(state);
+        self.turns.forget_sessions();
     }
 
-    /// Waits until something changes on the token, or for a while.
-    fn wait<'g>(&self, mut inner: MutexGuard<'g, Inner>, time: Duration) -> MutexGuard<'g, Inner> {
-        inner.waiting += 1;
-        let waited = self.freed.wait_timeout(inner, time);
-        let mut inner = waited.unwrap_or_else(PoisonError::into_inner).0;
-        inner.waiting -= 1;
-        inner
+    /// Puts a session back to its life; where that was given up, the session comes back to be closed.
+    fn put_back(&self, life: &Arc<Opened>, session: Session, main: bool) -> Option<Session> {
+        let state = self.state.lock();
+        if !Arc::ptr_eq(&state.current, life) {
+            return Some(session);
+        }
+        life.put_session(session, main);
+        None
     }
 
-    /// Something has changed on the token. Nearly always nobody waits for it, and nothing is called.
-    fn notify(&self, inner: MutexGuard<'_, Inner>) {
-        if inner.waiting > 0 {
-            self.freed.notify_all();
-        }
+    /// Sessions of lives that were given up, for the caller to close.
+    fn take_stale(&self) -> Vec<Session> {
+        std::mem::take(&mut self.state.lock().stale)
     }
 
-    /// Opens a session that is sure to lead to this token: slots are renumbered when readers come and
-    /// go, and one that was right before and after was right in between.
-    fn open(
-        &self,
-        call: &Call<'_>,
-        slot: Slot,
-        open: fn(&Pkcs11, Slot) -> cryptoki::error::Result<Session>,
-    ) -> Result<Session, Error> {
-        self.expect_in(call, slot)?;
-        let session = open(call.pkcs11(), slot)?;
-        match self.expect_in(call, slot) {
-            Ok(()) => Ok(session),
-            Err(error) => {
-                let _ = session.close();
-                Err(error)
-            }
-        }
+    /// The PIN that the token accepted last.
+    pub fn accepted(&self) -> Option<Accepted> {
+        self.state.lock().accepted
     }
 
-    fn expect_in(&self, call: &Call<'_>, slot: Slot) -> Result<(), Error> {
-        match self.id.is_of(&call.pkcs11().get_token_info(slot)?) {
-            true => Ok(()),
-            false => Err(Error::Module {
-                rv: RvError::TokenNotRecognized,
-                function: Function::OpenSession,
-            }),
-        }
-    }
-
-    /// The token's state, brought to the epoch of the call.
-    fn inner(&self, call: &Call<'_>) -> MutexGuard<'_, Inner> {
-        let mut inner = lock(&self.inner);
-        if inner.epoch != call.epoch() {
-            inner.epoch = call.epoch();
-            // Nothing of an earlier epoch may be closed: its numbers belong to others now.
-            inner.start_new_life(false);
-        }
-        inner
+    /// What the token accepted just now; `None` when it has not.
+    pub fn set_accepted(&self, pin: Option<PinDigest>) {
+        let at = Instant::now();
+        self.state.lock().accepted = pin.map(|pin| Accepted { pin, at });
     }
 }
 
-impl Inner {
-    fn era(&self) -> Era {
-        Era {
-            epoch: self.epoch,
-            generation: self.generation,
-        }
-    }
-
-    /// Sessions that count against the token's limit.
-    fn open(&self) -> usize {
-        self.idle.len() + self.in_use + usize::from(self.login_session.is_some())
-    }
-
-    fn start_new_life(&mut self, close: bool) {
-        self.generation += 1;
-        self.logged_in = false;
-        self.mechanisms = None;
-        self.limit = limit(&self.flags);
-        for session in self.idle.drain(..).chain(self.login_session.take()) {
-            if close {
-                let _ = session.close();
-            }
-        }
-        if !close {
-            self.in_use = 0;
-        }
+impl State {
+    fn start_new_life(&mut self) {
+        let old = std::mem::replace(&mut self.current, Arc::new(Opened::new()));
+        self.stale.append(&mut old.take_all());
     }
 }
 
-/// Whether the token has no session left to open.
-pub(crate) fn is_full(error: &Error) -> bool {
-    error.rv() == Some(RvError::SessionCount)
-}
+impl Opened {
+    fn new() -> Opened {
+        Opened {
+            state: Mutex::new(Rank::Life, OpenedState::default()),
+            login: Mutex::new(Rank::Login, ()),
+        }
+    }
 
-/// How many sessions we may have open on the token.
-fn limit(flags: &slot::TokenInfo) -> usize {
-    match flags.max_session_count() {
-        Limit::Max(most) => usize::try_from(most)
-            .unwrap_or(MOST_SESSIONS)
-            .clamp(1, MOST_SESSIONS),
-        Limit::Unavailable | Limit::Infinite => MOST_SESSIONS,
+    /// Who is logged in.
+    pub fn login_state(&self) -> Login {
+        self.state.lock().login.clone()
+    }
+
+    /// Whether anybody is.
+    pub fn is_logged_in(&self) -> bool {
+        matches!(self.state.lock().login, Login::In(_))
+    }
+
+    /// The process has logged in or out.
+    pub fn set_login(&self, login: Login) {
+        let mut state = self.state.lock();
+        state.proved |= matches!(login, Login::In(_));
+        state.login = login;
+    }
+
+    /// Something has succeeded.
+    pub fn set_proved(&self) {
+        self.state.lock().proved = true;
+    }
+
+    /// Whether anything has succeeded in this life.
+    pub fn is_proved(&self) -> bool {
+        self.state.lock().proved
+    }
+
+    /// A key has signed.
+    pub fn set_signed(&self) {
+        self.state.lock().signed = Some(Instant::now());
+    }
+
+    /// Whether a key has signed since then: the token is well, whatever becomes of another key.
+    pub fn has_signed_since(&self, then: Instant) -> bool {
+        self.state.lock().signed.is_some_and(|signed| signed > then)
+    }
+
+    /// What the token can do, where it was asked in this life.
+    pub fn mechanisms(&self) -> Option<Arc<Mechanisms>> {
+        self.state.lock().mechanisms.clone()
+    }
+
+    /// What the token can do.
+    pub fn set_mechanisms(&self, mechanisms: Arc<Mechanisms>) {
+        self.state.lock().mechanisms = Some(mechanisms);
+    }
+
+    /// Whether a session for signatures lies idle.
+    fn has_idle(&self) -> bool {
+        !self.state.lock().idle.is_empty()
+    }
+
+    /// A session that lies idle: one for signatures, or the one of slow requests.
+    fn take_session(&self, main: bool) -> Option<Session> {
+        let mut state = self.state.lock();
+        match main {
+            true => state.main.take(),
+            false => state.idle.pop(),
+        }
+    }
+
+    fn put_session(&self, session: Session, main: bool) {
+        let mut state = self.state.lock();
+        match main {
+            true => state.main = Some(session),
+            false => state.idle.push(session),
+        }
+    }
+
+    fn take_all(&self) -> Vec<Session> {
+        let mut state = self.state.lock();
+        let main = state.main.take();
+        state.idle.drain(..).chain(main).collect()
     }
 }

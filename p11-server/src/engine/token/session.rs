@@ -1,186 +1,264 @@
-//! Sessions that requests borrow: given back only where all went well.
+//! Sessions that requests borrow for one turn: given back only where all went well.
 
 use std::ops::Deref;
-use std::sync::MutexGuard;
-use std::time::Instant;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use cryptoki::context::Pkcs11;
-use cryptoki::session::{Session, SessionState};
+use cryptoki::context::Function;
+use cryptoki::error::RvError;
 
-use super::exclusive::Exclusive;
-use super::{Inner, LOOK, Token, is_full};
-use crate::engine::module::Call;
-use crate::engine::module::Era;
+use super::client::Client;
+use super::mechanisms::Mechanisms;
+use super::turns::{Lane, Turn};
+use super::{Opened, Token};
+use crate::engine::module::{Guard, Module, Place, Session};
 use crate::error::Error;
 
-/// A session for one operation. Dropped without [`PooledSession::finish`], it is closed: an operation may
-/// still be active in it.
+/// How long a wait for sessions that other programs have lasts before it is looked again.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// A turn on a token, with a session of its life. Dropped, the session serves the next one, unless a call in
+/// it has failed: then it is closed, since an operation may still be active in it.
 pub(crate) struct PooledSession<'t> {
-    token: &'t Token,
-    call: &'t Call<'t>,
-    era: Era,
+    token: &'t Arc<Token>,
+    module: &'t Arc<Module>,
+    life: Arc<Opened>,
     session: Option<Session>,
-    login_session: bool,
-    clean: bool,
-    /// Where a change is made in it: given back after the session is closed.
-    exclusive: Option<Exclusive<'t>>,
+    /// Whether it is the one that is set aside for slow requests.
+    main: bool,
+    // In this order they end: the guard with the turn, when the session is given back.
+    _guard: Guard<'t>,
+    turn: Turn<'t>,
 }
 
 impl Token {
-    /// Borrows a session, opening one or waiting for one where needed.
+    /// Waits for a turn and takes a session, opening one where needed.
     ///
     /// # Errors
-    /// [`Error::Busy`] when none became free in time, else what `C_OpenSession` said.
-    pub fn acquire<'t>(&'t self, call: &'t Call<'_>) -> Result<PooledSession<'t>, Error> {
-        call.set_token(&self.name, self.era(call));
-        let give_up = Instant::now() + call.timeouts().session;
-        let mut inner = self.inner(call);
+    /// [`Error::Busy`], [`Error::Timeout`], and what `C_OpenSession` said.
+    pub fn acquire<'t>(
+        self: &'t Arc<Self>,
+        module: &'t Arc<Module>,
+        client: &Client<'_>,
+        lane: Lane,
+    ) -> Result<PooledSession<'t>, Error> {
         loop {
-            let free = !inner.exclusive;
-            if free && let Some(session) = inner.idle.pop() {
-                return Ok(self.lend(inner, session, false, call));
-            }
-            if free && inner.open() < inner.limit {
-                inner.in_use += 1;
-                let slot = inner.slot;
-                drop(inner);
-                let opened = self.open(call, slot, Pkcs11::open_ro_session_no_drop);
-                inner = self.inner(call);
-                inner.in_use -= 1;
-                match opened {
-                    Ok(session) => return Ok(self.lend(inner, session, false, call)),
-                    // The token has fewer than it says, or other programs have them.
-                    Err(error) if is_full(&error) => inner.limit = inner.open().max(1),
-                    Err(error) => return Err(error),
+            let (user, deadline) = (client.access.user(), client.deadline);
+            let turn = self.turns.wait(lane, user, deadline, self.name())?;
+            let guard = module.guard(deadline)?;
+            self.close_stale();
+            let life = self.life();
+            client.is_at(self, &life);
+            let main = lane != Lane::Sign || self.turns.has_one_session();
+            match self.take_or_open(module, &life, main, deadline) {
+                Ok(session) => {
+                    return Ok(PooledSession {
+                        token: self,
+                        module,
+                        life,
+                        session: Some(session),
+                        main,
+                        _guard: guard,
+                        turn,
+                    });
                 }
+                Err(error) if error.rv() == Some(RvError::SessionCount) => {}
+                Err(error) => return Err(error),
             }
-            if free && let Some(login_session) = inner.login_session.take() {
-                return Ok(self.lend(inner, login_session, true, call));
-            }
-            if Instant::now() > give_up {
+            // The token has fewer than it says, or other programs have them.
+            let some_are_ours = self.turns.learn_limit();
+            drop((guard, turn));
+            if Instant::now() + LOOK > deadline {
                 return Err(Error::Busy(format!(
                     "all sessions of the token {} are in use; try again",
-                    self.name
+                    self.name()
                 )));
             }
-            inner = self.wait(inner, LOOK);
+            if !some_are_ours {
+                thread::sleep(LOOK);
+            }
         }
     }
 
-    /// Takes the token for one change in a read/write session. The login of the others is good in it
-    /// as well.
-    ///
-    /// # Errors
-    /// As [`Token::take`] and [`Exclusive::open`].
-    pub fn acquire_to_write<'t>(&'t self, call: &'t Call<'_>) -> Result<PooledSession<'t>, Error> {
-        let exclusive = self.lock_exclusively(call)?;
-        let session = exclusive.open()?;
-        let mut session = self.lend(self.inner(call), session, false, call);
-        session.exclusive = Some(exclusive);
-        Ok(session)
-    }
-
-    /// The same in the only session that is open on the token, and that nobody is logged in to yet.
-    /// Once finished it stays, and keeps the login.
-    ///
-    /// # Errors
-    /// As [`Token::take`] and [`Exclusive::open_alone`].
-    pub fn acquire_alone<'t>(&'t self, call: &'t Call<'_>) -> Result<PooledSession<'t>, Error> {
-        let exclusive = self.lock_exclusively(call)?;
-        let session = exclusive.open_alone()?;
-        let mut session = self.lend(self.inner(call), session, true, call);
-        session.exclusive = Some(exclusive);
-        Ok(session)
-    }
-
-    /// Makes sure that a session stays open on the token, so that its login lasts.
-    pub fn keep_login_session(&self, call: &Call<'_>) -> Result<(), Error> {
-        if self.inner(call).login_session.is_some() {
-            return Ok(());
-        }
-        let mut session = self.acquire(call)?;
-        session.login_session = true;
-        session.finish();
-        Ok(())
-    }
-
-    /// Makes sure that sessions and login are what we think they are; gives them up if not. Who uses
-    /// a session at this moment finds out by itself.
-    pub fn verify(&self, call: &Call<'_>) {
-        let mut inner = self.inner(call);
-        if inner.exclusive {
-            return;
-        }
-        let (session, login_session) = match inner.idle.pop() {
-            Some(session) => (session, false),
-            None => match inner.login_session.take() {
-                Some(login_session) => (login_session, true),
-                None => return,
-            },
-        };
-        let session = self.lend(inner, session, login_session, call);
-        let answers = match session.logged_in() {
-            true => session.still_logged_in(),
-            false => session.logged_in_now(),
-        };
-        match answers {
-            Ok(_) => session.finish(),
-            Err(_) => self.invalidate(call, session.era),
+    /// A session that lies idle, else a new one as soon as there is room for it.
+    fn take_or_open(
+        &self,
+        module: &Arc<Module>,
+        life: &Opened,
+        main: bool,
+        deadline: Instant,
+    ) -> Result<Session, Error> {
+        loop {
+            if let Some(session) = life.take_session(main) {
+                return Ok(session);
+            }
+            if self.turns.count_session() {
+                return self.open(module, main);
+            }
+            if !self.turns.wait_for_session(deadline) {
+                return Err(Error::Timeout(format!(
+                    "the token {} had no session left until the time was up; try again",
+                    self.name()
+                )));
+            }
         }
     }
 
-    fn lend<'t>(
-        &'t self,
-        mut inner: MutexGuard<'_, Inner>,
-        session: Session,
-        login_session: bool,
-        call: &'t Call<'_>,
-    ) -> PooledSession<'t> {
-        inner.in_use += 1;
-        PooledSession {
-            token: self,
-            call,
-            era: inner.era(),
-            session: Some(session),
-            login_session,
-            exclusive: None,
-            clean: false,
+    /// Ends login and sessions, with nobody inside the module any more.
+    pub fn close_all(&self, module: &Module) {
+        let life = self.life();
+        self.give_up(&life);
+        let sessions = self.take_stale();
+        if module.is_ours()
+            && life.is_logged_in()
+            && let Some(session) = sessions.first()
+        {
+            let _ = session.logout();
+        }
+        sessions.into_iter().for_each(Session::close);
+    }
+
+    /// Closes what earlier lives have left. The caller has a guard.
+    fn close_stale(&self) {
+        for session in self.take_stale() {
+            session.close();
+            self.turns.session_is_closed();
+        }
+    }
+
+    /// Opens a session, which was counted, that is sure to lead to this token: slots are renumbered when readers come and
+    /// go, and one that was right before and after was right in between.
+    fn open(&self, module: &Arc<Module>, read_write: bool) -> Result<Session, Error> {
+        let opened = self.open_in(module, &self.place(), read_write);
+        opened.inspect_err(|_| {
+            self.turns.session_is_closed();
+        })
+    }
+
+    fn open_in(
+        &self,
+        module: &Arc<Module>,
+        place: &Place,
+        read_write: bool,
+    ) -> Result<Session, Error> {
+        self.expect_in(module, place)?;
+        let mut opened = module.open_session(place, read_write);
+        if let Err(error) = &opened
+            && read_write
+            && error.rv() == Some(RvError::TokenWriteProtected)
+        {
+            opened = module.open_session(place, false);
+        }
+        let session = opened?;
+        match self.expect_in(module, place) {
+            Ok(()) => Ok(session),
+            Err(error) => {
+                session.close();
+                Err(error)
+            }
+        }
+    }
+
+    fn expect_in(&self, module: &Module, place: &Place) -> Result<(), Error> {
+        match self.id().is_of(&module.token_flags(place)?) {
+            true => Ok(()),
+            false => Err(Error::Module {
+                rv: RvError::TokenNotRecognized,
+                function: Function::OpenSession,
+            }),
         }
     }
 }
 
-impl PooledSession<'_> {
-    /// What is made in the session is good as long as its token says the same.
-    pub fn era(&self) -> Era {
-        self.era
+impl<'t> PooledSession<'t> {
+    /// The token.
+    pub fn token(&self) -> &'t Arc<Token> {
+        self.token
     }
 
-    /// Whether the process is logged in, as far as we know.
-    pub fn logged_in(&self) -> bool {
-        let inner = self.token.inner(self.call);
-        inner.era() == self.era && inner.logged_in
+    /// What is made in the session is good as long as its token has this life.
+    pub fn life(&self) -> &Arc<Opened> {
+        &self.life
     }
 
-    /// Whether it is, by the word of the module too. A login that was lost is given up.
+    /// The module.
+    pub fn module(&self) -> &'t Arc<Module> {
+        self.module
+    }
+
+    /// Whether the life that it was made in lasts.
+    pub fn is_current(&self) -> bool {
+        self.token.is_current(&self.life)
+    }
+
+    /// What the token can do, asked once in a life.
+    pub fn mechanisms(&self) -> Result<Arc<Mechanisms>, Error> {
+        if let Some(known) = self.life.mechanisms() {
+            return Ok(known);
+        }
+        let mechanisms = Arc::new(Mechanisms::read(self.module, self.place())?);
+        self.life.set_mechanisms(mechanisms.clone());
+        Ok(mechanisms)
+    }
+
+    /// Opens a session for signatures, where none is there yet: the first one need not wait for it. That this
+    /// fails is of no importance.
+    pub fn prepare_signing(&self) {
+        let turns = &self.token.turns;
+        if turns.has_one_session() || self.life.has_idle() || !turns.count_session() {
+            return;
+        }
+        if let Ok(session) = self.token.open(self.module, false)
+            && let Some(stale) = self.token.put_back(&self.life, session, false)
+        {
+            stale.close();
+            turns.session_is_closed();
+        }
+    }
+
+    /// Whether the process is still logged in, by the word of the module too. A login that was lost is given
+    /// up.
     ///
     /// # Errors
     /// What `C_GetSessionInfo` said.
     pub fn still_logged_in(&self) -> Result<bool, Error> {
-        let now = self.logged_in_now()?;
+        let now = self.user_is_logged_in()?;
         if !now {
-            self.token.invalidate(self.call, self.era);
+            self.token.give_up(&self.life);
         }
-        Ok(now && self.logged_in())
+        Ok(now && self.is_current())
     }
 
-    fn logged_in_now(&self) -> Result<bool, Error> {
-        let state = self.get_session_info()?.session_state();
-        Ok(matches!(state, SessionState::RoUser | SessionState::RwUser))
-    }
-
-    /// The operation ended cleanly; the session can serve the next one.
-    pub fn finish(mut self) {
-        self.clean = true;
+    /// Gives up all that is open on the token, waits for the signatures that are being made, and opens one
+    /// session alone: with the others the login ends, as the security officer's login wants it (PKCS#11
+    /// section 5.6.8).
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], and what `C_OpenSession` said.
+    pub fn reopen_alone(&mut self, client: &Client<'_>) -> Result<(), Error> {
+        self.turn
+            .close_signatures(client.deadline, self.token.name())?;
+        self.token.give_up(&self.life);
+        if let Some(session) = self.session.take() {
+            session.close();
+            self.token.turns.session_is_closed();
+        }
+        self.token.close_stale();
+        self.life = self.token.life();
+        client.is_at(self.token, &self.life);
+        let opened = self
+            .token
+            .take_or_open(self.module, &self.life, true, client.deadline);
+        self.session = Some(opened.map_err(|error| match error.rv() {
+            Some(RvError::SessionCount) => Error::Busy(format!(
+                "the token {} has no session left for a change (CKR_SESSION_COUNT), and none of them \
+                 is this server's; end other programs that use it and try again",
+                self.token.name()
+            )),
+            _ => error,
+        })?);
+        Ok(())
     }
 }
 
@@ -188,7 +266,7 @@ impl Deref for PooledSession<'_> {
     type Target = Session;
 
     fn deref(&self) -> &Session {
-        // Emptied by `drop` alone.
+        // Emptied by `drop`, and by `reopen_alone` when that fails, which ends the request.
         match &self.session {
             Some(session) => session,
             None => unreachable!("a pooled session holds its session until it is dropped"),
@@ -198,29 +276,20 @@ impl Deref for PooledSession<'_> {
 
 impl Drop for PooledSession<'_> {
     fn drop(&mut self) {
-        let Some(session) = self.session.take() else {
+        let Some(mut session) = self.session.take() else {
             return;
         };
-        let mut inner = self.token.inner(self.call);
-        // One that was opened beside others for a change is closed: the pool is for signing.
-        let is_needed = self.login_session || self.exclusive.is_none();
-        if self.clean && is_needed && inner.era() == self.era {
-            if self.login_session && inner.login_session.is_none() {
-                inner.login_session = Some(session);
-            } else {
-                inner.idle.push(session);
+        if !session.has_failed() && !thread::panicking() {
+            match self.token.put_back(&self.life, session, self.main) {
+                Some(stale) => session = stale,
+                None => return,
             }
-        } else {
-            // Closed with the lock given back: it is a call of the module.
-            drop(inner);
-            let _ = session.close();
-            inner = self.token.inner(self.call);
         }
-        inner.in_use = inner.in_use.saturating_sub(1);
-        // With the last session the login has ended (PKCS#11 section 5.6.2).
-        if inner.logged_in && inner.open() == 0 {
-            inner.start_new_life(true);
+        session.close();
+        let was_last = self.token.turns.session_is_closed();
+        // With the last session the login has ended (section 5.6.2).
+        if was_last && self.life.is_logged_in() {
+            self.token.give_up(&self.life);
         }
-        self.token.notify(inner);
     }
 }

@@ -1,94 +1,138 @@
-//! The tokens in the slots of the module: in a stable order, slots that fail left out.
+//! The tokens in the slots of the module.
+//!
+//! One scan of the slots at a time, in a thread of its own, serves all who wait. A slot whose call does not
+//! return keeps what was known of it, and the next scan goes round it.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use cryptoki::context::Pkcs11;
-use cryptoki::slot::{self, Slot};
 use p11_uri::{TokenInfo, Uri};
+use parking_lot::Condvar;
 use tracing::warn;
 
+use super::client::Client;
 use super::id::TokenId;
-use crate::engine::module::Call;
-use crate::engine::token::Token;
+use super::{Seen, Token};
+use crate::engine::lock::{Mutex, Rank};
+use crate::engine::module::{Module, Place, TokenFlags};
 use crate::error::Error;
-use crate::lock::lock;
 use crate::service::Access;
 
+/// How often who waits for a scan looks whether it goes on.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// The tokens that were ever seen, so that one that comes back is known again.
-#[derive(Default)]
-pub(crate) struct Tokens {
-    known: Mutex<HashMap<TokenId, Arc<Token>>>,
-    /// Slots that were warned about: SoftHSM always has one, and once is enough.
-    uninitialized: Mutex<HashSet<u64>>,
+pub(crate) struct Registry {
+    module: Arc<Module>,
+    state: Mutex<State>,
+    changed: Condvar,
 }
 
-impl Tokens {
-    /// Lists the slots: the initialised tokens that answer, ordered by label, manufacturer, model
-    /// and serial number, whatever their slots are called today.
+#[derive(Default)]
+struct State {
+    known: HashMap<TokenId, Arc<Token>>,
+    slots: HashMap<u64, SlotToken>,
+    /// Slots whose call has not returned, by the number of their scan.
+    hanging: HashMap<u64, u64>,
+    /// What was said of a slot already: once is enough.
+    said: HashSet<(u64, String)>,
+    running: Option<Scan>,
+    started: u64,
+    done: u64,
+    result: Option<Result<Arc<Slots>, Error>>,
+}
+
+struct Scan {
+    number: u64,
+    /// The slot that it asks at this moment, and since when.
+    at: Option<(u64, Instant)>,
+}
+
+/// What the slots hold.
+#[derive(Default)]
+pub(crate) struct Slots {
+    /// Every slot with a token that answers, in the order of the module.
+    pub all: Vec<SlotToken>,
+    /// The initialised tokens, ordered by label, manufacturer, model and serial number, whatever their slots
+    /// are called today.
+    pub tokens: Vec<Arc<Token>>,
+}
+
+/// A slot with a token.
+#[derive(Clone, Debug)]
+pub(crate) struct SlotToken {
+    pub place: Place,
+    pub info: Arc<TokenInfo>,
+    pub flags: Arc<TokenFlags>,
+}
+
+impl Registry {
+    /// No token is known yet.
+    pub fn new(module: Arc<Module>) -> Arc<Registry> {
+        Arc::new(Registry {
+            module,
+            state: Mutex::new(Rank::Registry, State::default()),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// Lists the slots, by a scan that begins now or later.
     ///
     /// # Errors
-    /// What `C_GetSlotList` said. A slot that fails is skipped with a warning.
-    pub fn scan(&self, call: &Call<'_>) -> Result<Vec<Arc<Token>>, Error> {
-        // As they are before the slots are listed: what comes back meanwhile is not taken for gone.
-        let before: Vec<_> = self.known().into_iter().map(|t| (t.era(call), t)).collect();
-        let mut found = Vec::new();
-        for (slot, info, flags) in list(call.pkcs11())? {
-            if !flags.token_initialized() {
-                if !lock(&self.uninitialized).insert(slot.id()) {
+    /// What `C_GetSlotList` said, [`Error::Timeout`]. A slot that fails is skipped with a warning.
+    pub fn scan(self: &Arc<Self>, client: &Client<'_>) -> Result<Arc<Slots>, Error> {
+        let mut state = self.state.lock();
+        let wanted = state.started + 1;
+        loop {
+            if state.done >= wanted
+                && let Some(result) = &state.result
+            {
+                return result.clone();
+            }
+            let slow = self.module.timeouts().slow_slot;
+            match &state.running {
+                None => {
+                    state.started += 1;
+                    let number = state.started;
+                    state.running = Some(Scan { number, at: None });
+                    let registry = self.clone();
+                    let run = move || registry.run(number);
+                    let spawned = thread::Builder::new().name("slots".into()).spawn(run);
+                    if let Err(error) = spawned {
+                        state.running = None;
+                        let why = format!("no thread to list the slots: {error}");
+                        return Err(Error::Internal(why));
+                    }
+                }
+                Some(Scan {
+                    number,
+                    at: Some((slot, since)),
+                }) if since.elapsed() > slow => {
+                    let (slot, number) = (*slot, *number);
+                    state.hanging.insert(slot, number);
+                    state.running = None;
                     continue;
                 }
-                warn!(slot = slot.id(), "skipping a token that is not initialised");
-                continue;
+                Some(_) => {}
             }
-            found.push((TokenId::of(&flags), slot, info, flags));
-        }
-        found.sort_unstable_by(|(a, slot_a, ..), (b, slot_b, ..)| {
-            (a, slot_a.id()).cmp(&(b, slot_b.id()))
-        });
-
-        let mut known = lock(&self.known);
-        let mut tokens: Vec<Arc<Token>> = Vec::with_capacity(found.len());
-        for (mut id, slot, info, flags) in found {
-            while tokens.iter().any(|token| *token.id() == id) {
-                id.ordinal += 1;
-            }
-            let token = match known.get(&id) {
-                Some(token) => {
-                    token.set_present(call, slot, info, flags);
-                    token.clone()
-                }
-                None => {
-                    let token = Arc::new(Token::new(id.clone(), slot, info, flags));
-                    known.insert(id, token.clone());
-                    token
-                }
-            };
-            tokens.push(token);
-        }
-        drop(known);
-        for token in &tokens {
-            token.verify(call);
-        }
-        for (era, token) in before {
-            if !tokens.iter().any(|found| found.id() == token.id()) {
-                token.set_absent(call, era);
+            let until = client.deadline.min(Instant::now() + LOOK);
+            if !state.wait_until(&self.changed, until) {
+                drop(state);
+                client.still_waits()?;
+                state = self.state.lock();
             }
         }
-        Ok(tokens)
     }
 
     /// The one token that a URI means. Errors name only those that the caller may know of.
     ///
     /// # Errors
-    /// [`Error::TokenNotFound`], [`Error::AmbiguousToken`], and what `C_GetSlotList` said.
-    pub fn one(
-        &self,
-        call: &Call<'_>,
-        uri: &Uri,
-        access: &dyn Access,
-    ) -> Result<Arc<Token>, Error> {
-        let tokens = self.scan(call)?;
+    /// [`Error::TokenNotFound`], [`Error::AmbiguousToken`], and what [`Registry::scan`] fails with.
+    pub fn one(self: &Arc<Self>, client: &Client<'_>, uri: &Uri) -> Result<Arc<Token>, Error> {
+        let slots = self.scan(client)?;
+        let tokens = &slots.tokens;
         let matching = tokens
             .iter()
             .filter(|token| uri.matches_token(&token.info()));
@@ -96,7 +140,7 @@ impl Tokens {
         match matching.collect::<Vec<_>>().as_slice() {
             [token] => Ok(Arc::clone(token)),
             [] => {
-                let there = match known(tokens.iter().map(AsRef::as_ref), access).as_slice() {
+                let there = match names(tokens.iter(), client.access).as_slice() {
                     [] => "there is none".into(),
                     known => format!("there are: {}", known.join(", ")),
                 };
@@ -107,24 +151,194 @@ impl Tokens {
             several => Err(Error::AmbiguousToken(format!(
                 "Found multiple initialized tokens that match {looked_for}; add token=… or serial=… \
                  to name one{}",
-                one_of(&known(several.iter().map(|token| token.as_ref()), access))
+                one_of(&names(several.iter().copied(), client.access))
             ))),
         }
     }
 
     /// The tokens that were ever seen.
     pub fn known(&self) -> Vec<Arc<Token>> {
-        lock(&self.known).values().cloned().collect()
+        self.state.lock().known.values().cloned().collect()
+    }
+
+    /// After a reload of the module: nothing is open on any token.
+    pub fn forget_lives(&self) {
+        for token in self.known() {
+            token.forget_life();
+        }
+    }
+
+    /// One scan, in a thread of its own.
+    fn run(&self, number: u64) {
+        let deadline = Instant::now() + self.module.timeouts().request;
+        let listed = match self.module.guard(deadline) {
+            Ok(_guard) => self.list(number),
+            Err(error) => Err(error),
+        };
+        let mut state = self.state.lock();
+        state.hanging.retain(|_, scan| *scan != number);
+        if !state.is_run_by(number) {
+            return;
+        }
+        let result = listed.map(|all| {
+            state.slots = all
+                .iter()
+                .map(|slot| (slot.place.slot, slot.clone()))
+                .collect();
+            let tokens = state.tokens(&all);
+            Arc::new(Slots { all, tokens })
+        });
+        state.running = None;
+        state.done = number;
+        state.result = Some(result);
+        self.changed.notify_all();
+    }
+
+    fn list(&self, number: u64) -> Result<Vec<SlotToken>, Error> {
+        let library = self.module.library_info()?;
+        let mut all = Vec::new();
+        for slot in self.module.slots()? {
+            let slow = self.module.timeouts().slow_slot;
+            let busy = self.module.busy_slot(slot, slow);
+            let mut state = self.state.lock();
+            if !state.is_run_by(number) {
+                return Ok(all);
+            }
+            let known = state.slots.get(&slot).cloned();
+            if busy.is_some() || state.hanging.contains_key(&slot) {
+                let function = busy.unwrap_or("a call");
+                state.say(
+                    slot,
+                    format!("{function} does not return; what was known of it is kept"),
+                );
+                all.extend(known);
+                continue;
+            }
+            if let Some(scan) = &mut state.running {
+                scan.at = Some((slot, Instant::now()));
+            }
+            drop(state);
+            let place = Place {
+                slot,
+                name: known.map_or_else(|| format!("slot {slot}").into(), |known| known.place.name),
+            };
+            let asked = self.module.slot_info(&place);
+            let asked = asked.and_then(|slot| Ok((slot, self.module.token_flags(&place)?)));
+            let mut state = self.state.lock();
+            if let Some(scan) = &mut state.running
+                && scan.number == number
+            {
+                scan.at = None;
+            }
+            match asked {
+                Ok(((description, manufacturer), flags)) => {
+                    state
+                        .said
+                        .retain(|(of, _)| *of != slot || !flags.token_initialized());
+                    let mut info = TokenInfo::default();
+                    info.label = flags.label.clone();
+                    info.manufacturer = flags.manufacturer.clone();
+                    info.serial = flags.serial.clone();
+                    info.model = flags.model.clone();
+                    info.slot_id = slot;
+                    info.slot_description = description;
+                    info.slot_manufacturer = manufacturer;
+                    info.library_manufacturer = library.manufacturer.clone();
+                    info.library_description = library.description.clone();
+                    info.library_version = library.version;
+                    let name = match flags.token_initialized() {
+                        true => Uri::of_token(&info),
+                        false => Uri::of_slot(&info),
+                    };
+                    all.push(SlotToken {
+                        place: Place {
+                            slot,
+                            name: name.to_string().into(),
+                        },
+                        info: Arc::new(info),
+                        flags: Arc::new(flags),
+                    });
+                }
+                Err(error) => state.say(slot, format!("it fails: {error}")),
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl State {
+    fn is_run_by(&self, number: u64) -> bool {
+        self.running
+            .as_ref()
+            .is_some_and(|scan| scan.number == number)
+    }
+
+    /// Warns of a slot, the first time.
+    fn say(&mut self, slot: u64, what: String) {
+        if !self.said.contains(&(slot, what.clone())) {
+            warn!(slot, "skipping a slot: {what}");
+            self.said.insert((slot, what));
+        }
+    }
+
+    /// The tokens in these slots. Those that were known and are in none of them are absent.
+    fn tokens(&mut self, all: &[SlotToken]) -> Vec<Arc<Token>> {
+        let mut found = Vec::new();
+        for slot in all {
+            if slot.flags.token_initialized() {
+                found.push((TokenId::of(&slot.flags), slot));
+            } else if self
+                .said
+                .insert((slot.place.slot, "it is not initialised".into()))
+            {
+                warn!(
+                    slot = slot.place.slot,
+                    "skipping a token that is not initialised"
+                );
+            }
+        }
+        found.sort_unstable_by(|(a, slot_a), (b, slot_b)| {
+            (a, slot_a.place.slot).cmp(&(b, slot_b.place.slot))
+        });
+        let mut tokens: Vec<Arc<Token>> = Vec::with_capacity(found.len());
+        for (mut id, slot) in found {
+            while tokens.iter().any(|token| *token.id() == id) {
+                id.ordinal += 1;
+            }
+            let seen = Seen {
+                place: slot.place.clone(),
+                info: slot.info.clone(),
+                flags: slot.flags.clone(),
+            };
+            let token = match self.known.get(&id) {
+                Some(token) => {
+                    token.set_present(seen);
+                    token.clone()
+                }
+                None => {
+                    let token = Arc::new(Token::new(id.clone(), seen));
+                    self.known.insert(id, token.clone());
+                    token
+                }
+            };
+            tokens.push(token);
+        }
+        for (id, token) in &self.known {
+            if !tokens.iter().any(|found| found.id() == id) {
+                token.set_absent();
+            }
+        }
+        tokens
     }
 }
 
 /// The names of those tokens that a caller may be told of: an error is no listing of what is hidden.
-pub(crate) fn known<'t>(
-    tokens: impl Iterator<Item = &'t Token>,
+pub(crate) fn names<'t>(
+    tokens: impl Iterator<Item = &'t Arc<Token>>,
     access: &dyn Access,
 ) -> Vec<&'t str> {
     let known = tokens.filter(|token| access.check(&token.info(), None).is_ok());
-    known.map(Token::name).collect()
+    known.map(|token| token.name()).collect()
 }
 
 /// ` of: ` and these names, after the advice to name one.
@@ -133,36 +347,4 @@ pub(crate) fn one_of(names: &[&str]) -> String {
         [] => String::new(),
         names => format!(" of: {}", names.join(", ")),
     }
-}
-
-/// Every slot with a token that answers, in the order of the module.
-pub(crate) fn list(module: &Pkcs11) -> Result<Vec<(Slot, TokenInfo, slot::TokenInfo)>, Error> {
-    let library = module.get_library_info()?;
-    let mut found = Vec::new();
-    for slot in module.get_slots_with_token()? {
-        let slot_info = module.get_slot_info(slot);
-        let token_info = module.get_token_info(slot);
-        match (slot_info, token_info) {
-            (Ok(slot_info), Ok(flags)) => {
-                let version = library.library_version();
-                let mut info = TokenInfo::default();
-                info.label = flags.label().into();
-                info.manufacturer = flags.manufacturer_id().into();
-                info.serial = flags.serial_number().into();
-                info.model = flags.model().into();
-                info.slot_id = slot.id();
-                info.slot_description = slot_info.slot_description().into();
-                info.slot_manufacturer = slot_info.manufacturer_id().into();
-                info.library_manufacturer = library.manufacturer_id().into();
-                info.library_description = library.library_description().into();
-                info.library_version = (version.major(), version.minor());
-                found.push((slot, info, flags));
-            }
-            (Err(error), _) | (_, Err(error)) => {
-                let error = Error::from(error);
-                warn!(slot = slot.id(), "skipping a slot that fails: {error}");
-            }
-        }
-    }
-    Ok(found)
 }

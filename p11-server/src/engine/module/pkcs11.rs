@@ -1,0 +1,608 @@
+//! Every call of the module but `C_Initialize` and `C_Finalize`, each noted in the table of calls. No other
+//! file uses cryptoki's `Pkcs11` and `Session`.
+//!
+//! Whoever calls holds a [`Guard`](super::Guard).
+
+use std::cell::Cell;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use cryptoki::context::Function;
+use cryptoki::error::{Error as Cryptoki, Rv, RvError};
+use cryptoki::mechanism::{Mechanism, MechanismType};
+use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
+use cryptoki::session::{SessionState, UserType};
+use cryptoki::slot::Slot;
+use cryptoki::types::AuthPin;
+use cryptoki_sys::{
+    CK_FLAGS, CK_TOKEN_INFO, CK_ULONG, CKF_LOGIN_REQUIRED, CKF_PROTECTED_AUTHENTICATION_PATH,
+    CKF_SO_PIN_COUNT_LOW, CKF_SO_PIN_FINAL_TRY, CKF_SO_PIN_LOCKED, CKF_TOKEN_INITIALIZED,
+    CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_INITIALIZED, CKF_USER_PIN_LOCKED,
+    CKF_WRITE_PROTECTED,
+};
+use p11_proto::Pin;
+
+use super::Module;
+use super::calls::Place;
+use crate::engine::lock::Locked;
+use crate::error::Error;
+
+/// Objects of a class that are read of one token: more is a module that never ends.
+const MOST_OBJECTS: usize = 100_000;
+
+/// Slots that a module may list.
+const MOST_SLOTS: usize = 10_000;
+
+/// A session, which is closed by [`Session::close`] alone.
+pub(crate) struct Session {
+    inner: cryptoki::session::Session,
+    module: Arc<Module>,
+    place: Place,
+    /// Whether a call in it has failed: an operation may still be active.
+    failed: Cell<bool>,
+}
+
+/// Attributes of one object, as far as the module tells them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Attributes(Vec<(AttributeType, Vec<u8>)>);
+
+/// What a token says of itself (`CK_TOKEN_INFO`, PKCS#11 section 3.2). Blanks at the end of texts are gone.
+#[derive(Clone, Debug)]
+pub(crate) struct TokenFlags {
+    pub label: String,
+    pub manufacturer: String,
+    pub model: String,
+    pub serial: String,
+    flags: CK_FLAGS,
+    /// How many sessions may be open; `None` where it does not say, or sets no limit.
+    pub most_sessions: Option<usize>,
+    /// How many bytes a PIN may have.
+    pub pin_len: RangeInclusive<usize>,
+}
+
+/// What a module says of itself (`CK_INFO`).
+pub(crate) struct LibraryInfo {
+    pub manufacturer: String,
+    pub description: String,
+    pub version: (u8, u8),
+}
+
+impl Module {
+    /// `C_GetInfo`
+    pub fn library_info(&self) -> Result<LibraryInfo, Error> {
+        let info = self.call("C_GetInfo", None, || self.pkcs11.get_library_info())?;
+        let version = info.library_version();
+        let manufacturer = info.manufacturer_id();
+        self.manufacturer.get_or_init(|| manufacturer.into());
+        Ok(LibraryInfo {
+            manufacturer: manufacturer.into(),
+            description: info.library_description().into(),
+            version: (version.major(), version.minor()),
+        })
+    }
+
+    /// `C_GetSlotList`: the slots with a token.
+    pub fn slots(&self) -> Result<Vec<u64>, Error> {
+        let slots = self.call("C_GetSlotList", None, || self.pkcs11.get_slots_with_token())?;
+        Ok(slots.iter().take(MOST_SLOTS).map(Slot::id).collect())
+    }
+
+    /// `C_GetSlotInfo`: description and manufacturer.
+    pub fn slot_info(&self, place: &Place) -> Result<(String, String), Error> {
+        let slot = slot(place)?;
+        let info = self.call("C_GetSlotInfo", Some(place), || {
+            self.pkcs11.get_slot_info(slot)
+        })?;
+        Ok((
+            info.slot_description().into(),
+            info.manufacturer_id().into(),
+        ))
+    }
+
+    /// `C_GetTokenInfo`
+    pub fn token_flags(&self, place: &Place) -> Result<TokenFlags, Error> {
+        self.call("C_GetTokenInfo", Some(place), || match &self.raw {
+            Some(raw) => Ok(TokenFlags::from(&raw.token_info(place.slot as _)?)),
+            None => {
+                let slot = Slot::try_from(place.slot)?;
+                Ok(TokenFlags::of_cryptoki(&self.pkcs11.get_token_info(slot)?))
+            }
+        })
+    }
+
+    /// `C_GetMechanismList`
+    pub fn mechanisms(&self, place: &Place) -> Result<Vec<MechanismType>, Error> {
+        let slot = slot(place)?;
+        self.call("C_GetMechanismList", Some(place), || {
+            self.pkcs11.get_mechanism_list(slot)
+        })
+    }
+
+    /// `C_GetMechanismInfo`: the sizes of keys that a mechanism takes; `None` where it does not sign, or where
+    /// the module lists and then disowns it.
+    pub fn signing_sizes(
+        &self,
+        place: &Place,
+        how: MechanismType,
+    ) -> Result<Option<(usize, usize)>, Error> {
+        let slot = slot(place)?;
+        let ask = || self.pkcs11.get_mechanism_info(slot, how);
+        match self.call_raw(
+            "C_GetMechanismInfo",
+            Some(place),
+            self.timeouts.request,
+            ask,
+        )? {
+            Ok(info) if info.sign() => Ok(Some((info.min_key_size(), info.max_key_size()))),
+            Ok(_)
+            | Err(Cryptoki::Pkcs11(RvError::MechanismInvalid | RvError::FunctionNotSupported, _)) => {
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// `C_OpenSession`
+    pub fn open_session(
+        self: &Arc<Self>,
+        place: &Place,
+        read_write: bool,
+    ) -> Result<Session, Error> {
+        let slot = slot(place)?;
+        let open = || match read_write {
+            true => self.pkcs11.open_rw_session_no_drop(slot),
+            false => self.pkcs11.open_ro_session_no_drop(slot),
+        };
+        Ok(Session {
+            inner: self.call("C_OpenSession", Some(place), open)?,
+            module: self.clone(),
+            place: place.clone(),
+            failed: Cell::new(false),
+        })
+    }
+
+    /// `C_InitToken`, which may take minutes.
+    pub fn init_token(&self, place: &Place, so_pin: &Pin, label: &str) -> Result<(), Error> {
+        let (slot, so_pin) = (slot(place)?, auth(so_pin));
+        let init = || self.pkcs11.init_token(slot, &so_pin, label);
+        let limit = self.timeouts.long_request;
+        Ok(self.call_raw("C_InitToken", Some(place), limit, init)??)
+    }
+
+    fn call<T>(
+        &self,
+        function: &'static str,
+        place: Option<&Place>,
+        call: impl FnOnce() -> Result<T, Cryptoki>,
+    ) -> Result<T, Error> {
+        Ok(self.call_raw(function, place, self.timeouts.request, call)??)
+    }
+
+    /// A call that is in the table while it runs. Waiting for others is no call.
+    fn call_raw<T>(
+        &self,
+        function: &'static str,
+        place: Option<&Place>,
+        limit: Duration,
+        call: impl FnOnce() -> Result<T, Cryptoki>,
+    ) -> Result<Result<T, Cryptoki>, Error> {
+        let _alone = self.alone()?;
+        let _running = self.calls.begin(function, place, limit);
+        Ok(call())
+    }
+
+    /// The right to make a call of a module that must be called from one thread at a time.
+    fn alone(&self) -> Result<Option<Locked<'_, ()>>, Error> {
+        if !self.is_serial.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let deadline = Instant::now() + self.timeouts.session;
+        let alone = self.serial.lock_until(deadline);
+        let late = || Error::Timeout("the module is busy with another call; try again".into());
+        alone.map(Some).ok_or_else(late)
+    }
+}
+
+impl Session {
+    /// Where it was opened.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Whether a call in it has failed, so that it is not used again.
+    pub fn has_failed(&self) -> bool {
+        self.failed.get()
+    }
+
+    /// `C_CloseSession`. What it answers is of no use to anybody.
+    pub fn close(self) {
+        let (module, place) = (self.module.clone(), self.place.clone());
+        let _ = module.call("C_CloseSession", Some(&place), || self.inner.close());
+    }
+
+    /// `C_GetSessionInfo`: whether the user is logged in.
+    pub fn user_is_logged_in(&self) -> Result<bool, Error> {
+        let info = self.call("C_GetSessionInfo", || self.inner.get_session_info())?;
+        let state = info.session_state();
+        Ok(matches!(state, SessionState::RoUser | SessionState::RwUser))
+    }
+
+    /// `C_Login`; without a PIN the token asks for it at its PIN pad.
+    pub fn login(&self, user: UserType, pin: Option<&Pin>) -> Result<Result<(), Cryptoki>, Error> {
+        let limit = match pin {
+            Some(_) => self.module.timeouts.request,
+            None => self.module.timeouts.pin_pad,
+        };
+        let pin = pin.map(auth);
+        let login = || self.inner.login(user, pin.as_ref());
+        let done = self
+            .module
+            .call_raw("C_Login", Some(&self.place), limit, login);
+        if let Ok(Err(error)) = &done {
+            // A PIN that is refused, or a login that is there, leaves the session as it was.
+            let is_harmless = matches!(
+                error,
+                Cryptoki::Pkcs11(
+                    RvError::PinIncorrect
+                        | RvError::PinInvalid
+                        | RvError::PinLenRange
+                        | RvError::PinLocked
+                        | RvError::UserAlreadyLoggedIn,
+                    _
+                )
+            );
+            self.failed.set(!is_harmless || self.has_failed());
+        }
+        done
+    }
+
+    /// `C_Logout`
+    pub fn logout(&self) -> Result<(), Error> {
+        self.call("C_Logout", || self.inner.logout())
+    }
+
+    /// `C_SetPIN`
+    pub fn set_pin(&self, old: &Pin, new: &Pin) -> Result<Result<(), Cryptoki>, Error> {
+        let set = || self.inner.set_pin(&auth(old), &auth(new));
+        let limit = self.module.timeouts.request;
+        self.call_raw("C_SetPIN", limit, set)
+    }
+
+    /// `C_InitPIN`
+    pub fn init_pin(&self, new: &Pin) -> Result<Result<(), Cryptoki>, Error> {
+        let init = || self.inner.init_pin(&auth(new));
+        let limit = self.module.timeouts.request;
+        self.call_raw("C_InitPIN", limit, init)
+    }
+
+    /// `C_CreateObject`
+    pub fn create_object(&self, template: &[Attribute]) -> Result<(), Error> {
+        self.call("C_CreateObject", || {
+            self.inner.create_object(template).map(drop)
+        })
+    }
+
+    /// `C_DestroyObject`
+    pub fn destroy_object(&self, object: ObjectHandle) -> Result<(), Error> {
+        self.call("C_DestroyObject", || self.inner.destroy_object(object))
+    }
+
+    /// `C_GenerateKeyPair`, which may take minutes: public and private key.
+    pub fn generate_key_pair(
+        &self,
+        how: &Mechanism,
+        public: &[Attribute],
+        private: &[Attribute],
+    ) -> Result<Result<(ObjectHandle, ObjectHandle), Cryptoki>, Error> {
+        let limit = self.module.timeouts.long_request;
+        let generate = || self.inner.generate_key_pair(how, public, private);
+        self.call_raw("C_GenerateKeyPair", limit, generate)
+    }
+
+    /// `C_FindObjectsInit`, `C_FindObjects` as often as it finds some, `C_FindObjectsFinal`. `go_on` is asked
+    /// before each call.
+    pub fn find(
+        &self,
+        template: &[Attribute],
+        go_on: &dyn Fn() -> Result<(), Error>,
+    ) -> Result<Vec<ObjectHandle>, Error> {
+        let mut found = Vec::new();
+        let Some(raw) = &self.module.raw else {
+            go_on()?;
+            return self.call("C_FindObjects", || self.inner.find_objects(template));
+        };
+        self.call("C_FindObjectsInit", || raw.find_init(&self.inner, template))?;
+        let outcome = loop {
+            if let Err(error) = go_on() {
+                break Err(error);
+            }
+            match self.call("C_FindObjects", || raw.find_next(&self.inner)) {
+                Ok(next) if next.is_empty() => break Ok(()),
+                Ok(next) => found.extend(next),
+                Err(error) => break Err(error),
+            }
+            if found.len() > MOST_OBJECTS {
+                let why = format!("the PKCS#11 module lists over {MOST_OBJECTS} objects");
+                break Err(Error::Internal(why));
+            }
+        };
+        let end = self.call("C_FindObjectsFinal", || raw.find_end(&self.inner));
+        outcome.and(end).map(|()| found)
+    }
+
+    /// `C_GetAttributeValue`: what the object tells of these attributes, each at most as long as is said.
+    ///
+    /// # Errors
+    /// What the module returned, where that leaves nothing to believe. That some attributes are not there is
+    /// no failure.
+    pub fn attributes(
+        &self,
+        object: ObjectHandle,
+        wanted: &[(AttributeType, usize)],
+    ) -> Result<Attributes, Error> {
+        let Some(raw) = &self.module.raw else {
+            return self.attributes_by_cryptoki(object, wanted);
+        };
+        let ask = || raw.attributes(&self.inner, object, wanted);
+        let (values, rv) = self.read("C_GetAttributeValue", ask)?;
+        match rv {
+            Rv::Ok
+            | Rv::Error(
+                RvError::AttributeSensitive
+                | RvError::AttributeTypeInvalid
+                | RvError::BufferTooSmall,
+            ) => {}
+            other => other.into_result(Function::GetAttributeValue)?,
+        }
+        let told = wanted.iter().zip(values);
+        let told = told.filter_map(|((kind, _), value)| Some((*kind, value?)));
+        Ok(Attributes(told.collect()))
+    }
+
+    fn attributes_by_cryptoki(
+        &self,
+        object: ObjectHandle,
+        wanted: &[(AttributeType, usize)],
+    ) -> Result<Attributes, Error> {
+        let kinds: Vec<_> = wanted.iter().map(|(kind, _)| *kind).collect();
+        let ask = || self.inner.get_attributes(object, &kinds);
+        let told = self.read("C_GetAttributeValue", ask)?;
+        let values = told
+            .iter()
+            .map(|told| (told.attribute_type(), bytes_of(told)));
+        Ok(Attributes(values.collect()))
+    }
+
+    /// `C_SignInit` and `C_Sign`, with `log_in` between the two where the key wants that.
+    pub fn sign(
+        &self,
+        how: &Mechanism,
+        key: ObjectHandle,
+        data: &[u8],
+        expected: usize,
+        log_in: Option<&dyn Fn() -> Result<(), Error>>,
+    ) -> Result<Vec<u8>, Error> {
+        match (&self.module.raw, log_in) {
+            (Some(raw), log_in) => {
+                self.call("C_SignInit", || raw.sign_init(&self.inner, how, key))?;
+                if let Some(log_in) = log_in {
+                    // The operation stays active where this fails.
+                    log_in().inspect_err(|_| self.failed.set(true))?;
+                }
+                self.call("C_Sign", || raw.sign(&self.inner, data, expected))
+            }
+            (None, Some(_)) => Err(Error::NotSupported(
+                "the key wants a login for each signature, which cannot be done through this \
+                 PKCS#11 module; configure the token's own module instead of p11-kit's"
+                    .into(),
+            )),
+            (None, None) => self.call("C_Sign", || self.inner.sign(how, key, data)),
+        }
+    }
+
+    /// A call that leaves no operation active, whatever becomes of it.
+    fn read<T>(
+        &self,
+        function: &'static str,
+        call: impl FnOnce() -> Result<T, Cryptoki>,
+    ) -> Result<T, Error> {
+        self.module.call(function, Some(&self.place), call)
+    }
+
+    fn call<T>(
+        &self,
+        function: &'static str,
+        call: impl FnOnce() -> Result<T, Cryptoki>,
+    ) -> Result<T, Error> {
+        Ok(self.call_raw(function, self.module.timeouts.request, call)??)
+    }
+
+    fn call_raw<T>(
+        &self,
+        function: &'static str,
+        limit: Duration,
+        call: impl FnOnce() -> Result<T, Cryptoki>,
+    ) -> Result<Result<T, Cryptoki>, Error> {
+        let done = self
+            .module
+            .call_raw(function, Some(&self.place), limit, call);
+        if !matches!(done, Ok(Ok(_))) {
+            self.failed.set(true);
+        }
+        done
+    }
+}
+
+impl Attributes {
+    /// The bytes of an attribute, where it is told and not empty.
+    pub fn bytes(&self, wanted: AttributeType) -> Option<&[u8]> {
+        let mut told = self.0.iter();
+        let (_, value) = told.find(|(kind, _)| *kind == wanted)?;
+        Some(value.as_slice()).filter(|value| !value.is_empty())
+    }
+
+    /// A `CK_BBOOL`.
+    pub fn bool(&self, wanted: AttributeType) -> Option<bool> {
+        self.bytes(wanted)?.first().map(|byte| *byte != 0)
+    }
+
+    /// A `CK_ULONG`.
+    pub fn number(&self, wanted: AttributeType) -> Option<CK_ULONG> {
+        self.numbers(wanted).next()
+    }
+
+    /// Several of them.
+    pub fn numbers(&self, wanted: AttributeType) -> impl Iterator<Item = CK_ULONG> {
+        let bytes = self.bytes(wanted).unwrap_or_default();
+        let numbers = bytes.chunks_exact(size_of::<CK_ULONG>());
+        numbers.filter_map(|chunk| Some(CK_ULONG::from_ne_bytes(chunk.try_into().ok()?)))
+    }
+
+    /// Adds what another answer tells.
+    pub fn extend(&mut self, other: Attributes) {
+        self.0.extend(other.0);
+    }
+
+    /// Whether nothing is told.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+impl<const N: usize> From<[(AttributeType, Vec<u8>); N]> for Attributes {
+    fn from(told: [(AttributeType, Vec<u8>); N]) -> Self {
+        Attributes(told.into())
+    }
+}
+
+macro_rules! flags {
+    ($($(#[$doc:meta])* $name:ident: $flag:ident;)*) => {
+        impl TokenFlags {
+            $($(#[$doc])* pub fn $name(&self) -> bool {
+                self.flags & $flag != 0
+            })*
+        }
+    };
+}
+
+flags! {
+    /// It has a label and a security officer's PIN.
+    token_initialized: CKF_TOKEN_INITIALIZED;
+    /// Private objects want a login.
+    login_required: CKF_LOGIN_REQUIRED;
+    /// The user's PIN was set.
+    user_pin_initialized: CKF_USER_PIN_INITIALIZED;
+    /// PINs are typed at the token itself.
+    protected_authentication_path: CKF_PROTECTED_AUTHENTICATION_PATH;
+    /// It cannot be changed.
+    write_protected: CKF_WRITE_PROTECTED;
+    /// At least one try of the user's PIN was used up.
+    user_pin_count_low: CKF_USER_PIN_COUNT_LOW;
+    /// One try is left.
+    user_pin_final_try: CKF_USER_PIN_FINAL_TRY;
+    /// None is left.
+    user_pin_locked: CKF_USER_PIN_LOCKED;
+    /// At least one try of the security officer's PIN was used up.
+    so_pin_count_low: CKF_SO_PIN_COUNT_LOW;
+    /// One try is left.
+    so_pin_final_try: CKF_SO_PIN_FINAL_TRY;
+    /// None is left.
+    so_pin_locked: CKF_SO_PIN_LOCKED;
+}
+
+impl From<&CK_TOKEN_INFO> for TokenFlags {
+    fn from(info: &CK_TOKEN_INFO) -> Self {
+        // 0 is no limit, all ones is "not told" (section 3.2).
+        let most = usize::try_from(info.ulMaxSessionCount).ok();
+        let most = most.filter(|most| (1..usize::MAX).contains(most));
+        let length = |length: CK_ULONG| usize::try_from(length).unwrap_or(usize::MAX);
+        TokenFlags {
+            label: text(&info.label),
+            manufacturer: text(&info.manufacturerID),
+            model: text(&info.model),
+            serial: text(&info.serialNumber),
+            flags: info.flags,
+            most_sessions: most,
+            pin_len: length(info.ulMinPinLen)..=length(info.ulMaxPinLen),
+        }
+    }
+}
+
+impl TokenFlags {
+    fn of_cryptoki(info: &cryptoki::slot::TokenInfo) -> TokenFlags {
+        let flags = [
+            (info.token_initialized(), CKF_TOKEN_INITIALIZED),
+            (info.login_required(), CKF_LOGIN_REQUIRED),
+            (info.user_pin_initialized(), CKF_USER_PIN_INITIALIZED),
+            (
+                info.protected_authentication_path(),
+                CKF_PROTECTED_AUTHENTICATION_PATH,
+            ),
+            (info.write_protected(), CKF_WRITE_PROTECTED),
+            (info.user_pin_count_low(), CKF_USER_PIN_COUNT_LOW),
+            (info.user_pin_final_try(), CKF_USER_PIN_FINAL_TRY),
+            (info.user_pin_locked(), CKF_USER_PIN_LOCKED),
+            (info.so_pin_count_low(), CKF_SO_PIN_COUNT_LOW),
+            (info.so_pin_final_try(), CKF_SO_PIN_FINAL_TRY),
+            (info.so_pin_locked(), CKF_SO_PIN_LOCKED),
+        ];
+        let set = flags.iter().filter(|(is_set, _)| *is_set);
+        let most = match info.max_session_count() {
+            cryptoki::slot::Limit::Max(most) => usize::try_from(most).ok(),
+            _ => None,
+        };
+        TokenFlags {
+            label: text(info.label().as_bytes()),
+            manufacturer: text(info.manufacturer_id().as_bytes()),
+            model: text(info.model().as_bytes()),
+            serial: text(info.serial_number().as_bytes()),
+            flags: set.fold(0, |all, (_, flag)| all | flag),
+            most_sessions: most,
+            pin_len: info.min_pin_length()..=info.max_pin_length(),
+        }
+    }
+}
+
+/// A text that is padded with blanks.
+fn text(padded: &[u8]) -> String {
+    String::from_utf8_lossy(padded)
+        .trim_end_matches(' ')
+        .to_owned()
+}
+
+fn slot(place: &Place) -> Result<Slot, Error> {
+    Ok(Slot::try_from(place.slot)?)
+}
+
+fn auth(pin: &Pin) -> AuthPin {
+    AuthPin::new(pin.expose().into())
+}
+
+/// The bytes of an attribute, of the kinds that we read.
+fn bytes_of(attribute: &Attribute) -> Vec<u8> {
+    match attribute {
+        Attribute::Label(bytes)
+        | Attribute::Id(bytes)
+        | Attribute::Modulus(bytes)
+        | Attribute::PublicExponent(bytes)
+        | Attribute::EcParams(bytes)
+        | Attribute::EcPoint(bytes)
+        | Attribute::PublicKeyInfo(bytes)
+        | Attribute::Value(bytes) => bytes.clone(),
+        Attribute::Sign(is)
+        | Attribute::Decrypt(is)
+        | Attribute::AlwaysAuthenticate(is)
+        | Attribute::Extractable(is)
+        | Attribute::Sensitive(is) => vec![u8::from(*is)],
+        Attribute::Class(class) => CK_ULONG::from(*class).to_ne_bytes().into(),
+        Attribute::KeyType(kind) => CK_ULONG::from(*kind).to_ne_bytes().into(),
+        Attribute::AllowedMechanisms(allowed) => {
+            let numbers = allowed.iter().map(|how| CK_ULONG::from(*how));
+            numbers.flat_map(CK_ULONG::to_ne_bytes).collect()
+        }
+        _ => Vec::new(),
+    }
+}

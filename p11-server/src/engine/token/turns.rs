@@ -1,0 +1,422 @@
+//! Whose turn it is on a token.
+//!
+//! A token has two lanes: signatures, as many as it has sessions less one, and slow requests, one at a
+//! time in a session set aside for them. In each lane users take turns. A token with room for one session
+//! has one turn for both.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Condvar;
+
+use crate::engine::lock::{Mutex, Rank};
+use crate::error::Error;
+
+/// Sessions that we open on one token: more callers than that wait for each other.
+const MOST_SESSIONS: usize = 9;
+
+/// Signatures of one user that may wait for a token.
+const MOST_SIGNATURES: usize = 64;
+
+/// Slow requests of one user that may wait for a token.
+const MOST_SLOW: usize = 8;
+
+/// How long a wait for a session lasts before it is looked whether one was given back.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// What a turn is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lane {
+    /// One signature.
+    Sign,
+    /// A search for a key.
+    Search,
+    /// A listing or a change. Searches of the same user go before.
+    Slow,
+}
+
+impl Lane {
+    fn is_slow(self) -> bool {
+        self != Lane::Sign
+    }
+}
+
+/// The turns on one token.
+pub(crate) struct Turns {
+    state: Mutex<State>,
+    /// A turn has ended, or a session was closed.
+    changed: Condvar,
+}
+
+struct State {
+    /// Sessions that may be open.
+    most_sessions: usize,
+    /// Sessions that are, in all lives of the token since the last reload.
+    sessions: usize,
+    signing: usize,
+    slow: bool,
+    /// The lane of signatures is closed for the one who has the slow turn.
+    closed: bool,
+    waiting: Vec<Waiter>,
+    /// When each user was served last, by count.
+    served: HashMap<u32, u64>,
+    count: u64,
+}
+
+struct Waiter {
+    number: u64,
+    user: u32,
+    lane: Lane,
+    granted: bool,
+    wake: Arc<Condvar>,
+}
+
+/// A turn. Dropped, the next one begins.
+pub(crate) struct Turn<'t> {
+    turns: &'t Turns,
+    lane: Lane,
+}
+
+impl Turns {
+    /// Turns on a token that allows so many sessions, if it says how many.
+    pub fn new(most_sessions: Option<usize>) -> Turns {
+        let state = State {
+            most_sessions: limit(most_sessions),
+            sessions: 0,
+            signing: 0,
+            slow: false,
+            closed: false,
+            waiting: Vec::new(),
+            served: HashMap::new(),
+            count: 0,
+        };
+        Turns {
+            state: Mutex::new(Rank::Turns, state),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Waits for a turn of a user, at most until `deadline`.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] where too many requests of this user wait already, [`Error::Timeout`].
+    pub fn wait(
+        &self,
+        lane: Lane,
+        user: u32,
+        deadline: Instant,
+        name: &str,
+    ) -> Result<Turn<'_>, Error> {
+        let mut state = self.state.lock();
+        if state.waiting.is_empty() && state.has_room(lane) {
+            state.grant(lane, user);
+            return Ok(Turn { turns: self, lane });
+        }
+        let of_user = |waiter: &&Waiter| {
+            waiter.user == user && waiter.lane.is_slow() == lane.is_slow() && !waiter.granted
+        };
+        let most = match lane {
+            Lane::Sign => MOST_SIGNATURES,
+            _ => MOST_SLOW,
+        };
+        if state.waiting.iter().filter(of_user).count() >= most {
+            let what = match lane {
+                Lane::Sign => "signatures",
+                _ => "slow requests, such as searches and listings",
+            };
+            return Err(Error::Busy(format!(
+                "{most} {what} of this user wait for the token {name} already; try again"
+            )));
+        }
+        state.count += 1;
+        let (number, wake) = (state.count, Arc::new(Condvar::new()));
+        state.waiting.push(Waiter {
+            number,
+            user,
+            lane,
+            granted: false,
+            wake: wake.clone(),
+        });
+        state.grant_next();
+        loop {
+            let waiter = state
+                .waiting
+                .iter()
+                .position(|waiter| waiter.number == number);
+            let granted = waiter.filter(|at| state.waiting.get(*at).is_some_and(|w| w.granted));
+            if let Some(at) = granted {
+                state.waiting.swap_remove(at);
+                return Ok(Turn { turns: self, lane });
+            }
+            if !state.wait_until(&wake, deadline) && Instant::now() >= deadline {
+                // It may have been granted at this very moment.
+                let at = state
+                    .waiting
+                    .iter()
+                    .position(|waiter| waiter.number == number);
+                let waiter = at.map(|at| state.waiting.swap_remove(at));
+                if waiter.is_some_and(|waiter| waiter.granted) {
+                    return Ok(Turn { turns: self, lane });
+                }
+                return Err(Error::Timeout(format!(
+                    "all sessions of the token {name} were in use until the time was up; try again"
+                )));
+            }
+        }
+    }
+
+    /// What the token says of its limit now.
+    pub fn set_limit(&self, most_sessions: Option<usize>) {
+        self.state.lock().most_sessions = limit(most_sessions);
+    }
+
+    /// Counts a session that is about to be opened; false where there is no room for it.
+    pub fn count_session(&self) -> bool {
+        let mut state = self.state.lock();
+        let has_room = state.sessions < state.most_sessions;
+        state.sessions += usize::from(has_room);
+        has_room
+    }
+
+    /// Waits a little for a session to be closed or given back. False where `deadline` has passed.
+    pub fn wait_for_session(&self, deadline: Instant) -> bool {
+        let until = deadline.min(Instant::now() + LOOK);
+        self.state.lock().wait_until(&self.changed, until);
+        Instant::now() < deadline
+    }
+
+    /// A session was closed, or could not be opened. Answers whether it was the last.
+    pub fn session_is_closed(&self) -> bool {
+        let mut state = self.state.lock();
+        state.sessions = state.sessions.saturating_sub(1);
+        self.changed.notify_all();
+        state.sessions == 0
+    }
+
+    /// The token has fewer sessions than it says, or other programs have them: no more than are open now.
+    /// False where none is.
+    pub fn learn_limit(&self) -> bool {
+        let mut state = self.state.lock();
+        state.most_sessions = state.sessions.max(1);
+        state.sessions > 0
+    }
+
+    /// After a reload no session is open.
+    pub fn forget_sessions(&self) {
+        self.state.lock().sessions = 0;
+        self.changed.notify_all();
+    }
+
+    /// Whether signatures and slow requests share the only session.
+    pub fn has_one_session(&self) -> bool {
+        self.state.lock().most_sessions == 1
+    }
+}
+
+impl Turn<'_> {
+    /// Closes the lane of signatures until this turn ends, when those that are being made are done.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`]
+    pub fn close_signatures(&self, deadline: Instant, name: &str) -> Result<(), Error> {
+        let mut state = self.turns.state.lock();
+        state.closed = true;
+        while state.signing > 0 {
+            if !state.wait_until(&self.turns.changed, deadline) && Instant::now() >= deadline {
+                return Err(Error::Timeout(format!(
+                    "signatures with the token {name} did not end until the time was up; try again"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut state = self.turns.state.lock();
+        match self.lane {
+            Lane::Sign => state.signing -= 1,
+            _ => {
+                state.slow = false;
+                state.closed = false;
+            }
+        }
+        state.grant_next();
+        if state.closed {
+            self.turns.changed.notify_all();
+        }
+    }
+}
+
+impl State {
+    fn has_room(&self, lane: Lane) -> bool {
+        match (self.most_sessions, lane) {
+            (0 | 1, _) => self.signing == 0 && !self.slow,
+            (most, Lane::Sign) => self.signing < most - 1 && !self.closed,
+            (_, _) => !self.slow,
+        }
+    }
+
+    fn grant(&mut self, lane: Lane, user: u32) {
+        match lane {
+            Lane::Sign => self.signing += 1,
+            _ => self.slow = true,
+        }
+        self.count += 1;
+        self.served.insert(user, self.count);
+        // Users who were served long ago are as good as new.
+        if self.served.len() > 1024 {
+            let recent = self.count.saturating_sub(1024);
+            self.served.retain(|_, served| *served > recent);
+        }
+    }
+
+    /// Gives every turn that is free to the user who was served the longest ago, and wakes who gets one.
+    fn grant_next(&mut self) {
+        loop {
+            let next = self.waiting.iter().enumerate();
+            let next = next.filter(|(_, waiter)| !waiter.granted && self.has_room(waiter.lane));
+            let next = next.min_by_key(|(_, waiter)| {
+                let served = self.served.get(&waiter.user).copied().unwrap_or(0);
+                (served, waiter.lane, waiter.number)
+            });
+            let Some((at, lane, user)) = next.map(|(at, waiter)| (at, waiter.lane, waiter.user))
+            else {
+                return;
+            };
+            self.grant(lane, user);
+            if let Some(waiter) = self.waiting.get_mut(at) {
+                waiter.granted = true;
+                waiter.wake.notify_one();
+            }
+        }
+    }
+}
+
+fn limit(most_sessions: Option<usize>) -> usize {
+    most_sessions
+        .unwrap_or(MOST_SESSIONS)
+        .clamp(1, MOST_SESSIONS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
+    fn now() -> Instant {
+        Instant::now() + Duration::from_millis(20)
+    }
+
+    /// How many requests wait.
+    fn waiting(turns: &Turns) -> usize {
+        turns.state.lock().waiting.len()
+    }
+
+    #[test]
+    fn a_slow_request_does_not_hold_up_signatures() {
+        let turns = Turns::new(Some(3));
+        let _slow = turns.wait(Lane::Search, 1, now(), "t").unwrap();
+        let _first = turns.wait(Lane::Sign, 1, now(), "t").unwrap();
+        let second = turns.wait(Lane::Sign, 1, now(), "t").unwrap();
+        assert!(matches!(
+            turns.wait(Lane::Sign, 1, now(), "t"),
+            Err(Error::Timeout(_))
+        ));
+        drop(second);
+        turns.wait(Lane::Sign, 1, now(), "t").unwrap();
+        assert!(matches!(
+            turns.wait(Lane::Slow, 1, now(), "t"),
+            Err(Error::Timeout(_))
+        ));
+    }
+
+    #[test]
+    fn one_session_is_for_all() {
+        let turns = Turns::new(Some(1));
+        let signing = turns.wait(Lane::Sign, 1, now(), "t").unwrap();
+        assert!(turns.wait(Lane::Search, 2, now(), "t").is_err());
+        drop(signing);
+        let _slow = turns.wait(Lane::Search, 2, now(), "t").unwrap();
+        assert!(turns.wait(Lane::Sign, 1, now(), "t").is_err());
+    }
+
+    #[test]
+    fn users_take_turns() {
+        let turns = Turns::new(Some(2));
+        let order = std::sync::Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            let first = turns.wait(Lane::Search, 1, soon(), "t").unwrap();
+            let mut number = 0;
+            for (user, lane) in [
+                (1, Lane::Slow),
+                (1, Lane::Slow),
+                (1, Lane::Search),
+                (2, Lane::Search),
+                (3, Lane::Slow),
+            ] {
+                let (turns, order) = (&turns, &order);
+                scope.spawn(move || {
+                    let turn = turns.wait(lane, user, soon(), "t").unwrap();
+                    order.lock().unwrap().push((user, lane));
+                    drop(turn);
+                });
+                number += 1;
+                while waiting(turns) < number {
+                    thread::yield_now();
+                }
+            }
+            drop(first);
+        });
+        let order = order.into_inner().unwrap();
+        assert_eq!(
+            order,
+            [
+                (2, Lane::Search),
+                (3, Lane::Slow),
+                (1, Lane::Search),
+                (1, Lane::Slow),
+                (1, Lane::Slow),
+            ]
+        );
+    }
+
+    #[test]
+    fn too_many_of_one_user_are_told_so_and_others_wait_on() {
+        let turns = Turns::new(Some(2));
+        thread::scope(|scope| {
+            let slow = turns.wait(Lane::Slow, 1, soon(), "t").unwrap();
+            for _ in 0..MOST_SLOW {
+                scope.spawn(|| turns.wait(Lane::Slow, 1, soon(), "t").map(drop).unwrap());
+            }
+            while waiting(&turns) < MOST_SLOW {
+                thread::yield_now();
+            }
+            let refused = turns.wait(Lane::Search, 1, soon(), "t").err().unwrap();
+            assert!(matches!(&refused, Error::Busy(why) if why.contains("8 slow requests")));
+            let other = turns.wait(Lane::Search, 2, now(), "t").err().unwrap();
+            assert!(matches!(other, Error::Timeout(_)));
+            drop(slow);
+        });
+    }
+
+    #[test]
+    fn a_closed_lane_waits_for_signatures_and_opens_again() {
+        let turns = Turns::new(Some(3));
+        let signing = turns.wait(Lane::Sign, 1, now(), "t").unwrap();
+        let slow = turns.wait(Lane::Slow, 1, now(), "t").unwrap();
+        assert!(slow.close_signatures(now(), "t").is_err());
+        drop(signing);
+        slow.close_signatures(now(), "t").unwrap();
+        assert!(turns.wait(Lane::Sign, 1, now(), "t").is_err());
+        drop(slow);
+        turns.wait(Lane::Sign, 1, now(), "t").unwrap();
+    }
+}

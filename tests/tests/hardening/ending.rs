@@ -1,0 +1,201 @@
+//! The end of the process, by SIGTERM or because a PKCS#11 call hangs, whatever the module does.
+
+use std::{
+    fs,
+    os::unix::net::UnixDatagram,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use p11_fault_module::{
+    Function::{self, *},
+    on,
+};
+use p11_tests::{
+    fixture::{Fixture, KEY, PIN},
+    keys::KeyKind,
+    raw_client::RawClient,
+    server::{Builder, Server},
+    tools::run,
+    wait::{TIMEOUT, is_soon, wait_until},
+};
+
+/// SIGTERM ends the process within this time.
+const END: Duration = Duration::from_secs(10);
+
+/// From now on each call of the function hangs. Waits until that of a client who signs does.
+fn hang(fixture: &Fixture, server: &Server, function: Function) {
+    fixture.faults.set([on(function).hangs_forever()]);
+    let client = server.client();
+    thread::spawn(move || client.open(KEY)?.sign());
+    wait_until(|| fixture.faults.counts().injected() > 0);
+}
+
+/// Sends SIGTERM, and once more while the server stops. It ends in time and leaves nothing.
+fn stops(server: &mut Server) -> Duration {
+    let began = Instant::now();
+    server.signal(Signal::SIGTERM);
+    thread::sleep(Duration::from_millis(500));
+    if server.is_running() {
+        server.signal(Signal::SIGTERM);
+    }
+    let status = server.wait(TIMEOUT);
+    let took = began.elapsed();
+    assert_eq!(status.code(), Some(0), "{status}: {}", server.log());
+    assert!(took < END, "after {took:?}: {}", server.log());
+    assert!(!server.socket().exists());
+    took
+}
+
+#[test]
+fn it_stops_while_the_module_hangs_in_its_last_calls() {
+    thread::scope(|scope| {
+        for function in [C_Finalize, C_Logout, C_CloseSession] {
+            scope.spawn(move || {
+                let fixture = Fixture::new(KeyKind::P256);
+                let mut server = fixture.start();
+                server.client().open(KEY).unwrap().sign().unwrap();
+                fixture.faults.set([on(function).hangs_forever()]);
+                stops(&mut server);
+                let log = server.log();
+                assert!(log.contains("does not end in time"), "{function:?}: {log}");
+            });
+        }
+    });
+}
+
+#[test]
+fn it_stops_while_a_request_hangs_in_the_module() {
+    thread::scope(|scope| {
+        for function in [
+            C_GetSlotList,
+            C_GetTokenInfo,
+            C_OpenSession,
+            C_Login,
+            C_FindObjects,
+            C_GetAttributeValue,
+            C_SignInit,
+            C_Sign,
+        ] {
+            scope.spawn(move || {
+                let fixture = Fixture::new(KeyKind::P256);
+                let mut server = fixture.start();
+                hang(&fixture, &server, function);
+                stops(&mut server);
+                assert_eq!(fixture.faults.count(C_Finalize), 0, "{function:?}");
+            });
+        }
+    });
+}
+
+/// The destructors of SoftHSM would take away what the searches use.
+#[test]
+fn it_stops_while_searches_run_and_does_not_crash() {
+    let fixture = Fixture::new(KeyKind::P256);
+    fixture.fill(1000);
+    let mut server = fixture.start();
+    fixture.faults.set([on(C_GetAttributeValue).delays(10)]);
+    for _ in 0..8 {
+        let client = server.client();
+        thread::spawn(move || client.open("pkcs11:token=device").map(drop));
+    }
+    wait_until(|| fixture.faults.count(C_GetAttributeValue) > 100);
+    let took = stops(&mut server);
+    assert!(took > Duration::from_secs(4), "the searches were short");
+}
+
+/// Then the main thread hangs, and holds a lock of the dynamic linker, which the log may need.
+#[test]
+fn it_stops_while_the_module_hangs_in_being_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("hangs.c");
+    let module = folder.path().join("hangs.so");
+    let text = "#include <unistd.h>\n\
+                __attribute__((constructor)) static void hang(void) { for (;;) pause(); }\n";
+    fs::write(&source, text).unwrap();
+    let mut cc = Command::new("cc");
+    run(cc.args(["-shared", "-o"]).args([&module, &source]));
+    let mut server = Server::builder().module(&module).pin(PIN).spawn();
+    wait_until(|| server.socket().exists());
+    let began = Instant::now();
+    assert_eq!(server.terminate().code(), Some(0), "{}", server.log());
+    assert!(began.elapsed() < END, "{:?}", began.elapsed());
+}
+
+#[test]
+fn it_stops_while_nobody_reads_its_log() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let (mut command, folder) = fixture.server().pin(PIN).into_command();
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let socket = folder.path().join("p11.sock");
+    wait_until(|| socket.exists());
+    // Each has a line, and a pipe holds 64 KiB.
+    let mut raw = RawClient::admitted(&socket);
+    assert!((0..2000).all(|_| raw.ping()));
+    let began = Instant::now();
+    let pid = Pid::from_raw(child.id().try_into().unwrap());
+    kill(pid, Signal::SIGTERM).unwrap();
+    is_soon(|| child.try_wait().unwrap().is_some());
+    let took = began.elapsed();
+    // Of no effect where it has ended.
+    let _ = child.kill();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(took < Duration::from_secs(4), "{took:?}");
+}
+
+/// The server whose limits pass within seconds.
+fn quick(fixture: &Fixture) -> Builder {
+    let builder = fixture.server().pin(PIN);
+    builder.program(env!("CARGO_BIN_EXE_quick-server"))
+}
+
+/// It ends by itself, says why, and calls the module no more.
+fn gives_up(fixture: &Fixture, server: &mut Server) {
+    hang(fixture, server, C_Sign);
+    let status = server.wait(TIMEOUT);
+    let log = server.log();
+    assert_eq!(status.code(), Some(1), "{status}: {log}");
+    let mut errors = log.lines().filter(|line| line.contains(" ERROR "));
+    let why = errors.next().unwrap_or_else(|| panic!("{log}"));
+    assert!(why.contains("token=device"), "{why}");
+    assert!(why.ends_with("; ending, so that systemd starts me anew"));
+    assert_eq!(errors.next(), None);
+    assert_eq!(fixture.faults.count(C_Finalize), 0);
+    assert!(!server.socket().exists());
+}
+
+#[test]
+fn a_call_that_hangs_for_good_ends_it_without_a_supervisor() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let mut server = quick(&fixture).start();
+    gives_up(&fixture, &mut server);
+}
+
+#[test]
+fn a_call_that_hangs_for_good_ends_it_long_before_a_watchdog_would() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_nonblocking(true).unwrap();
+    let mut server = quick(&fixture)
+        .envs([("NOTIFY_SOCKET", path.as_os_str())])
+        .envs([("WATCHDOG_USEC", "60000000")])
+        .start();
+    gives_up(&fixture, &mut server);
+    let mut told = String::new();
+    let mut message = [0; 4096];
+    while let Ok(length) = manager.recv(&mut message) {
+        told += std::str::from_utf8(&message[..length]).unwrap();
+    }
+    let mut told = told.lines().rev();
+    assert_eq!(told.next(), Some("STOPPING=1"));
+    let status = told.next().unwrap();
+    assert!(status.starts_with("STATUS="), "{status}");
+    assert!(status.contains("token=device"), "{status}");
+}
