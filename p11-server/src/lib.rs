@@ -13,7 +13,7 @@
 //!
 //! ```no_run
 //! use p11_proto::{Request, Response, message::OpenKey};
-//! use p11_server::{Engine, Settings, Unrestricted};
+//! use p11_server::{Engine, Service, Settings, Unrestricted};
 //!
 //! let module = "/usr/lib/softhsm/libsofthsm2.so".as_ref();
 //! let mut settings = Settings::default();

@@ -1,5 +1,8 @@
 //! One request of one peer: whether the policy allows it, the call, and what the audit says of it.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use p11_proto::{Request, Response};
 use p11_uri::{ObjectInfo, TokenInfo};
 use tracing::warn;
@@ -13,12 +16,20 @@ use crate::service::{Access, Service, Unrestricted};
 /// Who asks, and whom.
 pub(super) struct RequestContext<'a> {
     pub service: &'a dyn Service,
-    pub policy: &'a Policy,
+    /// The policy that held when the request came.
+    pub policy: Arc<Policy>,
     pub peer: &'a Peer,
-    /// Whether the peer was answered already or is gone.
-    pub has_left: &'a dyn Fn() -> bool,
+    pub connection: &'a dyn Waits,
+    /// When the request came.
+    pub began: Instant,
     /// What the log will say of the request.
     pub audit: Entry,
+}
+
+/// A connection on which a request waits for its answer.
+pub(super) trait Waits {
+    /// Whether the peer was answered already or is gone.
+    fn has_left(&self) -> bool;
 }
 
 impl RequestContext<'_> {
@@ -51,7 +62,7 @@ impl RequestContext<'_> {
         PeerAccess {
             grant,
             user: self.peer.uid,
-            has_left: self.has_left,
+            connection: self.connection,
         }
     }
 }
@@ -60,7 +71,7 @@ impl RequestContext<'_> {
 struct PeerAccess<'a> {
     grant: &'a dyn Access,
     user: u32,
-    has_left: &'a dyn Fn() -> bool,
+    connection: &'a dyn Waits,
 }
 
 impl Access for PeerAccess<'_> {
@@ -73,6 +84,6 @@ impl Access for PeerAccess<'_> {
     }
 
     fn has_left(&self) -> bool {
-        (self.has_left)()
+        self.connection.has_left()
     }
 }

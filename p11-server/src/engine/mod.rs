@@ -102,40 +102,6 @@ impl Engine {
         self.0.module.hung()
     }
 
-    /// Does what a request asks for, if `access` lets it.
-    ///
-    /// # Errors
-    /// Each failure says what happened and what to do, and has a code for programs.
-    pub fn call(&self, request: &Request, access: &dyn Access) -> Result<Response, Error> {
-        let core = &self.0;
-        Ok(match request {
-            Request::Ping(_) => Response::Pong(Pong::new(SERVER, frame::VERSION)),
-            Request::Status(_) => {
-                let trouble = self.trouble();
-                Response::Status(Status::new(SERVER, trouble.is_none()).trouble(trouble))
-            }
-            Request::OpenKey(open) => Response::Key(self.open_key(open, access)?),
-            Request::Sign(sign) => Response::Signature(self.sign(sign, access)?),
-            Request::ListTokens(_) => Response::Tokens(core.list_tokens(access)?),
-            Request::ListKeys(list) => Response::Objects(core.list_keys(list, access)?),
-            Request::GetPublicKey(get) => Response::PublicKey(core.get_public_key(get, access)?),
-            Request::GetCertificates(get) => {
-                Response::Certificates(core.get_certificates(get, access)?)
-            }
-            Request::ImportCertificate(import) => {
-                Response::Imported(core.import_certificate(import, access)?)
-            }
-            Request::CreateKey(create) => Response::PublicKey(core.create_key(create, access)?),
-            Request::DeleteKey(delete) => Response::Deleted(core.delete_key(delete, access)?),
-            Request::InitToken(init) => Response::TokenReady(core.init_token(init, access)?),
-            Request::ChangePin(change) => Response::PinChanged(core.change_pin(change, access)?),
-            other => {
-                let name = other.name();
-                return Err(Error::NotSupported(format!("{name} is not known here")));
-            }
-        })
-    }
-
     fn open_key(&self, request: &OpenKey, access: &dyn Access) -> Result<OpenedKey, Error> {
         let expected = request.spki.as_ref().map(|spki| Identity::of(spki));
         let expected = expected.transpose();
@@ -172,6 +138,32 @@ impl Engine {
 
 impl Service for Engine {
     fn call(&self, request: &Request, access: &dyn Access) -> Result<Response, Error> {
-        Engine::call(self, request, access)
+        let core = &self.0;
+        Ok(match request {
+            Request::Ping(_) => Response::Pong(Pong::new(SERVER, frame::VERSION)),
+            Request::Status(_) => {
+                let trouble = self.trouble();
+                Response::Status(Status::new(SERVER, trouble.is_none()).trouble(trouble))
+            }
+            Request::OpenKey(open) => Response::Key(self.open_key(open, access)?),
+            Request::Sign(sign) => Response::Signature(self.sign(sign, access)?),
+            Request::ListTokens(_) => Response::Tokens(core.list_tokens(access)?),
+            Request::ListKeys(list) => Response::Objects(core.list_keys(list, access)?),
+            Request::GetPublicKey(get) => Response::PublicKey(core.get_public_key(get, access)?),
+            Request::GetCertificates(get) => {
+                Response::Certificates(core.get_certificates(get, access)?)
+            }
+            Request::ImportCertificate(import) => {
+                Response::Imported(core.import_certificate(import, access)?)
+            }
+            Request::CreateKey(create) => Response::PublicKey(core.create_key(create, access)?),
+            Request::DeleteKey(delete) => Response::Deleted(core.delete_key(delete, access)?),
+            Request::InitToken(init) => Response::TokenReady(core.init_token(init, access)?),
+            Request::ChangePin(change) => Response::PinChanged(core.change_pin(change, access)?),
+            other => {
+                let name = other.name();
+                return Err(Error::NotSupported(format!("{name} is not known here")));
+            }
+        })
     }
 }

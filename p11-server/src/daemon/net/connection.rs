@@ -14,6 +14,7 @@ use nix::sys::socket::{MsgFlags, recv, send};
 use p11_proto::frame::Body;
 
 use crate::daemon::peer::Peer;
+use crate::daemon::request::Waits;
 
 /// How long an answer may wait to be taken while nobody else needs the place.
 const SLUGGISH: Duration = Duration::from_secs(1);
@@ -133,16 +134,6 @@ impl Connection {
         self.close(&mut progress)
     }
 
-    /// Whether nobody will read an answer: the client has closed the connection, or the reaper has. A
-    /// client that has only shut down its writing half still reads.
-    pub fn has_left(&self) -> bool {
-        // No events are asked for, so that only the end of both directions is told.
-        let mut end = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
-        let told = poll(&mut end, PollTimeout::ZERO);
-        let [end] = end.map(|fd| fd.revents().unwrap_or_else(PollFlags::empty));
-        told.is_ok() && end.contains(PollFlags::POLLHUP)
-    }
-
     /// The first byte that the client has sent, if it has sent one; it stays there to be read.
     pub fn first_byte(&self) -> Option<u8> {
         let mut first = [0];
@@ -182,6 +173,18 @@ impl Connection {
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waits for Connection {
+    /// Whether nobody will read an answer: the client has closed the connection, or the reaper has. A
+    /// client that has only shut down its writing half still reads.
+    fn has_left(&self) -> bool {
+        // No events are asked for, so that only the end of both directions is told.
+        let mut end = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
+        let told = poll(&mut end, PollTimeout::ZERO);
+        let [end] = end.map(|fd| fd.revents().unwrap_or_else(PollFlags::empty));
+        told.is_ok() && end.contains(PollFlags::POLLHUP)
     }
 }
 

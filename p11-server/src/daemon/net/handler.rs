@@ -100,23 +100,21 @@ impl Handler {
                 other => Ok(other?),
             };
             drop(body);
-            let goes_on = match request {
-                Ok(request) => {
-                    let deadline = protocol1::deadline(&request, &self.timeouts);
-                    let entry = Entry::of(&request);
-                    self.handle_request(connection, stream, deadline, entry, |context| {
-                        encode(&protocol1::answer(context, &request))
-                    })
-                }
-                Err((name, failure)) => {
-                    let deadline = self.timeouts.request;
-                    let entry = Entry::refused(name, failure.code);
-                    self.handle_request(connection, stream, deadline, entry, |_| {
-                        encode(&Response::Error(failure))
-                    })
-                }
+            let (deadline, entry) = match &request {
+                Ok(request) => (
+                    protocol1::deadline(request, &self.timeouts),
+                    Entry::of(request),
+                ),
+                Err((name, failure)) => (self.timeouts.request, Entry::refused(name, failure.code)),
             };
-            if !goes_on? {
+            let Some(mut context) = self.begin(connection, deadline, entry) else {
+                return Ok(());
+            };
+            let response = match request {
+                Ok(request) => protocol1::answer(&mut context, &request),
+                Err((_, failure)) => Response::Error(failure),
+            };
+            if !respond(connection, stream, &context, &encode(&response))? {
                 return Ok(());
             }
         }
@@ -141,53 +139,31 @@ impl Handler {
         };
         let deadline = old::deadline(&request, &self.timeouts);
         let entry = Entry::new(request.name());
-        self.handle_request(
-            connection,
-            stream,
-            deadline,
-            entry,
-            |context| match old::answer(context, request) {
-                tedge1::Response::Pong => tedge1::pong_with_advertisement().to_vec().into(),
-                response => encode_old(&response),
-            },
-        )
-        .map(drop)
+        let Some(mut context) = self.begin(connection, deadline, entry) else {
+            return Ok(());
+        };
+        let answer = match old::answer(&mut context, request) {
+            tedge1::Response::Pong => tedge1::pong_with_advertisement().to_vec().into(),
+            response => encode_old(&response),
+        };
+        respond(connection, stream, &context, &answer).map(drop)
     }
 
-    /// Does what a request asks for, sends the answer and writes the line of the audit. False if there
-    /// is to be no further request: the reaper has answered, the connection was given up, the server
-    /// stops.
-    fn handle_request(
-        &self,
-        connection: &Connection,
-        stream: &mut DeadlineStream<'_>,
+    /// The work on a request begins; not where the connection was given up.
+    fn begin<'c>(
+        &'c self,
+        connection: &'c Connection,
         deadline: Duration,
         entry: Entry,
-        answer: impl FnOnce(&mut RequestContext<'_>) -> Body,
-    ) -> io::Result<bool> {
-        if !connection.begin(deadline) {
-            return Ok(false);
-        }
-        let began = Instant::now();
-        let policy = self.policy();
-        let mut context = RequestContext {
+    ) -> Option<RequestContext<'c>> {
+        connection.begin(deadline).then(|| RequestContext {
             service: &*self.service,
-            policy: &policy,
+            policy: self.policy(),
             peer: &connection.peer,
-            has_left: &|| connection.has_left(),
+            connection,
+            began: Instant::now(),
             audit: entry,
-        };
-        let answer = answer(&mut context);
-        let took = began.elapsed();
-        // The client waits for its answer, not for its line in the log. An operation that ended after
-        // the reaper had answered has a line too.
-        let sent = connection.finish().then(|| stream.send(&answer));
-        context.audit.write(&connection.peer, took);
-        match sent {
-            Some(sent) => sent?,
-            None => return Ok(false),
-        }
-        Ok(connection.answered())
+        })
     }
 
     /// The policy that holds at this moment.
@@ -196,6 +172,25 @@ impl Handler {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+}
+
+/// Sends the answer and writes the line of the audit. False if there is to be no further request: the reaper
+/// has answered, the connection was given up, the server stops.
+fn respond(
+    connection: &Connection,
+    stream: &mut DeadlineStream<'_>,
+    context: &RequestContext<'_>,
+    answer: &[u8],
+) -> io::Result<bool> {
+    let took = context.began.elapsed();
+    // The client waits for its answer, not for its line in the log. An operation that ended after the reaper
+    // had answered has a line too.
+    let sent = connection.finish().then(|| stream.send(answer));
+    context.audit.write(&connection.peer, took);
+    match sent {
+        Some(sent) => sent.map(|()| connection.answered()),
+        None => Ok(false),
     }
 }
 

@@ -15,8 +15,8 @@ use super::object::Object;
 use super::pair::Half;
 use crate::engine::lock::{Mutex, Rank};
 use crate::engine::login::pin_guard::{Guard, Pins};
+use crate::engine::sign::encode;
 use crate::engine::sign::scheme::{Method, methods};
-use crate::engine::sign::sign;
 use crate::engine::token::client::Client;
 use crate::engine::token::session::PooledSession;
 use crate::engine::token::{Opened, Token};
@@ -145,7 +145,10 @@ impl Key {
         let log_in = self
             .always_authenticate
             .then_some(&log_in as &dyn Fn() -> _);
-        let signed = sign(session, self.handle, (self.kind, method), message, log_in);
+        let input = encode::input(method.input, self.kind, message)?;
+        let (how, length) = (method.mechanism(), encode::signature_len(self.kind));
+        let signed = session.sign(&how, self.handle, &input, length, log_in);
+        let signed = signed.and_then(|signature| encode::output(self.kind, signature));
         let mut state = self.state.lock();
         match &signed {
             Ok(_) => {

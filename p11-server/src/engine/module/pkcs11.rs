@@ -416,7 +416,13 @@ impl Session {
         function: &'static str,
         call: impl FnOnce() -> Result<T, Cryptoki>,
     ) -> Result<T, Error> {
-        Ok(self.call_raw(function, self.module.timeouts.request, call)??)
+        let limit = self.module.timeouts.request;
+        let done = self
+            .module
+            .call_raw(function, Some(&self.place), limit, call);
+        self.failed
+            .set(self.has_failed() || !matches!(done, Ok(Ok(_))));
+        Ok(done??)
     }
 
     fn call_raw<T>(
