@@ -12,6 +12,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use signal_hook::low_level::exit;
 use tracing::error;
 
+use crate::engine::unblock_signals_in_forks;
+
 /// How long after SIGTERM the process ends, whatever hangs: a little more than what is waited for in order.
 const END: Duration = Duration::from_secs(9);
 
@@ -22,6 +24,7 @@ const END: Duration = Duration::from_secs(9);
 pub(super) fn block() -> io::Result<SignalFd> {
     let set = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
     set.thread_block()?;
+    unblock_signals_in_forks()?;
     Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC)?)
 }
 

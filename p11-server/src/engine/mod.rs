@@ -39,6 +39,8 @@ use crate::error::Error;
 use crate::service::{Access, Service};
 
 pub use self::module::HungCall;
+#[cfg(feature = "daemon")]
+pub(crate) use self::module::unblock_signals_in_forks;
 pub use self::settings::{Settings, Timeouts};
 
 /// How the server names itself to clients.

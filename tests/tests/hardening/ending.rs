@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::unix::net::UnixDatagram,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -113,18 +114,46 @@ fn it_stops_while_searches_run_and_does_not_crash() {
 #[test]
 fn it_stops_while_the_module_hangs_in_being_loaded() {
     let folder = tempfile::tempdir().unwrap();
-    let source = folder.path().join("hangs.c");
-    let module = folder.path().join("hangs.so");
-    let text = "#include <unistd.h>\n\
-                __attribute__((constructor)) static void hang(void) { for (;;) pause(); }\n";
-    fs::write(&source, text).unwrap();
-    let mut cc = Command::new("cc");
-    run(cc.args(["-shared", "-o"]).args([&module, &source]));
+    let module = module_that(folder.path(), "for (;;) pause();");
     let mut server = Server::builder().module(&module).pin(PIN).spawn();
     wait_until(|| server.socket().exists());
     let began = Instant::now();
     assert_eq!(server.terminate().code(), Some(0), "{}", server.log());
     assert!(began.elapsed() < END, "{:?}", began.elapsed());
+}
+
+/// A module that does this when it is loaded.
+fn module_that(folder: &Path, does: &str) -> PathBuf {
+    let source = folder.join("module.c");
+    let module = folder.join("module.so");
+    let text = format!(
+        "#include <stdio.h>\n#include <unistd.h>\n\
+         __attribute__((constructor)) static void load(void) {{ {does} }}\n"
+    );
+    fs::write(&source, text).unwrap();
+    let mut cc = Command::new("cc");
+    run(cc.args(["-shared", "-o"]).args([&module, &source]));
+    module
+}
+
+#[test]
+fn a_process_that_the_module_forks_takes_signals() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pid");
+    let does = format!(
+        "pid_t pid = fork(); if (pid == 0) for (;;) pause(); \
+         FILE *file = fopen({file:?}, \"w\"); fprintf(file, \"%d\", pid); fclose(file);"
+    );
+    let module = module_that(folder.path(), &does);
+    let server = Server::builder().module(&module).pin(PIN).spawn();
+    // It is no PKCS#11 module, so the server ends.
+    server.wait_for_log("C_GetFunctionList");
+    let pid = fs::read_to_string(file).unwrap();
+    let status = format!("/proc/{pid}/status");
+    let blocks_none = "\nSigBlk:\t0000000000000000\n";
+    let takes_signals = is_soon(|| fs::read_to_string(&status).unwrap().contains(blocks_none));
+    kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
+    assert!(takes_signals);
 }
 
 #[test]

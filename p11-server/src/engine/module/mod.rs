@@ -24,6 +24,8 @@ use crate::error::{Error, ckr_name, function_name};
 pub use self::calls::HungCall;
 pub(crate) use self::calls::Place;
 pub(crate) use self::pkcs11::{Attributes, Session, TokenFlags};
+#[cfg(feature = "daemon")]
+pub(crate) use self::raw::unblock_signals_in_forks;
 
 /// One PKCS#11 module, loaded once and initialised as often as it needs.
 pub(crate) struct Module {

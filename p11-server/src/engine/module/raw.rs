@@ -7,6 +7,7 @@
 //! | `C_FindObjects` | cryptoki believes any count |
 //! | `C_GetAttributeValue` | cryptoki believes the lengths that a module writes back, and asks twice |
 //! | `C_SignInit`, `C_Sign` | cryptoki asks for the length first, a third call, and leaves no room for a login between |
+//! | `pthread_atfork` | no crate offers it |
 //!
 //! These functions are those of the library that cryptoki has loaded, so sessions and handles are good for
 //! both. That does not hold for p11-kit's own modules (`p11-kit-proxy.so`, `p11-kit-client.so`): each
@@ -207,5 +208,21 @@ impl Raw {
                 }
             }
         }
+    }
+}
+
+/// What a module forks takes the signals that this process blocks. What it starts by posix_spawn(3) does not.
+///
+/// # Errors
+/// What the system says.
+#[cfg(feature = "daemon")]
+pub(crate) fn unblock_signals_in_forks() -> std::io::Result<()> {
+    extern "C" fn unblock() {
+        let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+    }
+    // SAFETY: the handler only calls pthread_sigmask(3), which may be called after fork(2).
+    match unsafe { nix::libc::pthread_atfork(None, None, Some(unblock)) } {
+        0 => Ok(()),
+        error => Err(std::io::Error::from_raw_os_error(error)),
     }
 }
