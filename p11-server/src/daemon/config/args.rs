@@ -72,6 +72,11 @@ pub(crate) struct Args {
     #[arg(long)]
     sign_only: bool,
 
+    /// Initialise the module again, at most every 30 s, when a token is asked for that is not there: for modules
+    /// that show tokens of other programs by that alone, as SoftHSM is known to
+    #[arg(long)]
+    pub(super) reload_for_new_tokens: bool,
+
     /// How many connections are served at the same time
     #[arg(long, value_name = "COUNT", default_value_t = ConnectionLimits::default().all)]
     max_connections: usize,

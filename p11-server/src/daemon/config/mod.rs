@@ -70,6 +70,8 @@ pub(crate) struct CryptokiConfigDirect {
     pub(crate) pin_origin: Option<String>,
     /// The server's URI, as given.
     pub(crate) uri: Option<String>,
+    /// Whether a token that is not there is looked for by a reload.
+    pub reload_for_new_tokens: bool,
 }
 
 impl fmt::Debug for CryptokiConfigDirect {
@@ -138,6 +140,7 @@ impl Config {
                 module_path,
                 pin: pin.unwrap_or_else(|| DEFAULT_PIN.into()),
                 pin_origin,
+                reload_for_new_tokens: args.reload_for_new_tokens,
                 uri,
             },
         })
@@ -186,7 +189,7 @@ impl CryptokiConfigDirect {
             pin: Some(pin),
             pin_origin,
             scope,
-            ..Settings::default()
+            reload_for_new_tokens: self.reload_for_new_tokens,
         })
     }
 }
