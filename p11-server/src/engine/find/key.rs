@@ -59,12 +59,7 @@ impl Key {
     ///
     /// # Errors
     /// What the module said to the question for its mechanisms.
-    pub fn new(
-        session: &PooledSession<'_>,
-        object: &Object,
-        half: &Half,
-        class_of_half: ObjectClass,
-    ) -> Result<Key, Error> {
+    pub fn new(session: &PooledSession<'_>, object: &Object, half: &Half) -> Result<Key, Error> {
         let token = session.token();
         let mechanisms = session.mechanisms()?;
         let kind = half.public.kind();
@@ -82,7 +77,7 @@ impl Key {
             token: token.clone(),
             life: Arc::downgrade(session.life()),
             handle: object.handle,
-            told_by: half.told_by.map(|handle| (handle, class_of_half)),
+            told_by: half.told_by,
             always_authenticate: object.always_authenticate(),
             kind,
             info: object.info(),

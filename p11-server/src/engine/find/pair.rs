@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use cryptoki::object::ObjectHandle;
+use cryptoki::object::{ObjectClass, ObjectHandle};
 use p11_proto::spki::PublicKey;
 
 use super::object::Object;
@@ -17,7 +17,7 @@ pub(crate) struct Pairs(Vec<Result<Half, Error>>);
 #[derive(Clone)]
 pub(crate) struct Half {
     pub public: PublicKey,
-    pub told_by: Option<ObjectHandle>,
+    pub told_by: Option<(ObjectHandle, ObjectClass)>,
 }
 
 /// Objects that tell a public key, by what they can be found by.
@@ -44,11 +44,14 @@ impl Pairs {
                 });
             }
             let is_only = of_id.get(key.id.as_slice()) == Some(&1);
-            for index in [&public, &certificates] {
+            for (index, class) in [
+                (&public, ObjectClass::PUBLIC_KEY),
+                (&certificates, ObjectClass::CERTIFICATE),
+            ] {
                 if let Some((object, public)) = index.half_of(key, is_only)? {
                     return Ok(Half {
                         public: public.clone(),
-                        told_by: Some(object.handle),
+                        told_by: Some((object.handle, class)),
                     });
                 }
             }

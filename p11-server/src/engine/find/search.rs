@@ -8,7 +8,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cryptoki::object::ObjectClass;
 use p11_proto::Identity;
 use p11_proto::spki::PublicKey;
 use p11_uri::{ObjectType, Uri};
@@ -64,7 +63,6 @@ pub(super) struct View {
 struct Candidate {
     object: Object,
     half: Half,
-    class_of_half: ObjectClass,
 }
 
 /// A token that could not be looked at.
@@ -224,7 +222,7 @@ impl Search<'_> {
             if !std::ptr::eq(Arc::as_ptr(session.life()), view.contents.life.as_ptr()) {
                 return Err(self.changed(token));
             }
-            let key = Key::new(&session, &chosen.object, &chosen.half, chosen.class_of_half)?;
+            let key = Key::new(&session, &chosen.object, &chosen.half)?;
             session.prepare_signing();
             return Ok(Some(key));
         }
@@ -310,26 +308,33 @@ impl Search<'_> {
         view.public_objects = others.filter(matches).cloned().collect();
         view.public_objects
             .sort_by(|a, b| (&a.label, &a.id).cmp(&(&b.label, &b.id)));
-        let is_certificate = |half: &Half| {
-            let mut certificates = contents.certificates.iter();
-            certificates.any(|object| Some(object.handle) == half.told_by)
+        let (mut told, mut untold) = (HashSet::new(), Vec::new());
+        for object in &view.public_objects {
+            match object.public_key() {
+                Ok(Some(public)) => drop(told.insert(public.identity())),
+                _ => untold.push(object),
+            }
+        }
+        // By public key where it can be told, else by id and label.
+        let is_other_half = |object: &Object, half: &Result<Half, Error>| match half {
+            Ok(half) => {
+                let is_pair = |public: &&Object| is_pair(object, public);
+                told.contains(&half.public.identity()) || untold.iter().any(is_pair)
+            }
+            Err(_) => {
+                let mut public = view.public_objects.iter();
+                public.any(|public| is_pair(object, public))
+            }
         };
         for (object, half) in contents.private.iter().zip(contents.pairs.halves()) {
-            if !object.can_sign() || !(matches(&object) || view.shows_half_of(object, half)) {
+            if !object.can_sign() || !(matches(&object) || is_other_half(object, half)) {
                 continue;
             }
             match half {
-                Ok(half) => {
-                    let class_of_half = match is_certificate(half) {
-                        true => ObjectClass::CERTIFICATE,
-                        false => ObjectClass::PUBLIC_KEY,
-                    };
-                    view.candidates.push(Candidate {
-                        object: object.clone(),
-                        half: half.clone(),
-                        class_of_half,
-                    });
-                }
+                Ok(half) => view.candidates.push(Candidate {
+                    object: object.clone(),
+                    half: half.clone(),
+                }),
                 Err(why) => {
                     let uri = key::uri(&contents.token, object);
                     let what = format!("{uri} cannot be used: {why}");
@@ -374,17 +379,6 @@ impl View {
         let told = |object: &Object| matches!(object.public_key(), Ok(Some(p)) if is_it(&p));
         self.candidates.iter().any(|c| is_it(&c.half.public))
             || self.public_objects.iter().any(told)
-    }
-
-    /// Whether a public object that matches is the other half of this private key: by public key where it can
-    /// be told.
-    fn shows_half_of(&self, private: &Object, half: &Result<Half, Error>) -> bool {
-        self.public_objects
-            .iter()
-            .any(|object| match (half, object.public_key()) {
-                (Ok(half), Ok(Some(public))) => half.public == public,
-                _ => is_pair(private, object),
-            })
     }
 
     /// The keys in sight: the private halves, or, while those hide, what shows that they are there.

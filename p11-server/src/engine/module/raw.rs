@@ -157,18 +157,15 @@ impl Raw {
             C_GetAttributeValue(session, object, template.as_mut_ptr(), count)
         );
         let lengths = template.iter().map(|attribute| attribute.ulValueLen);
-        let values = buffers
-            .into_iter()
-            .zip(lengths)
-            .map(|(mut buffer, length)| {
-                let length = usize::try_from(length).ok()?;
-                let told =
-                    length <= buffer.len() && length as CK_ULONG != CK_UNAVAILABLE_INFORMATION;
-                told.then(|| {
-                    buffer.truncate(length);
-                    buffer
-                })
-            });
+        let values = buffers.iter().zip(lengths).map(|(buffer, length)| {
+            if length == CK_UNAVAILABLE_INFORMATION {
+                return None;
+            }
+            // As short as it is: what is kept of an object should not be as long as it could have been.
+            buffer
+                .get(..usize::try_from(length).ok()?)
+                .map(<[u8]>::to_vec)
+        });
         Ok((values.collect(), rv))
     }
 
