@@ -192,7 +192,7 @@ impl Error {
             }
             _ => return Recovery::None,
         };
-        let remedy = match rv {
+        let recovery = match rv {
             RvError::KeyHandleInvalid | RvError::ObjectHandleInvalid => Recovery::FindKeyAgain,
             RvError::CryptokiNotInitialized => Recovery::Reload,
             RvError::SessionHandleInvalid
@@ -211,10 +211,10 @@ impl Error {
             | RvError::GeneralError => Recovery::NewLife,
             _ => Recovery::None,
         };
-        match (remedy, function) {
+        match (recovery, function) {
             (Recovery::None, _) => Recovery::None,
             (_, Function::Login) => Recovery::NewLifeWithoutRetry,
-            (remedy, _) => remedy,
+            (recovery, _) => recovery,
         }
     }
 

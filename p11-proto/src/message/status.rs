@@ -28,7 +28,7 @@ pub struct GetStatus {}
 pub struct Status {
     /// Name and version of the server, for people.
     pub server: String,
-    /// Whether the module is initialised and none of its tokens is stuck.
+    /// Whether the module is initialised and no call of it hangs.
     pub available: bool,
     /// What is wrong if it is not, and when it is tried again, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]

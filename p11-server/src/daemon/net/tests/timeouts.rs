@@ -113,7 +113,7 @@ fn a_client_that_takes_no_answer_is_closed() {
 }
 
 #[test]
-fn a_client_that_has_said_all_is_answered_and_release() {
+fn a_client_that_has_said_all_is_answered_and_closed() {
     let fixture = Fixture::new(ConnectionLimits::default());
     let mut half_closed = fixture.connect();
     half_closed.greet();
