@@ -32,8 +32,8 @@ mod toml_table;
 pub use net::checks::exchange;
 
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -80,13 +80,17 @@ pub fn run(timeouts: Timeouts) -> ! {
         warn!(target: TARGET, "core dumps and ptrace cannot be switched off: {error}");
     }
     info!(target: TARGET, "Starting tedge-p11-server {}", env!("CARGO_PKG_VERSION"));
-    let signals = blocked.and_then(signals::listen);
+    let socket: Arc<OnceLock<Arc<Socket>>> = Arc::default();
+    let signals = blocked.and_then(|blocked| signals::listen(blocked, Arc::clone(&socket)));
     let signals = signals.map_err(|error| format!("cannot wait for signals: {error}").into());
-    let status = signals.and_then(|signals| serve(&args, &signals, timeouts));
+    let status = signals.and_then(|signals| serve(&args, &signals, &socket, timeouts));
     let status = status.unwrap_or_else(|error| {
         error!(target: TARGET, "{error}");
         1
     });
+    if let Some(socket) = socket.get() {
+        socket.remove();
+    }
     // Waits for the lines that are not written yet, but not for a reader of them that hangs.
     drop(log);
     exit(status)
@@ -99,6 +103,7 @@ pub fn run(timeouts: Timeouts) -> ! {
 fn serve(
     args: &Args,
     signals: &Receiver<Signal>,
+    socket_to_remove: &OnceLock<Arc<Socket>>,
     timeouts: Timeouts,
 ) -> Result<i32, Box<dyn std::error::Error>> {
     let inherited = Socket::inherited()?;
@@ -109,6 +114,8 @@ fn serve(
         Some(socket) => socket,
         None => Socket::bind(&config.socket_path)?,
     };
+    let socket = Arc::new(socket);
+    let _ = socket_to_remove.set(socket.clone());
     info!(target: TARGET, listener = ?socket.path(), "Server listening");
 
     let policy = args.load_policy()?;
@@ -131,7 +138,6 @@ fn serve(
     if !shut_down(engine) {
         warn!(target: TARGET, "the PKCS#11 module does not end in time; the process does");
     }
-    server.remove_socket();
     Ok(i32::from(ended.is_err()))
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use signal_hook::low_level::exit;
 use tracing::error;
 
+use super::net::Socket;
 use crate::engine::unblock_signals_in_forks;
 
 /// How long after SIGTERM the process ends, whatever hangs: a little more than what is waited for in order.
@@ -28,11 +29,14 @@ pub(super) fn block() -> io::Result<SignalFd> {
     Ok(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC)?)
 }
 
-/// The signals that come from now on.
+/// The signals that come from now on. `socket` is removed where the process has to end without the main thread.
 ///
 /// # Errors
 /// There is no thread to wait for them.
-pub(super) fn listen(signals: SignalFd) -> io::Result<Receiver<Signal>> {
+pub(super) fn listen(
+    signals: SignalFd,
+    socket: Arc<OnceLock<Arc<Socket>>>,
+) -> io::Result<Receiver<Signal>> {
     let (sender, heard) = mpsc::channel();
     // Each thread that starts needs a lock that dlopen(3) holds during the initialisers of a module.
     let started = Arc::new(Barrier::new(2));
@@ -40,7 +44,7 @@ pub(super) fn listen(signals: SignalFd) -> io::Result<Receiver<Signal>> {
     let thread = thread::Builder::new().name("signals".into());
     thread.spawn(move || {
         has_started.wait();
-        pass_on(&signals, &sender);
+        pass_on(&signals, &sender, &socket);
     })?;
     started.wait();
     Ok(heard)
@@ -48,7 +52,7 @@ pub(super) fn listen(signals: SignalFd) -> io::Result<Receiver<Signal>> {
 
 /// After a signal that says to stop, sees to it that the process ends. The main thread may hang, as in the
 /// initialisers of a module.
-fn pass_on(signals: &SignalFd, sender: &Sender<Signal>) {
+fn pass_on(signals: &SignalFd, sender: &Sender<Signal>, socket: &OnceLock<Arc<Socket>>) {
     loop {
         let signal = match signals.read_signal() {
             Ok(Some(signal)) => Signal::try_from(signal.ssi_signo as i32),
@@ -59,6 +63,9 @@ fn pass_on(signals: &SignalFd, sender: &Sender<Signal>) {
         let _ = sender.send(signal);
         if signal != Signal::SIGHUP {
             thread::sleep(END);
+            if let Some(socket) = socket.get() {
+                socket.remove();
+            }
             // Without a word: the log may need the lock, too.
             exit(0);
         }

@@ -121,7 +121,11 @@ impl Core {
             ..self.search(client, query, &uri)
         };
         let slots = self.registry.scan(client)?;
-        let key = Arc::new(search.run(&slots.tokens)?);
+        let found = search.run(&slots.tokens);
+        if matches!(found, Err(Error::TokenNotFound(_) | Error::KeyNotFound(_))) {
+            slots.found_all()?;
+        }
+        let key = Arc::new(found?);
         self.keys
             .insert(&query.name, &key, query.expected.is_none());
         self.keys.insert(&key.message.uri, &key, false);

@@ -25,9 +25,12 @@ const SHORTAGE: Duration = Duration::from_millis(100);
 /// The accept loop looks up this often, so that it can be seen to move.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
+/// Threads beside those of connections that are served or wait for it.
+const SPARE_THREADS: usize = 64;
+
 /// A socket that is served.
 pub(crate) struct Server {
-    socket: Socket,
+    socket: Arc<Socket>,
     handler: Handler,
     limiter: Arc<Limiter>,
     threads: Arc<Threads>,
@@ -36,12 +39,17 @@ pub(crate) struct Server {
 
 impl Server {
     /// A server that does not accept yet.
-    pub fn new(socket: Socket, handler: Handler, limits: ConnectionLimits) -> Arc<Server> {
+    pub fn new(
+        socket: impl Into<Arc<Socket>>,
+        handler: Handler,
+        limits: ConnectionLimits,
+    ) -> Arc<Server> {
         Arc::new(Server {
-            socket,
+            socket: socket.into(),
             handler,
             limiter: Limiter::new(limits),
-            threads: Threads::new(threads::IDLE),
+            // Those that are served, as many that wait, and some whose connection was closed just now.
+            threads: Threads::new(2 * limits.all + SPARE_THREADS, threads::IDLE),
             heartbeat: AtomicU64::new(0),
         })
     }
@@ -125,18 +133,14 @@ impl Server {
         self.socket.is_inherited()
     }
 
-    /// Removes the socket from the file system, if we made it.
-    pub fn remove_socket(&self) {
-        self.socket.remove();
-    }
-
     fn spawn_handler(self: &Arc<Self>, stream: UnixStream) {
         let Some(permit) = self.admit(stream) else {
             return;
         };
-        let server = self.clone();
+        let (server, connection) = (self.clone(), permit.connection.clone());
         if let Err(error) = self.threads.run(move || server.serve(permit)) {
-            warn!("no thread for a connection, which is closed: {error}");
+            warn!("no thread for a connection, which is refused: {error}");
+            handler::refuse(&connection);
         }
     }
 

@@ -5,20 +5,34 @@
 
 use std::io;
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 /// How long a thread without a job is kept.
 pub(super) const IDLE: Duration = Duration::from_secs(60);
 
+/// How long a job waits for a thread where there may be no more: those of connections that were closed
+/// end soon.
+const PATIENT: Duration = Duration::from_millis(100);
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// One thread for each job that runs, and those that wait for their next one.
 pub(super) struct Threads {
-    /// The newest at the end. It is used first, so that the threads of a burst end soon.
-    idle: Mutex<Vec<Idle>>,
+    state: Mutex<State>,
+    /// A thread has become idle, or has ended.
+    changed: Condvar,
+    most: usize,
     timeout: Duration,
+}
+
+#[derive(Default)]
+struct State {
+    /// The newest at the end. It is used first, so that the threads of a burst end soon.
+    idle: Vec<Idle>,
+    /// All that there are, idle ones too.
+    count: usize,
 }
 
 struct Idle {
@@ -26,11 +40,16 @@ struct Idle {
     jobs: Sender<Job>,
 }
 
+/// A thread that is counted until it ends, by a panic too.
+struct Counted(Arc<Threads>);
+
 impl Threads {
-    /// No threads yet; later none that was idle for longer than `timeout`.
-    pub fn new(timeout: Duration) -> Arc<Threads> {
+    /// No threads yet; later never more than `most`, and none that was idle for longer than `timeout`.
+    pub fn new(most: usize, timeout: Duration) -> Arc<Threads> {
         Arc::new(Threads {
-            idle: Mutex::default(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            most,
             timeout,
         })
     }
@@ -38,21 +57,29 @@ impl Threads {
     /// Runs a job in an idle thread, or in a new one where none is idle. A panic ends the thread.
     ///
     /// # Errors
-    /// The system has no thread for it, and the job is dropped.
+    /// There is no thread for it, and the job is dropped.
     pub fn run(self: &Arc<Self>, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let mut job: Job = Box::new(job);
+        let is_full = |state: &mut State| state.idle.is_empty() && state.count >= self.most;
+        let waited = self
+            .changed
+            .wait_timeout_while(self.state(), PATIENT, is_full);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
         // Sent under the lock: a thread that has left the list gets no job any more.
-        let mut idle = self.idle();
-        while let Some(thread) = idle.pop() {
+        while let Some(thread) = state.idle.pop() {
             match thread.jobs.send(job) {
                 Ok(()) => return Ok(()),
                 Err(unsent) => job = unsent.0,
             }
         }
-        drop(idle);
-        let threads = self.clone();
+        if state.count >= self.most {
+            return Err(io::Error::other(format!("there are {} already", self.most)));
+        }
+        state.count += 1;
+        drop(state);
+        let counted = Counted(self.clone());
         let thread = thread::Builder::new().name("connection".into());
-        thread.spawn(move || threads.work(job)).map(drop)
+        thread.spawn(move || counted.0.work(job)).map(drop)
     }
 
     fn work(&self, first: Job) {
@@ -61,19 +88,27 @@ impl Threads {
         let mut next = Some(first);
         while let Some(job) = next {
             job();
-            self.idle().push(Idle {
+            self.state().idle.push(Idle {
                 thread,
                 jobs: sender.clone(),
             });
+            self.changed.notify_all();
             next = jobs.recv_timeout(self.timeout).ok().or_else(|| {
-                self.idle().retain(|idle| idle.thread != thread);
+                self.state().idle.retain(|idle| idle.thread != thread);
                 jobs.try_recv().ok()
             });
         }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.state().count -= 1;
+        self.0.changed.notify_all();
     }
 }
 
@@ -103,7 +138,7 @@ mod tests {
     }
 
     fn wait_for_idle(threads: &Threads, count: usize) {
-        wait_until(|| threads.idle().len() == count);
+        wait_until(|| threads.state().idle.len() == count);
     }
 
     /// Each thread holds one more.
@@ -127,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_thread_is_used_again() {
-        let threads = Threads::new(IDLE);
+        let threads = Threads::new(10, IDLE);
         let first = thread_of_job(&threads);
         for _ in 0..10 {
             wait_for_idle(&threads, 1);
@@ -138,26 +173,45 @@ mod tests {
 
     #[test]
     fn jobs_at_the_same_time_have_a_thread_each_and_the_newest_idle_one_goes_first() {
-        let threads = Threads::new(IDLE);
+        let threads = Threads::new(10, IDLE);
         run_two(&threads);
         wait_for_idle(&threads, 2);
-        let newest = threads.idle()[1].thread;
+        let newest = threads.state().idle[1].thread;
         assert_eq!(thread_of_job(&threads), newest);
         wait_for_threads(&threads, 2);
     }
 
     #[test]
     fn idle_threads_end() {
-        let threads = Threads::new(Duration::from_millis(20));
+        let threads = Threads::new(10, Duration::from_millis(20));
         run_two(&threads);
         wait_for_threads(&threads, 0);
-        assert!(threads.idle().is_empty());
+        assert!(threads.state().idle.is_empty());
         thread_of_job(&threads);
     }
 
     #[test]
+    fn there_are_never_more_than_may_be() {
+        let threads = Threads::new(2, IDLE);
+        let both = Arc::new(Barrier::new(3));
+        for _ in 0..2 {
+            let both = both.clone();
+            let job = move || {
+                both.wait();
+            };
+            threads.run(job).unwrap();
+        }
+        let refused = threads.run(|| ()).unwrap_err();
+        assert!(refused.to_string().contains("2 already"), "{refused}");
+        // A thread that becomes idle meanwhile is waited for.
+        both.wait();
+        thread_of_job(&threads);
+        wait_for_threads(&threads, 2);
+    }
+
+    #[test]
     fn a_panic_costs_its_thread_and_nothing_else() {
-        let threads = Threads::new(IDLE);
+        let threads = Threads::new(10, IDLE);
         let kept = Arc::new(());
         let lost = kept.clone();
         threads
@@ -174,7 +228,7 @@ mod tests {
 
     #[test]
     fn no_job_is_lost_where_threads_end_all_the_time() {
-        let threads = Threads::new(Duration::ZERO);
+        let threads = Threads::new(10, Duration::ZERO);
         let done = Arc::new(AtomicUsize::new(0));
         for _ in 0..1000 {
             let done = done.clone();

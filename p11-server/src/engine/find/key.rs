@@ -260,10 +260,10 @@ impl KeyCache {
         }
     }
 
-    /// Some key may be gone. What URIs mean is kept: while the others exist, they stay meant.
-    pub fn invalidate_handles(&self) {
+    /// Keys of this token may be gone. What URIs mean is kept: while the others exist, they stay meant.
+    pub fn invalidate_of(&self, token: &Arc<Token>) {
         for (_, cached) in self.uris.lock().iter_mut() {
-            cached.keys.clear();
+            cached.keys.retain(|key| !Arc::ptr_eq(&key.token, token));
         }
     }
 

@@ -21,17 +21,16 @@ impl Core {
                 "which key is to be deleted? name it by object=… or id=… in the URI".into(),
             ));
         }
-        let deleted = self.once(access, self.module.timeouts().session, |client| {
+        self.once(access, self.module.timeouts().session, |client| {
             let uri = query.in_scope()?;
             let token = self.registry.one(client, &uri)?;
             access.check(&token.info(), None)?;
             let session = self.session_to_change(client, &token, query.pins())?;
             let contents = self.contents_to_change(&session, client)?;
-            let deleted = delete_through(&session, &contents, &uri, request.all, access)?;
-            Ok(deleted)
-        });
-        self.keys.invalidate_handles();
-        deleted.map(Deleted::new)
+            let deleted = delete_through(&session, &contents, &uri, request.all, access);
+            self.keys.invalidate_of(&token);
+            deleted.map(Deleted::new)
+        })
     }
 }
 

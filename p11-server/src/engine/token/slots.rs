@@ -58,6 +58,8 @@ pub(crate) struct Slots {
     /// The initialised tokens, ordered by label, manufacturer, model and serial number, whatever their slots
     /// are called today.
     pub tokens: Vec<Arc<Token>>,
+    /// Slots of which nothing is known, since a call does not return; each with what is to be said of it.
+    hanging: Vec<String>,
 }
 
 /// A slot with a token.
@@ -144,6 +146,7 @@ impl Registry {
                     [] => "there is none".into(),
                     known => format!("there are: {}", known.join(", ")),
                 };
+                slots.found_all()?;
                 Err(Error::TokenNotFound(format!(
                     "No token matching the given URI was found: none matches {looked_for}; {there}"
                 )))
@@ -180,13 +183,17 @@ impl Registry {
         if !state.is_run_by(number) {
             return;
         }
-        let result = listed.map(|all| {
+        let result = listed.map(|(all, hanging)| {
             state.slots = all
                 .iter()
                 .map(|slot| (slot.place.slot, slot.clone()))
                 .collect();
             let tokens = state.tokens(&all);
-            Arc::new(Slots { all, tokens })
+            Arc::new(Slots {
+                all,
+                tokens,
+                hanging,
+            })
         });
         state.running = None;
         state.done = number;
@@ -194,15 +201,15 @@ impl Registry {
         self.changed.notify_all();
     }
 
-    fn list(&self, number: u64) -> Result<Vec<SlotToken>, Error> {
+    fn list(&self, number: u64) -> Result<(Vec<SlotToken>, Vec<String>), Error> {
         let library = self.module.library_info()?;
-        let mut all = Vec::new();
+        let (mut all, mut hanging) = (Vec::new(), Vec::new());
         for slot in self.module.slots()? {
             let slow = self.module.timeouts().slow_slot;
             let busy = self.module.busy_slot(slot, slow);
             let mut state = self.state.lock();
             if !state.is_run_by(number) {
-                return Ok(all);
+                return Ok((all, hanging));
             }
             let known = state.slots.get(&slot).cloned();
             if busy.is_some() || state.hanging.contains_key(&slot) {
@@ -211,7 +218,10 @@ impl Registry {
                     slot,
                     format!("{function} does not return; what was known of it is kept"),
                 );
-                all.extend(known);
+                match known {
+                    Some(known) => all.push(known),
+                    None => hanging.push(format!("{function} on slot {slot} does not return")),
+                }
                 continue;
             }
             if let Some(scan) = &mut state.running {
@@ -262,7 +272,22 @@ impl Registry {
                 Err(error) => state.say(slot, format!("it fails: {error}")),
             }
         }
-        Ok(all)
+        Ok((all, hanging))
+    }
+}
+
+impl Slots {
+    /// Nothing can be said to be missing while a slot hangs of which nothing is known.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`]
+    pub fn found_all(&self) -> Result<(), Error> {
+        match self.hanging.first() {
+            None => Ok(()),
+            Some(first) => Err(Error::Timeout(format!(
+                "nobody knows which token is there: {first}"
+            ))),
+        }
     }
 }
 
