@@ -23,7 +23,7 @@ use crate::error::{Error, ckr_name, function_name};
 
 pub use self::calls::HungCall;
 pub(crate) use self::calls::Place;
-pub(crate) use self::pkcs11::{Attributes, Session, TokenFlags};
+pub(crate) use self::pkcs11::{Attributes, LibraryInfo, Session, TokenFlags};
 #[cfg(feature = "daemon")]
 pub(crate) use self::raw::unblock_signals_in_forks;
 

@@ -16,7 +16,7 @@ use super::client::Client;
 use super::id::TokenId;
 use super::{Seen, Token};
 use crate::engine::lock::{Mutex, Rank};
-use crate::engine::module::{Module, Place, TokenFlags};
+use crate::engine::module::{LibraryInfo, Module, Place, TokenFlags};
 use crate::error::Error;
 use crate::service::Access;
 
@@ -241,38 +241,50 @@ impl Registry {
                 scan.at = None;
             }
             match asked {
-                Ok(((description, manufacturer), flags)) => {
+                Ok((texts, flags)) => {
                     state
                         .said
                         .retain(|(of, _)| *of != slot || !flags.token_initialized());
-                    let mut info = TokenInfo::default();
-                    info.label = flags.label.clone();
-                    info.manufacturer = flags.manufacturer.clone();
-                    info.serial = flags.serial.clone();
-                    info.model = flags.model.clone();
-                    info.slot_id = slot;
-                    info.slot_description = description;
-                    info.slot_manufacturer = manufacturer;
-                    info.library_manufacturer = library.manufacturer.clone();
-                    info.library_description = library.description.clone();
-                    info.library_version = library.version;
-                    let name = match flags.token_initialized() {
-                        true => Uri::of_token(&info),
-                        false => Uri::of_slot(&info),
-                    };
-                    all.push(SlotToken {
-                        place: Place {
-                            slot,
-                            name: name.to_string().into(),
-                        },
-                        info: Arc::new(info),
-                        flags: Arc::new(flags),
-                    });
+                    all.push(SlotToken::new(slot, texts, flags, &library));
                 }
                 Err(error) => state.say(slot, format!("it fails: {error}")),
             }
         }
         Ok((all, hanging))
+    }
+}
+
+impl SlotToken {
+    /// A token in a slot, whose description and manufacturer are these.
+    fn new(
+        slot: u64,
+        (description, manufacturer): (String, String),
+        flags: TokenFlags,
+        library: &LibraryInfo,
+    ) -> SlotToken {
+        let mut info = TokenInfo::default();
+        info.label = flags.label.clone();
+        info.manufacturer = flags.manufacturer.clone();
+        info.serial = flags.serial.clone();
+        info.model = flags.model.clone();
+        info.slot_id = slot;
+        info.slot_description = description;
+        info.slot_manufacturer = manufacturer;
+        info.library_manufacturer = library.manufacturer.clone();
+        info.library_description = library.description.clone();
+        info.library_version = library.version;
+        let name = match flags.token_initialized() {
+            true => Uri::of_token(&info),
+            false => Uri::of_slot(&info),
+        };
+        SlotToken {
+            place: Place {
+                slot,
+                name: name.to_string().into(),
+            },
+            info: Arc::new(info),
+            flags: Arc::new(flags),
+        }
     }
 }
 

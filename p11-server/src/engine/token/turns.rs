@@ -113,22 +113,7 @@ impl Turns {
             state.grant(lane, user);
             return Ok(Turn { turns: self, lane });
         }
-        let of_user = |waiter: &&Waiter| {
-            waiter.user == user && waiter.lane.is_slow() == lane.is_slow() && !waiter.granted
-        };
-        let most = match lane {
-            Lane::Sign => MOST_SIGNATURES,
-            _ => MOST_SLOW,
-        };
-        if state.waiting.iter().filter(of_user).count() >= most {
-            let what = match lane {
-                Lane::Sign => "signatures",
-                _ => "slow requests, such as searches and listings",
-            };
-            return Err(Error::Busy(format!(
-                "{most} {what} of this user wait for the token {name} already; try again"
-            )));
-        }
+        state.has_place(lane, user, name)?;
         state.count += 1;
         let (number, wake) = (state.count, Arc::new(Condvar::new()));
         state.waiting.push(Waiter {
@@ -257,6 +242,27 @@ impl State {
             (most, Lane::Sign) => self.signing < most - 1 && !self.closed,
             (_, _) => !self.slow,
         }
+    }
+
+    /// Whether one more request of this user may wait.
+    fn has_place(&self, lane: Lane, user: u32, name: &str) -> Result<(), Error> {
+        let of_user = |waiter: &&Waiter| {
+            waiter.user == user && waiter.lane.is_slow() == lane.is_slow() && !waiter.granted
+        };
+        let most = match lane {
+            Lane::Sign => MOST_SIGNATURES,
+            _ => MOST_SLOW,
+        };
+        if self.waiting.iter().filter(of_user).count() >= most {
+            let what = match lane {
+                Lane::Sign => "signatures",
+                _ => "slow requests, such as searches and listings",
+            };
+            return Err(Error::Busy(format!(
+                "{most} {what} of this user wait for the token {name} already; try again"
+            )));
+        }
+        Ok(())
     }
 
     fn grant(&mut self, lane: Lane, user: u32) {
