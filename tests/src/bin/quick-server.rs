@@ -9,7 +9,7 @@ fn main() -> ExitCode {
     let mut timeouts = Timeouts::default();
     for (timeout, milliseconds) in [
         (&mut timeouts.request, 2_000),
-        (&mut timeouts.long_request, 60_000),
+        (&mut timeouts.long_request, 6_000),
         (&mut timeouts.session, 1_800),
         (&mut timeouts.pin_pad, 4_000),
         (&mut timeouts.slow_slot, 400),

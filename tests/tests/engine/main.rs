@@ -10,8 +10,10 @@
 )]
 
 mod fast_path;
+mod hangs;
 mod hung_calls;
 mod identity;
+mod linear;
 mod logins;
 mod pin_guard;
 mod public_keys;
