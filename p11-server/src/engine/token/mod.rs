@@ -42,6 +42,7 @@ struct State {
     /// Sessions of lives that were given up, to be closed by the next turn.
     stale: Vec<Session>,
     accepted: Option<Accepted>,
+    /// Zero until a life was given up after a failure.
     pause: Duration,
     /// Before that no life is given up again.
     not_before: Instant,
@@ -190,7 +191,7 @@ impl Token {
         if now < state.not_before {
             return false;
         }
-        if state.not_before + timeouts.quiet < now {
+        if state.pause.is_zero() || state.not_before + timeouts.quiet < now {
             state.pause = timeouts.first_pause;
         }
         state.not_before = now + state.pause;
