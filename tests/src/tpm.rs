@@ -24,9 +24,10 @@ use crate::{
 /// A running TPM. Dropping it stops what it consists of.
 pub struct Tpm {
     // In this order they are stopped.
-    _resource_manager: Process,
+    resource_manager: Process,
     _bus: Process,
     _tpm: Process,
+    port: u16,
     folder: TempDir,
     secrets: Secrets,
 }
@@ -41,9 +42,10 @@ impl Tpm {
         let store = folder.path().join("store");
         fs::create_dir(&store).unwrap();
         let tpm = Self {
-            _resource_manager: resource_manager,
+            resource_manager,
             _bus: bus,
             _tpm: tpm,
+            port,
             folder,
             secrets: Secrets::default(),
         };
@@ -116,6 +118,12 @@ impl Tpm {
             .find_map(|line| line.trim().strip_prefix("TPM2_PT_LOCKOUT_COUNTER: 0x"))
             .unwrap_or_else(|| panic!("no counter in {said}"));
         u32::from_str_radix(counter, 16).unwrap()
+    }
+
+    /// Ends the resource manager, with all that it knows of its clients, and starts another.
+    pub fn restart_resource_manager(&mut self) {
+        self.resource_manager.terminate();
+        self.resource_manager = start_resource_manager(self.folder.path(), self.port);
     }
 
     /// A command that sees this TPM.

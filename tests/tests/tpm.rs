@@ -106,3 +106,37 @@ fn a_wrong_pin_costs_one_try_of_the_tpm() {
     server.sighup();
     client.open(uri).unwrap().sign().unwrap();
 }
+
+#[test]
+fn a_restart_of_the_resource_manager_heals_by_the_second_request() {
+    let mut setup = setup();
+    setup.tpm.generate("device", PIN, "ecc256", "key");
+    let server = setup.server().pin(PIN).start();
+    let client = server.client();
+    let key = client.open("pkcs11:token=device;object=key").unwrap();
+    key.sign().unwrap();
+    // Twice, since the second reload must not be late either.
+    for restart in 0..2 {
+        setup.tpm.restart_resource_manager();
+        let first = key.sign();
+        if let Err(failure) = &first {
+            let is_due = matches!(
+                failure.code,
+                ErrorCode::Module | ErrorCode::ModuleUnavailable
+            );
+            assert!(is_due, "{}: {failure}", failure.code);
+        }
+        let logins = setup.faults.count(C_Login);
+        key.sign().unwrap_or_else(|failure| {
+            panic!(
+                "restart {restart}: {:?}, then {}: {failure}",
+                first.err(),
+                failure.code
+            )
+        });
+        assert!(setup.faults.count(C_Login) <= logins + 1);
+        assert_eq!(client.status().trouble, None);
+        assert_eq!(setup.tpm.lockout_counter(), 0);
+        std::thread::sleep(std::time::Duration::from_secs(3));
+    }
+}

@@ -49,6 +49,8 @@ pub enum Rule {
     /// The private key of this label wants a context-specific login before each signature (PKCS#11 2.40,
     /// CKA_ALWAYS_AUTHENTICATE).
     AlwaysAuthenticate(String),
+    /// `C_SignInit` with the private key of this label returns this instead of calling the real module.
+    FailsToSign(String, CK_RV),
     /// Every slot id is greater by this number.
     SlotOffset(CK_SLOT_ID),
     /// The slots of the tokens of these labels exchange their ids, as when two readers were replugged.
@@ -411,6 +413,7 @@ mod tests {
             Rule::SwapSlots("one \"100%\"".into(), "zwei=übel\n".into()),
             Rule::RenumberObjects,
             Rule::AlwaysAuthenticate("my key".into()),
+            Rule::FailsToSign("my key".into(), CKR_DEVICE_ERROR),
             Rule::CantLock,
             token("").hidden(),
             every_token().sessions_closed(),

@@ -1,4 +1,4 @@
-//! Signing with keys that want a context-specific login for each signature.
+//! Signing with keys that want a context-specific login for each signature, or that fail.
 
 use cryptoki_sys::*;
 
@@ -13,6 +13,9 @@ pub(crate) fn init(
     _: *mut CK_MECHANISM,
     key: CK_OBJECT_HANDLE,
 ) -> CK_RV {
+    if let Some(rv) = failure(call, session, key) {
+        return rv;
+    }
     let rv = forward();
     if rv == CKR_OK {
         let wants_login = wants_login(call, session, key);
@@ -21,18 +24,35 @@ pub(crate) fn init(
     rv
 }
 
-fn wants_login(call: &Call, session: CK_SESSION_HANDLE, key: CK_OBJECT_HANDLE) -> bool {
-    let mut labels = call.rules.iter().filter_map(|rule| match rule {
-        Rule::AlwaysAuthenticate(label) => Some(label),
+fn failure(call: &Call, session: CK_SESSION_HANDLE, key: CK_OBJECT_HANDLE) -> Option<CK_RV> {
+    let failing = call.rules.iter().filter_map(|rule| match rule {
+        Rule::FailsToSign(label, rv) => Some((label, *rv)),
         _ => None,
     });
-    // The key is only asked when some rule could concern it.
-    labels.next().is_some_and(|first| {
-        let Some((CKO_PRIVATE_KEY, label)) = real::class_and_label(session, key) else {
-            return false;
-        };
-        *first == label || labels.any(|other| *other == label)
-    })
+    of_key(failing, session, key)
+}
+
+fn wants_login(call: &Call, session: CK_SESSION_HANDLE, key: CK_OBJECT_HANDLE) -> bool {
+    let careful = call.rules.iter().filter_map(|rule| match rule {
+        Rule::AlwaysAuthenticate(label) => Some((label, ())),
+        _ => None,
+    });
+    of_key(careful, session, key).is_some()
+}
+
+/// What is said of the private key, by its label. It is only asked when something could concern it.
+fn of_key<'r, T>(
+    said: impl Iterator<Item = (&'r String, T)>,
+    session: CK_SESSION_HANDLE,
+    key: CK_OBJECT_HANDLE,
+) -> Option<T> {
+    let mut said = said.peekable();
+    said.peek()?;
+    let Some((CKO_PRIVATE_KEY, label)) = real::class_and_label(session, key) else {
+        return None;
+    };
+    let mut of_label = said.filter(|(of, _)| **of == label);
+    Some(of_label.next()?.1)
 }
 
 pub(crate) fn sign(

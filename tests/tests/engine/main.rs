@@ -20,6 +20,7 @@ mod public_keys;
 mod recovery;
 mod schemes;
 mod sessions;
+mod trouble;
 
 /// A server that waits seconds for what takes the real one half a minute.
 const QUICK_SERVER: &str = env!("CARGO_BIN_EXE_quick-server");
