@@ -32,9 +32,6 @@ use crate::error::Error;
 /// Objects of a class that are read of one token: more is a module that never ends.
 const MOST_OBJECTS: usize = 100_000;
 
-/// Slots that a module may list.
-const MOST_SLOTS: usize = 10_000;
-
 /// A session, which is closed by [`Session::close`] alone.
 pub(crate) struct Session {
     inner: cryptoki::session::Session,
@@ -85,8 +82,17 @@ impl Module {
 
     /// `C_GetSlotList`: the slots with a token.
     pub fn slots(&self) -> Result<Vec<u64>, Error> {
-        let slots = self.call("C_GetSlotList", None, || self.pkcs11.get_slots_with_token())?;
-        Ok(slots.iter().take(MOST_SLOTS).map(Slot::id).collect())
+        self.call("C_GetSlotList", None, || match &self.raw {
+            Some(raw) => raw
+                .slots()?
+                .into_iter()
+                .map(|slot| Ok(Slot::try_from(slot)?.id()))
+                .collect(),
+            None => {
+                let slots = self.pkcs11.get_slots_with_token()?;
+                Ok(slots.iter().map(Slot::id).collect())
+            }
+        })
     }
 
     /// `C_GetSlotInfo`: description and manufacturer.
@@ -114,9 +120,12 @@ impl Module {
 
     /// `C_GetMechanismList`
     pub fn mechanisms(&self, place: &Place) -> Result<Vec<MechanismType>, Error> {
-        let slot = slot(place)?;
-        self.call("C_GetMechanismList", Some(place), || {
-            self.pkcs11.get_mechanism_list(slot)
+        self.call("C_GetMechanismList", Some(place), || match &self.raw {
+            Some(raw) => {
+                let all = raw.mechanisms(place.slot as _)?.into_iter();
+                Ok(all.filter_map(|how| how.try_into().ok()).collect())
+            }
+            None => self.pkcs11.get_mechanism_list(Slot::try_from(place.slot)?),
         })
     }
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `C_Initialize` | cryptoki passes no NULL, which some modules want |
 //! | `C_GetTokenInfo` | cryptoki refuses the whole for a clock that is none or an unknown flag |
-//! | `C_FindObjects` | cryptoki believes any count |
+//! | `C_GetSlotList`, `C_GetMechanismList`, `C_FindObjects` | cryptoki believes any count |
 //! | `C_GetAttributeValue` | cryptoki believes the lengths that a module writes back, and asks twice |
 //! | `C_SignInit`, `C_Sign` | cryptoki asks for the length first, a third call, and leaves no room for a login between |
 //! | `pthread_atfork` | no crate offers it |
@@ -25,12 +25,16 @@ use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
 use cryptoki::session::Session;
 use cryptoki_sys::{
-    CK_ATTRIBUTE, CK_C_INITIALIZE_ARGS, CK_FLAGS, CK_FUNCTION_LIST, CK_MECHANISM, CK_OBJECT_HANDLE,
-    CK_SLOT_ID, CK_TOKEN_INFO, CK_ULONG, CK_UNAVAILABLE_INFORMATION,
+    CK_ATTRIBUTE, CK_C_INITIALIZE_ARGS, CK_FLAGS, CK_FUNCTION_LIST, CK_MECHANISM,
+    CK_MECHANISM_TYPE, CK_OBJECT_HANDLE, CK_SLOT_ID, CK_TOKEN_INFO, CK_TRUE, CK_ULONG,
+    CK_UNAVAILABLE_INFORMATION,
 };
 
 /// No signature of a key that we know is longer, nor any attribute that we read.
 const LONGEST: usize = 64 * 1024;
+
+/// No module lists more slots, and no token more mechanisms.
+const LONGEST_LIST: usize = 10_000;
 
 /// Handles that `C_FindObjects` is asked for at once.
 const HANDLES: usize = 64;
@@ -88,6 +92,20 @@ impl Raw {
             None => null_mut(),
         };
         call!(self, C_Initialize(pointer)).into_result(Function::Initialize)
+    }
+
+    /// `C_GetSlotList` (section 5.5.1): the slots with a token.
+    pub fn slots(&self) -> Result<Vec<CK_SLOT_ID>> {
+        list(Function::GetSlotList, |slots, count| {
+            Ok(call!(self, C_GetSlotList(CK_TRUE, slots, count)))
+        })
+    }
+
+    /// `C_GetMechanismList` (section 5.5.6).
+    pub fn mechanisms(&self, slot: CK_SLOT_ID) -> Result<Vec<CK_MECHANISM_TYPE>> {
+        list(Function::GetMechanismList, |mechanisms, count| {
+            Ok(call!(self, C_GetMechanismList(slot, mechanisms, count)))
+        })
     }
 
     /// `C_GetTokenInfo` (section 5.5.5).
@@ -206,6 +224,24 @@ impl Raw {
             }
         }
     }
+}
+
+/// A list of numbers, whose length is asked first: some modules look for new readers only then (OpenSC).
+fn list(
+    function: Function,
+    ask: impl Fn(*mut CK_ULONG, &mut CK_ULONG) -> Result<Rv>,
+) -> Result<Vec<CK_ULONG>> {
+    let mut count = 0;
+    ask(null_mut(), &mut count)?.into_result(function)?;
+    // With room for a few that come meanwhile.
+    let mut list = vec![0; (count as usize).saturating_add(16).min(LONGEST_LIST)];
+    count = list.len() as CK_ULONG;
+    ask(list.as_mut_ptr(), &mut count)?.into_result(function)?;
+    if count as usize > list.len() {
+        return Err(Error::InvalidValue);
+    }
+    list.truncate(count as usize);
+    Ok(list)
 }
 
 /// What a module forks takes the signals that this process blocks. What it starts by posix_spawn(3) does not.
