@@ -200,7 +200,9 @@ fn a_sighup_with_a_new_pin_counts_while_a_login_with_the_old_one_is_made() {
     let wrong = "wrong-sesame";
     for (configured, then) in [(PIN, PIN), (PIN, wrong), (wrong, PIN)] {
         let server = fixture.server().tedge_toml(&toml(configured)).start();
-        [PIN, wrong].map(|pin| server.secrets().add(pin));
+        for pin in [PIN, wrong] {
+            server.secrets().add(pin);
+        }
         let injected = fixture.faults.counts().injected();
         fixture
             .faults

@@ -14,7 +14,6 @@
 //! `C_GetFunctionList` makes an instance that knows nothing of the others', and cryptoki does not give
 //! its own away. They are told by this, and left to cryptoki.
 #![allow(unsafe_code)]
-
 use std::ffi::c_void;
 use std::path::Path;
 use std::ptr::null_mut;
@@ -24,18 +23,12 @@ use cryptoki::error::{Error, Result, Rv, RvError};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
 use cryptoki::session::Session;
-use cryptoki_sys::{
-    CK_ATTRIBUTE, CK_C_INITIALIZE_ARGS, CK_FLAGS, CK_FUNCTION_LIST, CK_MECHANISM,
-    CK_MECHANISM_TYPE, CK_OBJECT_HANDLE, CK_SLOT_ID, CK_TOKEN_INFO, CK_TRUE, CK_ULONG,
-    CK_UNAVAILABLE_INFORMATION,
-};
+use cryptoki_sys::*;
 
 /// No signature of a key that we know is longer, nor any attribute that we read.
 const LONGEST: usize = 64 * 1024;
-
 /// No module lists more slots, and no token more mechanisms.
 const LONGEST_LIST: usize = 10_000;
-
 /// Handles that `C_FindObjects` is asked for at once.
 const HANDLES: usize = 64;
 
@@ -43,40 +36,38 @@ const HANDLES: usize = 64;
 pub(crate) struct Raw {
     functions: CK_FUNCTION_LIST,
     // The functions live as long as the library stays loaded.
-    _library: cryptoki_sys::Pkcs11,
+    _library: Pkcs11,
 }
 
 /// Calls a function of the list.
 macro_rules! call {
     ($raw:expr, $function:ident ($($argument:expr),* $(,)?)) => {{
         let function = $raw.functions.$function.ok_or(Error::NullFunctionPointer)?;
-        // SAFETY: the pointers that are passed point to values that outlive the call, and each buffer has
-        // the length that is passed with it. Where the module only reads, its pointers are not const for
-        // historic reasons.
+        // SAFETY: the pointers point to values that outlive the call, and each buffer has the length that is
+        // passed with it. Where the module only reads, its pointers are not const for historic reasons.
         Rv::from(unsafe { function($($argument),*) })
     }};
 }
 
 impl Raw {
-    /// Takes the functions from the module that cryptoki has already loaded from this path; none
-    /// from a module that would give others than cryptoki's.
+    /// Takes the functions from the module that cryptoki has loaded from this path, if it gives the same again.
     pub fn load(path: &Path) -> Result<Option<Raw>> {
         // SAFETY: loading runs the module's initialisers, as cryptoki's own load of it just did.
-        let library = unsafe { cryptoki_sys::Pkcs11::new(path) }.map_err(Error::LibraryLoading)?;
+        let library = unsafe { Pkcs11::new(path) }.map_err(Error::LibraryLoading)?;
         if library.C_GetFunctionList.is_err() {
             return Err(Error::MissingSymbol("C_GetFunctionList"));
         }
         let mut lists: [*mut CK_FUNCTION_LIST; 2] = [null_mut(); 2];
         for list in &mut lists {
             // SAFETY: C_GetFunctionList (PKCS#11 section 5.4) stores a pointer.
-            let rv = unsafe { library.C_GetFunctionList(list) };
-            Rv::from(rv).into_result(Function::GetFunctionList)?;
+            Rv::from(unsafe { library.C_GetFunctionList(list) })
+                .into_result(Function::GetFunctionList)?;
         }
         let [list, again] = lists;
         // SAFETY: after CKR_OK the pointer is null or stays valid while the library is loaded.
-        let functions = unsafe { list.as_ref() }.ok_or(Error::NullFunctionPointer)?;
+        let functions = *unsafe { list.as_ref() }.ok_or(Error::NullFunctionPointer)?;
         Ok((list == again).then_some(Raw {
-            functions: *functions,
+            functions,
             _library: library,
         }))
     }
@@ -245,9 +236,6 @@ fn list(
 }
 
 /// What a module forks takes the signals that this process blocks. What it starts by posix_spawn(3) does not.
-///
-/// # Errors
-/// What the system says.
 #[cfg(feature = "daemon")]
 pub(crate) fn unblock_signals_in_forks() -> std::io::Result<()> {
     extern "C" fn unblock() {
