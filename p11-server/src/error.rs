@@ -121,6 +121,9 @@ pub enum Error {
         /// The function that returned it.
         function: Function,
     },
+    /// The module gave an answer that cannot be.
+    #[error("{0}")]
+    BadAnswer(String),
     /// A deletion was made in part.
     #[error("deleted {}, but not {}: {cause}", deleted.join(", "), left.join(", "))]
     Unfinished {
@@ -131,7 +134,7 @@ pub enum Error {
         /// Why.
         cause: Box<Error>,
     },
-    /// A defect, of the module or of ours.
+    /// A defect of the server.
     #[error("{0}")]
     Internal(String),
 }
@@ -176,7 +179,7 @@ impl Error {
             Error::Busy(_) | Error::Changed { .. } => ErrorCode::Busy,
             Error::Timeout(_) => ErrorCode::Timeout,
             Error::ModuleUnavailable { .. } | Error::Load { .. } => ErrorCode::ModuleUnavailable,
-            Error::Module { .. } => ErrorCode::Module,
+            Error::Module { .. } | Error::BadAnswer(_) => ErrorCode::Module,
             Error::Unfinished { cause, .. } => cause.code(),
             Error::Internal(_) => ErrorCode::Internal,
         }
@@ -246,7 +249,7 @@ impl From<cryptoki::error::Error> for Error {
             Cryptoki::NullFunctionPointer => {
                 Error::NotSupported("the PKCS#11 module lacks a function that this needs".into())
             }
-            other => Error::Internal(format!(
+            other => Error::BadAnswer(format!(
                 "the PKCS#11 module gave an unusable answer: {other}"
             )),
         }

@@ -260,10 +260,13 @@ impl KeyCache {
         }
     }
 
-    /// Keys of this token may be gone. What URIs mean is kept: while the others exist, they stay meant.
-    pub fn invalidate_of(&self, token: &Arc<Token>) {
+    /// The keys of these URIs are deleted. What URIs of clients mean is kept: while another such key exists, it
+    /// stays meant.
+    pub fn invalidate_deleted(&self, deleted: &[String]) {
         for (_, cached) in self.uris.lock().iter_mut() {
-            cached.keys.retain(|key| !Arc::ptr_eq(&key.token, token));
+            cached
+                .keys
+                .retain(|key| !deleted.contains(&key.message.uri));
         }
     }
 

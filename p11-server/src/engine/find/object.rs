@@ -200,7 +200,7 @@ fn attributes(
         let told = session.attributes(handle, &with_class)?;
         match told.number(AttributeType::Class) == Some(class.into()) {
             true => Ok(told),
-            false => Err(Error::Internal(
+            false => Err(Error::BadAnswer(
                 "the PKCS#11 module does not tell the class of an object".into(),
             )),
         }

@@ -149,7 +149,7 @@ impl KeyTemplate {
         let (public, private) = made.map_err(not_generated)?;
         let told = Object::read(session, public, ObjectClass::PUBLIC_KEY);
         let told = told.and_then(|object| object.public_key()).and_then(|key| {
-            let untold = || Error::Internal("the token tells no public key of the new key".into());
+            let untold = || Error::BadAnswer("the token tells no public key of the new key".into());
             key.ok_or_else(untold)
         });
         told.map_err(|cause| {
@@ -161,7 +161,7 @@ impl KeyTemplate {
             let left: Vec<_> = left.into_iter().flatten().collect();
             match left.as_slice() {
                 [] => cause,
-                left => Error::Internal(format!(
+                left => Error::BadAnswer(format!(
                     "the new key {label:?} cannot be read back ({cause}), and {}; delete it with the \
                      token's own tool",
                     left.join(" and ")

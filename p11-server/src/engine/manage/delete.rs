@@ -28,7 +28,9 @@ impl Core {
             let session = self.session_to_change(client, &token, query.pins())?;
             let contents = self.contents_to_change(&session, client)?;
             let deleted = delete_through(&session, &contents, &uri, request.all, access);
-            self.keys.invalidate_of(&token);
+            if let Ok(deleted) | Err(Error::Unfinished { deleted, .. }) = &deleted {
+                self.keys.invalidate_deleted(deleted);
+            }
             deleted.map(Deleted::new)
         })
     }

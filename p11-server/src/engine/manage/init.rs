@@ -137,7 +137,7 @@ impl Core {
                 && (new.place.slot == slot.place.slot || !others.contains(&new.info.serial))
         });
         let made = made.ok_or_else(|| {
-            Error::Internal("the token is initialised but cannot be found again".into())
+            Error::BadAnswer("the token is initialised but cannot be found again".into())
         })?;
         self.finish(client, request, query, &Uri::of_token(&made.info))
     }

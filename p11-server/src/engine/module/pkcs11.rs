@@ -334,7 +334,7 @@ impl Session {
             }
             if found.len() > MOST_OBJECTS {
                 let why = format!("the PKCS#11 module lists over {MOST_OBJECTS} objects");
-                break Err(Error::Internal(why));
+                break Err(Error::BadAnswer(why));
             }
         };
         let end = self.call("C_FindObjectsFinal", || raw.find_end(&self.inner));

@@ -45,10 +45,10 @@ pub(crate) fn signature_len(kind: Kind) -> usize {
 /// A token's signature in the form that TLS sends.
 ///
 /// # Errors
-/// [`Error::Internal`] where the module gave something else.
+/// [`Error::BadAnswer`] where the module gave something else.
 pub(crate) fn output(kind: Kind, signature: Vec<u8>) -> Result<Vec<u8>, Error> {
     if signature.len() != signature_len(kind) {
-        return Err(Error::Internal(format!(
+        return Err(Error::BadAnswer(format!(
             "the PKCS#11 module gave a signature of {} bytes where {} were due",
             signature.len(),
             signature_len(kind)
@@ -68,7 +68,7 @@ fn ecdsa_der(raw: &[u8]) -> Result<Vec<u8>, Error> {
         s: UintRef<'a>,
     }
     let unusable =
-        |_| Error::Internal("the PKCS#11 module gave an unusable ECDSA signature".into());
+        |_| Error::BadAnswer("the PKCS#11 module gave an unusable ECDSA signature".into());
     let (r, s) = raw.split_at(raw.len() / 2);
     let value = EcdsaSigValue {
         r: UintRef::new(r).map_err(unusable)?,
