@@ -1,15 +1,19 @@
 //! In the steady state a signature costs two calls of the module, whatever else there is.
 
+use std::{thread, time::Duration};
+
 use p11_fault_module::{
     Faults,
-    Function::{C_Login, C_Sign, C_SignInit},
+    Function::{C_FindObjectsInit, C_GetAttributeValue, C_Login, C_Sign, C_SignInit},
     Rule,
 };
 use p11_tests::{
     client::ClientKey,
-    fixture::{Fixture, KEY},
+    fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
 };
+
+use crate::QUICK_SERVER;
 
 const SIGNATURES: u64 = 100;
 
@@ -79,4 +83,25 @@ fn a_key_that_wants_a_login_for_each_signature_costs_that_login_and_no_more() {
     assert_eq!(calls.of(C_SignInit), SIGNATURES, "{calls}");
     assert_eq!(calls.of(C_Sign), SIGNATURES, "{calls}");
     assert_eq!(calls.total(), 3 * SIGNATURES, "{calls}");
+}
+
+#[test]
+fn after_a_time_of_idleness_a_signature_costs_two_calls_more_and_no_search() {
+    for kind in [KeyKind::P256, KeyKind::Rsa2048] {
+        let fixture = Fixture::new(kind);
+        fixture.fill(400);
+        let server = fixture.server().pin(PIN).program(QUICK_SERVER).start();
+        let key = server.client().open(KEY).unwrap();
+        key.sign().unwrap();
+        for _ in 0..2 {
+            // Longer than a handle is believed in.
+            thread::sleep(Duration::from_millis(1200));
+            let before = fixture.faults.counts();
+            key.sign().unwrap();
+            let calls = fixture.faults.counts().since(&before);
+            assert!(calls.total() <= 4, "{kind:?}: {calls}");
+            assert_eq!(calls.of(C_FindObjectsInit), 0, "{calls}");
+            assert!(calls.of(C_GetAttributeValue) > 0, "{calls}");
+        }
+    }
 }

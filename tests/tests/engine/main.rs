@@ -9,12 +9,14 @@
     reason = "helpers of tests, which fail by panicking"
 )]
 
+mod claims;
 mod fast_path;
 mod hangs;
 mod hung_calls;
 mod identity;
 mod linear;
 mod logins;
+mod one_key;
 mod pin_guard;
 mod public_keys;
 mod recovery;

@@ -7,9 +7,9 @@ use p11_client::{
     message::{Class, KeySpec, KeyType, PublicKeyEntry},
 };
 use p11_fault_module::{
-    Function::{C_GenerateKeyPair, C_Login},
+    Function::{C_DestroyObject, C_GenerateKeyPair, C_Login},
     cryptoki_sys::*,
-    on, token,
+    object, on, token,
 };
 use p11_proto::Identity;
 use p11_tests::{
@@ -232,4 +232,55 @@ fn a_wrong_pin_makes_no_key() {
     assert_eq!(fixture.faults.count(C_GenerateKeyPair), 0);
     let right = server.client().with_pin(PIN);
     right.create_key(DEVICE, P256, "made", None).unwrap();
+}
+
+/// The objects of this label that another program finds.
+fn left(fixture: &Fixture, label: &str) -> usize {
+    let mut tool = fixture.hsm.pkcs11_tool(&fixture.token);
+    let all = String::from_utf8(run(tool.arg("--list-objects"))).unwrap();
+    all.matches(&format!("label:      {label}\n")).count()
+}
+
+#[test]
+fn a_pair_that_cannot_be_read_back_is_destroyed() {
+    let made = || object(CKO_PUBLIC_KEY, "made");
+    for rule in [
+        made().hides(CKA_EC_POINT),
+        made().fails(CKA_EC_POINT, CKR_DEVICE_ERROR),
+        made().answers(CKA_EC_POINT, [7; 3]),
+        made().answers(CKA_EC_PARAMS, [7; 3]),
+    ] {
+        let (fixture, server) = Fixture::started();
+        let client = server.client();
+        fixture.faults.set([rule.clone()]);
+        for _ in 0..2 {
+            client.create_key(DEVICE, P256, "made", None).unwrap_err();
+            assert_eq!(left(&fixture, "made"), 0, "{rule:?}");
+        }
+        fixture.faults.clear();
+        client.create_key(DEVICE, P256, "made", None).unwrap();
+        assert_eq!(left(&fixture, "made"), 2);
+    }
+}
+
+#[test]
+fn a_pair_that_cannot_be_destroyed_either_is_named() {
+    let hidden = object(CKO_PUBLIC_KEY, "made").hides(CKA_EC_POINT);
+    // Both halves, one of them.
+    for (calls, named, count) in [
+        (2, &["private key", "public key"][..], 2),
+        (1, &["private key"][..], 1),
+    ] {
+        let (fixture, server) = Fixture::started();
+        let client = server.client();
+        let stays = on(C_DestroyObject).next(calls);
+        fixture
+            .faults
+            .set([hidden.clone(), stays.returns(CKR_ACTION_PROHIBITED)]);
+        let failure = client.create_key(DEVICE, P256, "made", None).unwrap_err();
+        let message = &failure.message;
+        assert_contains(message, ["\"made\"", "CKR_ACTION_PROHIBITED", "delete it"]);
+        assert_contains(message, named.iter().copied());
+        assert_eq!(left(&fixture, "made"), count);
+    }
 }
