@@ -173,13 +173,13 @@ impl Registry {
 
     /// One scan, in a thread of its own.
     fn run(&self, number: u64) {
+        let _ended = EndOfScan(self, number);
         let deadline = Instant::now() + self.module.timeouts().request;
         let listed = match self.module.guard(deadline) {
             Ok(_guard) => self.list(number),
             Err(error) => Err(error),
         };
         let mut state = self.state.lock();
-        state.hanging.retain(|_, scan| *scan != number);
         if !state.is_run_by(number) {
             return;
         }
@@ -195,10 +195,8 @@ impl Registry {
                 hanging,
             })
         });
-        state.running = None;
         state.done = number;
         state.result = Some(result);
-        self.changed.notify_all();
     }
 
     fn list(&self, number: u64) -> Result<(Vec<SlotToken>, Vec<String>), Error> {
@@ -251,6 +249,21 @@ impl Registry {
             }
         }
         Ok((all, hanging))
+    }
+}
+
+/// Lets the next scan begin when this one has ended, by a panic too.
+struct EndOfScan<'r>(&'r Registry, u64);
+
+impl Drop for EndOfScan<'_> {
+    fn drop(&mut self) {
+        let EndOfScan(registry, number) = self;
+        let mut state = registry.state.lock();
+        state.hanging.retain(|_, scan| scan != number);
+        if state.is_run_by(*number) {
+            state.running = None;
+        }
+        registry.changed.notify_all();
     }
 }
 
