@@ -131,6 +131,7 @@ fn serve(
         error!(target: TARGET, "{error}");
     }
     supervisor.stopping();
+    engine.stop_reloads();
     let left = server.drain(GRACE);
     if left > 0 {
         warn!(target: TARGET, "{left} requests did not end in time");

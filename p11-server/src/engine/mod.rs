@@ -84,6 +84,11 @@ impl Engine {
         self.0.reconfigure(settings);
     }
 
+    /// The program is about to end: requests that are at work go on, but the module is not reloaded any more.
+    pub fn stop_reloads(&self) {
+        self.0.module.stop_reloads();
+    }
+
     /// Logs out, closes all sessions and finalises the module, unless a call hangs in it. No request succeeds afterwards.
     pub fn shut_down(&self) {
         self.0.module.shut_down(|| {

@@ -18,4 +18,5 @@ mod notify;
 mod pin_sources;
 mod policy;
 mod systemd;
+mod turns;
 mod users;

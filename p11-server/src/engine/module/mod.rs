@@ -50,6 +50,8 @@ struct State {
     guards: usize,
     /// `C_Initialize` or `C_Finalize` is under way: nobody enters.
     reloading: bool,
+    /// No reload begins any more.
+    stopping: bool,
     /// Nobody enters any more.
     closed: bool,
     /// What calls for a reload at the next request.
@@ -100,6 +102,7 @@ impl Module {
             life: Arc::default(),
             guards: 0,
             reloading: false,
+            stopping: false,
             closed: false,
             needs_reload: None,
             pause: timeouts.first_pause,
@@ -127,10 +130,7 @@ impl Module {
     pub fn guard(&self, deadline: Instant) -> Result<Guard<'_>, Error> {
         let mut state = self.wait_for_reload(deadline)?;
         if let Phase::Down(cause) = &state.phase {
-            let wait = state.wait();
-            if !wait.is_zero() {
-                return Err(unavailable(cause, wait));
-            }
+            state.check_due(cause)?;
             state = self.initialize(state, None)?;
         }
         state.guards += 1;
@@ -160,10 +160,7 @@ impl Module {
                  it"
             )));
         }
-        let wait = state.wait();
-        if !wait.is_zero() {
-            return Err(unavailable(why, wait));
-        }
+        state.check_due(why)?;
         warn!("reloading the PKCS#11 module: {why}");
         state.needs_reload = None;
         self.initialize(state, Some(forget)).map(drop)
@@ -228,6 +225,11 @@ impl Module {
         self.calls.older_on_slot(slot, time)
     }
 
+    /// From now on a module that is up or down stays so: what ends soon needs no reload.
+    pub fn stop_reloads(&self) {
+        self.state.lock().stopping = true;
+    }
+
     /// Lets nobody in any more, waits a moment for those inside, makes the last calls and `C_Finalize`. A module
     /// in which a call runs on is left as it is, and one that is not ours is not finalised.
     pub fn shut_down(&self, last_calls: impl FnOnce()) {
@@ -258,7 +260,7 @@ impl Module {
             }
         }
         if state.closed {
-            return Err(Error::Busy("the server is stopping".into()));
+            return Err(stopping());
         }
         Ok(state)
     }
@@ -388,10 +390,23 @@ impl Drop for Guard<'_> {
 }
 
 impl State {
+    /// Whether the module may be initialised now.
+    fn check_due(&self, why: &str) -> Result<(), Error> {
+        match self.wait() {
+            _ if self.stopping => Err(stopping()),
+            Duration::ZERO => Ok(()),
+            wait => Err(unavailable(why, wait)),
+        }
+    }
+
     /// How long until the module may be initialised.
     fn wait(&self) -> Duration {
         self.not_before.saturating_duration_since(Instant::now())
     }
+}
+
+fn stopping() -> Error {
+    Error::Busy("the server is stopping".into())
 }
 
 fn unavailable(cause: &str, retry_in: Duration) -> Error {

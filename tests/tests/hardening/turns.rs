@@ -1,0 +1,166 @@
+//! Users take turns on a token: what one of them asks for in a loop costs another a turn's wait and no more.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
+
+use p11_client::{ErrorCode, message::ChangePin};
+use p11_fault_module::{Function::*, on};
+use p11_tests::{
+    client::{P256, TestClient, refused},
+    fixture::{Fixture, KEY, SO_PIN},
+    keys::KeyKind,
+    text::assert_contains,
+    wait::StopOnDrop,
+};
+
+use crate::users::AsUser;
+
+/// How long each slow piece of work takes.
+const SLOW: Duration = Duration::from_secs(2);
+
+/// Beside what is waited for, on a machine that others use, too.
+const SOON: Duration = Duration::from_secs(1);
+
+const DEVICE: &str = "pkcs11:token=device";
+
+/// What a user asks for again and again, and the function that makes it slow.
+struct Row {
+    function: p11_fault_module::Function,
+    ask: fn(&TestClient, &Fixture),
+}
+
+fn rows() -> [Row; 4] {
+    [
+        Row {
+            function: C_GenerateKeyPair,
+            ask: |client, _| drop(client.create_key(DEVICE, P256, "new", None)),
+        },
+        Row {
+            function: C_CreateObject,
+            ask: |client, fixture| drop(client.import_certificate(KEY, &fixture.certificate())),
+        },
+        Row {
+            function: C_FindObjectsFinal,
+            ask: |client, _| drop(client.list_keys(DEVICE)),
+        },
+        Row {
+            function: C_FindObjectsInit,
+            ask: |client, _| drop(client.open("pkcs11:token=device;object=missing")),
+        },
+    ]
+}
+
+#[test]
+fn another_users_signatures_wait_for_no_slow_work_and_his_search_for_one_piece() {
+    for row in rows() {
+        let function = row.function;
+        let fixture = Fixture::new(KeyKind::P256);
+        fixture.add_key(KeyKind::P256, "second", 2);
+        let server = fixture.start();
+        let other = AsUser::new(&server, 2000, 2000);
+        let key = other.open(KEY).unwrap();
+        key.sign().unwrap();
+        let millis = match function {
+            // A search makes three of these.
+            C_FindObjectsInit | C_FindObjectsFinal => SLOW.as_millis() / 3,
+            _ => SLOW.as_millis(),
+        };
+        let slow = on(function).delays(millis.try_into().unwrap());
+        fixture.faults.set([slow]);
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let _over = StopOnDrop(&over);
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let client = server.client();
+                    while !over.load(Relaxed) {
+                        (row.ask)(&client, &fixture);
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                });
+            }
+            // All three are at work or wait.
+            thread::sleep(SLOW / 2);
+            let mut slowest = Duration::ZERO;
+            for _ in 0..20 {
+                let start = Instant::now();
+                key.sign().unwrap();
+                slowest = slowest.max(start.elapsed());
+                thread::sleep(Duration::from_millis(50));
+            }
+            assert!(slowest < SOON, "{function:?}: a signature took {slowest:?}");
+            // A search reads the contents twice where it has to log in, and it takes a turn to use them: each behind one
+            // piece of the others' work at most.
+            let start = Instant::now();
+            other.open("pkcs11:token=device;object=second").unwrap();
+            let took = start.elapsed();
+            assert!(
+                took < SLOW * 4 + SOON,
+                "{function:?}: a search took {took:?}"
+            );
+        });
+    }
+}
+
+#[test]
+fn a_reset_of_the_pin_holds_up_signatures_for_its_own_time_only() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    let other = AsUser::new(&server, 2000, 2000);
+    let key = other.open(KEY).unwrap();
+    key.sign().unwrap();
+    let delay = SLOW.as_millis().try_into().unwrap();
+    fixture.faults.set([on(C_InitPIN).next(1).delays(delay)]);
+    let client = server.client();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let reset = ChangePin::new(p11_tests::fixture::PIN);
+            let reset = reset.reset(true).so_pin(Some(SO_PIN.into()));
+            client.change_pin(reset).unwrap();
+        });
+        let begun = Instant::now();
+        while begun.elapsed() < SLOW + SOON {
+            let start = Instant::now();
+            key.sign().unwrap();
+            assert!(start.elapsed() < SLOW + SOON, "{:?}", start.elapsed());
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+}
+
+#[test]
+fn slow_requests_of_one_user_that_wait_are_few_and_the_next_is_told_why() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    let other = AsUser::new(&server, 2000, 2000);
+    let key = other.open(KEY).unwrap();
+    key.sign().unwrap();
+    fixture
+        .faults
+        .set([on(C_GenerateKeyPair).next(1).delays(4000)]);
+    let client = server.client();
+    let create = |_| {
+        let client = client.clone();
+        thread::spawn(move || client.create_key(DEVICE, P256, "new", None).map(drop))
+    };
+    let created: Vec<_> = (0..1 + 8 + 4).map(create).collect();
+    thread::sleep(Duration::from_secs(1));
+    let failure = refused(client.list_keys(DEVICE), ErrorCode::Busy);
+    assert_contains(
+        &failure.message,
+        ["8 slow requests", "token=device", "try again"],
+    );
+    // Nobody else is told so.
+    key.sign().unwrap();
+    let listed = other.list_keys(DEVICE).unwrap();
+    assert!(!listed.is_empty());
+    let outcomes = created.into_iter().map(|thread| thread.join().unwrap());
+    let refusals: Vec<_> = outcomes.filter_map(Result::err).collect();
+    assert_eq!(refusals.len(), 4, "{refusals:?}");
+    for failure in refusals {
+        assert_eq!(failure.code, ErrorCode::Busy, "{failure}");
+    }
+}
