@@ -10,6 +10,7 @@
 )]
 
 mod claims;
+mod deadlines;
 mod fast_path;
 mod hangs;
 mod hung_calls;
