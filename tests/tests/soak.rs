@@ -1,5 +1,5 @@
-//! A minute of random faults while four programs sign: each gets signatures or reasons, and afterwards the server is as
-//! it was before.
+//! A minute of random faults while four programs sign and another user does what he should not: each program gets
+//! signatures or reasons, and afterwards the server is as it was before.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,28 +9,44 @@
     reason = "helpers of tests, which fail by panicking"
 )]
 
+#[path = "hardening/users.rs"]
+#[expect(dead_code, reason = "the tests of hardening use it all")]
+mod users;
+
 use std::{
     fs,
+    io::Write,
+    os::unix::net::UnixStream,
+    path::Path,
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
 
-use p11_client::{ErrorCode, Failure};
+use p11_client::{ErrorCode, Failure, message::ByteBuf};
 use p11_fault_module::{
-    Function, Function::*, Random, Rule, cryptoki_sys::*, every_token, on, token,
+    Function, Function::*, Random, Rule, cryptoki_sys::*, every_token, object, on, token,
 };
-use p11_proto::{Request, Response, message::ListTokens};
+use p11_proto::{
+    Request, Response, frame,
+    message::{CreateKey, DeleteKey, GetPublicKey, ListKeys, ListTokens, OpenKey},
+};
 use p11_tests::{
-    client::{ClientKey, TestClient},
+    client::{ClientKey, P256, TestClient},
     fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
+    raw_client::RawClient,
     server::Server,
     wait::StopOnDrop,
 };
 
+use users::AsUser;
+
 /// How long things go wrong.
 const MINUTE: Duration = Duration::from_secs(60);
+
+/// Threads of the enemy.
+const ENEMIES: usize = 4;
 
 /// Where the sequence of faults begins.
 const SEED: u64 = 0x70_6b_63_73_11;
@@ -55,6 +71,17 @@ fn a_minute_of_faults_of_every_kind() {
         })
         .collect();
     all_sign(&programs);
+    let enemy = AsUser::new(&server, 2000, 2000);
+    // What it costs that there is an enemy is no leak.
+    thread::scope(|scope| {
+        for number in 0..ENEMIES {
+            let socket = enemy.socket();
+            scope.spawn(move || {
+                let mut random = Random::new(SEED + number as u64);
+                (0..300).for_each(|_| harm(socket, &mut random));
+            });
+        }
+    });
     let before = Usage::of(&server);
 
     let over = AtomicBool::new(false);
@@ -74,6 +101,16 @@ fn a_minute_of_faults_of_every_kind() {
                         }
                     };
                     thread::sleep(Duration::from_millis(2));
+                }
+            });
+        }
+        for number in 0..ENEMIES {
+            let (over, socket) = (&over, enemy.socket());
+            scope.spawn(move || {
+                let mut random = Random::new(SEED + number as u64);
+                while !over.load(Relaxed) {
+                    harm(socket, &mut random);
+                    thread::sleep(Duration::from_millis(5));
                 }
             });
         }
@@ -102,6 +139,34 @@ fn a_minute_of_faults_of_every_kind() {
     // Nine for each token at most, whatever was lost on the way.
     let open = fixture.faults.counts().open_sessions();
     assert!(open <= 2 * 9, "{open} sessions are open");
+}
+
+/// One request of the enemy on a connection of its own, of which it may not wait for the answer.
+fn harm(socket: &Path, random: &mut Random) {
+    let device = "pkcs11:token=device";
+    let wrong_pin = || Some("not-it".into());
+    let request = match random.below(50) {
+        // There is at most one of this id.
+        0 => Request::CreateKey(CreateKey::new(device, P256, "enemy").id(Some(ByteBuf::from([9])))),
+        1..5 => Request::DeleteKey(DeleteKey::new("pkcs11:token=device;object=enemy")),
+        5..15 => Request::ListKeys(ListKeys::new(device)),
+        15..25 => Request::OpenKey(OpenKey::new("pkcs11:token=device;object=missing")),
+        25..30 => Request::OpenKey(OpenKey::new("pkcs11:token=missing")),
+        30..35 => Request::OpenKey(OpenKey::new(KEY).pin(wrong_pin())),
+        35..40 => Request::GetPublicKey(GetPublicKey::new(device)),
+        _ => Request::OpenKey(OpenKey::new("pkcs11:token=device;object=second")),
+    };
+    // Where the proxy or the server has no place, it comes again.
+    let Ok(stream) = UnixStream::connect(socket) else {
+        return;
+    };
+    let mut raw = RawClient(stream);
+    if raw.0.write_all(&frame::PREAMBLE).is_err() || raw.send(&request).is_err() {
+        return;
+    }
+    if random.below(4) > 0 {
+        let _ = raw.answer();
+    }
 }
 
 /// Mostly a signature, and now and then what else a program may ask.
@@ -136,6 +201,8 @@ fn is_well_formed(failure: &Failure) {
         }
         ErrorCode::ModuleUnavailable => assert!(failure.message.contains(" s"), "{failure}"),
         ErrorCode::TokenNotFound | ErrorCode::KeyNotFound | ErrorCode::Busy => {}
+        // A count that cannot be.
+        ErrorCode::Internal if failure.message.contains("an unusable answer") => {}
         _ => panic!("{code}: {failure}"),
     }
     assert!(failure.message.len() > 20, "{failure}");
@@ -185,7 +252,9 @@ impl Usage {
 
     /// A program that asked two things at the same time has two connections by now, each with a thread.
     fn is_no_more_than(&self, before: &Self) {
-        assert!(self.threads <= before.threads + 4, "{before:?}, {self:?}");
+        // Those of the enemy are kept for a minute.
+        let threads = before.threads + 4 + 2 * ENEMIES;
+        assert!(self.threads <= threads, "{before:?}, {self:?}");
         assert!(self.files <= before.files + 8, "{before:?}, {self:?}");
         let grown = self.memory_kib.saturating_sub(before.memory_kib);
         assert!(grown <= 6 * 1024, "{before:?}, {self:?}");
@@ -201,7 +270,7 @@ impl RandomFaults {
     }
 
     fn fault(&mut self) -> Rule {
-        match self.0.below(18) {
+        match self.0.below(23) {
             0 => every_token().sessions_closed(),
             1 => every_token().logged_out(),
             2 => Rule::RenumberObjects,
@@ -221,6 +290,13 @@ impl RandomFaults {
             14 => on(self.any_call()).next(1).after().returns(self.trouble()),
             15 => on(self.any_call()).every(3).returns(self.trouble()),
             16 => on(self.any_call()).returns(self.trouble()),
+            17 => Rule::FailsToSign(self.one_of(&["key", "second"]).into(), self.trouble()),
+            18 => token("device").logged_out(),
+            19 => on(self.one_of(&[C_FindObjects, C_Sign, C_GetSlotList, C_GetMechanismList]))
+                .next(3)
+                .counts(1 << 40),
+            20 => object(CKO_CERTIFICATE, "key").claims_length(CKA_VALUE, 1 << 40),
+            21 => on(self.one_of(&[C_GenerateKeyPair, C_DestroyObject])).returns(self.trouble()),
             _ => {
                 let seed = self.0.number();
                 on(self.any_call())
@@ -248,6 +324,9 @@ impl RandomFaults {
             C_FindObjectsFinal,
             C_GetAttributeValue,
             C_GetMechanismList,
+            C_GetMechanismInfo,
+            C_GetInfo,
+            C_Logout,
         ])
     }
 
