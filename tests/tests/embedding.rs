@@ -19,7 +19,7 @@ use p11_proto::{
     Request, Response,
     message::{OpenKey, OpenedKey, Sign},
 };
-use p11_server::{Engine, Settings, Timeouts, Unrestricted};
+use p11_server::{Engine, Service, Settings, Timeouts, Unrestricted};
 use p11_tests::{
     fixture::{Fixture, KEY, PIN},
     keys::KeyKind,

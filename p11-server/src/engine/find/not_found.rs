@@ -35,7 +35,9 @@ impl Search<'_> {
         let all: Vec<_> = views.iter().map(|view| self.view(latest(view))).collect();
         // The URI leads to keys, but not to the one of the client's certificate.
         if let Some(wanted) = self.expected {
-            if self.opened && visible_keys(&all).next().is_some() {
+            // One that cannot be read at this moment may be the one.
+            let all_told = all.iter().all(|view| view.unusable.is_empty());
+            if self.opened && all_told && visible_keys(&all).next().is_some() {
                 return Error::KeyChanged {
                     uri: looked_for.to_string(),
                     opened: wanted,

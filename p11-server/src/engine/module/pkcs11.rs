@@ -4,6 +4,7 @@
 //! Whoever calls holds a [`Guard`](super::Guard).
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -317,7 +318,7 @@ impl Session {
         template: &[Attribute],
         go_on: &dyn Fn() -> Result<(), Error>,
     ) -> Result<Vec<ObjectHandle>, Error> {
-        let mut found = Vec::new();
+        let (mut found, mut known) = (Vec::new(), HashSet::new());
         let Some(raw) = &self.module.raw else {
             go_on()?;
             return self.call("C_FindObjects", || self.inner.find_objects(template));
@@ -329,7 +330,13 @@ impl Session {
             }
             match self.call("C_FindObjects", || raw.find_next(&self.inner)) {
                 Ok(next) if next.is_empty() => break Ok(()),
-                Ok(next) => found.extend(next),
+                Ok(next) if next.iter().all(|handle| known.insert(handle.handle())) => {
+                    found.extend(next);
+                }
+                Ok(_) => {
+                    let why = "the PKCS#11 module lists an object twice";
+                    break Err(Error::BadAnswer(why.into()));
+                }
                 Err(error) => break Err(error),
             }
             if found.len() > MOST_OBJECTS {
