@@ -126,6 +126,9 @@ impl Core {
             slots.found_all()?;
         }
         let key = Arc::new(found?);
+        if let Some(known) = known.filter(|known| known.identity() == key.identity()) {
+            key.set_failing_since(known.failing_since());
+        }
         self.keys
             .insert(&query.name, &key, query.expected.is_none());
         self.keys.insert(&key.message.uri, &key, false);

@@ -100,10 +100,7 @@ fn a_wait_for_a_reload_for_a_session_and_for_a_login_has_one_deadline() {
                 let start = Instant::now();
                 let answer = key.sign();
                 let took = start.elapsed();
-                assert!(
-                    took < 2 * DEADLINE,
-                    "{took:?}: {answer:?}"
-                );
+                assert!(took < 2 * DEADLINE, "{took:?}: {answer:?}");
             });
         }
     });

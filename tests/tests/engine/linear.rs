@@ -8,8 +8,6 @@ use p11_tests::{
     keys::KeyKind,
 };
 
-use crate::QUICK_SERVER;
-
 /// What a client asks of a token that it has used before.
 struct Row {
     name: &'static str,
@@ -48,7 +46,7 @@ fn costs(objects: usize) -> Vec<Counts> {
     // All of one id, but for the first pair.
     fixture.fill(objects);
     let cost = |row: &Row| {
-        let mut server = fixture.server().pin(PIN).program(QUICK_SERVER).start();
+        let mut server = fixture.server().pin(PIN).start();
         let before = fixture.faults.counts();
         (row.ask)(&server.client());
         let calls = fixture.faults.counts().since(&before);

@@ -22,7 +22,7 @@ use crate::users::AsUser;
 const SLOW: Duration = Duration::from_secs(2);
 
 /// Beside what is waited for, on a machine that others use, too.
-const SOON: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_secs(3);
 
 const DEVICE: &str = "pkcs11:token=device";
 

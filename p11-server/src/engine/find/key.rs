@@ -194,6 +194,11 @@ impl Key {
         self.state.lock().used.elapsed() > idle
     }
 
+    /// It fails as the same key did in an earlier life of its token.
+    pub fn set_failing_since(&self, since: Option<Instant>) {
+        self.state.lock().failing = since;
+    }
+
     /// Since when it fails, if it does.
     pub fn failing_since(&self) -> Option<Instant> {
         self.state.lock().failing

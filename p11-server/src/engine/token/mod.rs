@@ -180,22 +180,22 @@ impl Token {
         }
     }
 
-    /// The same after a failure that another life may heal: not again before a pause, which doubles with each
-    /// time. Answers whether it was given up, by whomever.
+    /// The same after a failure that another life may heal. One in which nothing was signed is not given up
+    /// again before a pause, which doubles with each time. Answers whether it was given up, by whomever.
     pub fn give_up_with_pause(&self, broken: &Arc<Opened>, timeouts: &Timeouts) -> bool {
         let mut state = self.state.lock();
         if !Arc::ptr_eq(&state.current, broken) {
             return true;
         }
         let now = Instant::now();
-        if now < state.not_before {
-            return false;
-        }
-        if state.pause.is_zero() || state.not_before + timeouts.quiet < now {
+        if broken.has_signed() || state.not_before + timeouts.quiet < now {
             state.pause = timeouts.first_pause;
+        } else if now < state.not_before {
+            return false;
+        } else {
+            state.pause = (state.pause * 2).clamp(timeouts.first_pause, timeouts.longest_pause);
         }
         state.not_before = now + state.pause;
-        state.pause = (state.pause * 2).min(timeouts.longest_pause);
         state.start_new_life();
         true
     }
@@ -283,6 +283,11 @@ impl Opened {
     /// A key has signed.
     pub fn set_signed(&self) {
         self.state.lock().signed = Some(Instant::now());
+    }
+
+    /// Whether any key has signed in this life.
+    fn has_signed(&self) -> bool {
+        self.state.lock().signed.is_some()
     }
 
     /// Whether a key has signed since then: the token is well, whatever becomes of another key.

@@ -16,10 +16,11 @@ use crate::error::Error;
 /// Sessions that we open on one token: more callers than that wait for each other.
 const MOST_SESSIONS: usize = 9;
 
-/// Signatures of one user that may wait for a token.
-const MOST_SIGNATURES: usize = 64;
+/// Signatures of one user that may wait for a token, and searches: all programs of a device, which often run
+/// as one user, may open their keys at the same time.
+const MOST_QUICK: usize = 64;
 
-/// Slow requests of one user that may wait for a token.
+/// Listings and changes of one user that may wait for a token.
 const MOST_SLOW: usize = 8;
 
 /// How long a wait for a session lasts before it is looked whether one was given back.
@@ -34,12 +35,6 @@ pub(crate) enum Lane {
     Search,
     /// A listing or a change. Searches of the same user go before.
     Slow,
-}
-
-impl Lane {
-    fn is_slow(self) -> bool {
-        self != Lane::Sign
-    }
 }
 
 /// The turns on one token.
@@ -246,17 +241,17 @@ impl State {
 
     /// Whether one more request of this user may wait.
     fn has_place(&self, lane: Lane, user: u32, name: &str) -> Result<(), Error> {
-        let of_user = |waiter: &&Waiter| {
-            waiter.user == user && waiter.lane.is_slow() == lane.is_slow() && !waiter.granted
-        };
+        let of_user =
+            |waiter: &&Waiter| waiter.user == user && waiter.lane == lane && !waiter.granted;
         let most = match lane {
-            Lane::Sign => MOST_SIGNATURES,
-            _ => MOST_SLOW,
+            Lane::Sign | Lane::Search => MOST_QUICK,
+            Lane::Slow => MOST_SLOW,
         };
         if self.waiting.iter().filter(of_user).count() >= most {
             let what = match lane {
                 Lane::Sign => "signatures",
-                _ => "slow requests, such as searches and listings",
+                Lane::Search => "searches",
+                Lane::Slow => "slow requests, such as listings and changes",
             };
             return Err(Error::Busy(format!(
                 "{most} {what} of this user wait for the token {name} already; try again"
@@ -405,7 +400,7 @@ mod tests {
             while waiting(&turns) < MOST_SLOW {
                 thread::yield_now();
             }
-            let refused = turns.wait(Lane::Search, 1, soon(), "t").err().unwrap();
+            let refused = turns.wait(Lane::Slow, 1, soon(), "t").err().unwrap();
             assert!(matches!(&refused, Error::Busy(why) if why.contains("8 slow requests")));
             let other = turns.wait(Lane::Search, 2, now(), "t").err().unwrap();
             assert!(matches!(other, Error::Timeout(_)));
