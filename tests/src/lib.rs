@@ -14,7 +14,7 @@
 //! - [`fixture`]: a token with a key, and a server that loads a module which misbehaves on demand
 //! - [`broker`], [`openssl`]: the peers of a TLS handshake
 //! - [`mqtt`]: the shortest MQTT exchange that proves a login
-//! - [`lenient`]: comparisons of speed that are to become stricter
+//! - [`compare`]: whether something takes longer when others disturb it
 //! - [`text`]: assertions on what a message or a log says
 //! - [`verify`]: checks a signature without any code of ours
 //!
@@ -42,9 +42,9 @@
 pub mod binary;
 pub mod broker;
 pub mod client;
+pub mod compare;
 pub mod fixture;
 pub mod keys;
-pub mod lenient;
 pub mod mqtt;
 pub mod objects;
 pub mod old_server;

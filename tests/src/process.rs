@@ -11,7 +11,7 @@ use std::{
 use crate::wait::TIMEOUT;
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid},
 };
 
 /// A running program whose stdout and stderr are kept.
@@ -125,6 +125,14 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Makes this process, run by root, that of another user for good.
+pub fn become_user(uid: u32, gid: u32) {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    setgroups(&[]).expect("only root can become another user");
+    setresgid(gid, gid, gid).unwrap();
+    setresuid(uid, uid, uid).unwrap();
 }
 
 /// What a program printed, filled by one thread for each stream.

@@ -3,6 +3,9 @@
 //! - [`measure`]: rounds of all candidates in turn, so that what the machine does meanwhile hits all
 //! - [`signers`]: the candidates; [`bare`]: the least that a signer in another process costs; [`pkcs11`]: the
 //!   shortest way to a signature, in process
+//! - [`connections`]: requests over a new connection each
+//! - [`fairness`]: a user's signatures while another one disturbs
+//! - [`searches`]: searches and listings on tokens of many key pairs
 //! - [`handshake`]: whole TLS 1.3 handshakes with a client certificate
 //! - [`footprint`]: memory, size, time to the first signature
 //! - [`report`]: the table and the picture
@@ -18,15 +21,18 @@
 )]
 
 mod bare;
+mod connections;
+mod fairness;
 mod footprint;
 mod handshake;
 mod measure;
 mod pkcs11;
 mod report;
+mod searches;
 mod signers;
 
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use p11_tests::{
@@ -52,7 +58,14 @@ fn main() {
         ["bare-server", socket, module] => bare::serve(socket.as_ref(), module.as_ref()),
         ["idle-process", module] => footprint::idle(module.as_ref()),
         ["measure-tpm"] => measure_tpm(),
-        ["measure", few, many, tpm] => measure_all(few.as_ref(), many.as_ref(), tpm),
+        ["generate", pairs] => generate(pairs.parse().unwrap()),
+        ["disturb", socket, name, rate] => {
+            fairness::disturb(socket.as_ref(), name, rate.parse().unwrap());
+        }
+        ["measure", few, many, tpm, fair, ten, hundred, thousand] => {
+            let pairs = [ten, hundred, thousand].map(PathBuf::from);
+            measure_all(few.as_ref(), many.as_ref(), tpm, fair.as_ref(), &pairs);
+        }
         [] => set_the_stage(),
         _ => panic!("run me by `make bench`"),
     }
@@ -66,7 +79,9 @@ fn set_the_stage() {
     let large = Fixture::new(KeyKind::P256);
     large.fill(1_000);
     let [(variable, small_configuration)] = small.hsm.envs();
-    let [(_, large_configuration)] = large.hsm.envs();
+    let large_configuration = configuration(&large);
+    let fair = with_key_pairs(fairness::PAIRS);
+    let pairs = searches::PAIRS.map(with_key_pairs);
 
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("p11-kit");
@@ -85,6 +100,7 @@ fn set_the_stage() {
         .arg("measure")
         .args([&small_configuration, &large_configuration])
         .arg(on_a_tpm())
+        .args([&fair].into_iter().chain(&pairs).map(configuration))
         .env(variable, &small_configuration)
         .env(
             "P11_KIT_SERVER_ADDRESS",
@@ -94,6 +110,27 @@ fn set_the_stage() {
     let _ = p11_kit.kill();
     let _ = p11_kit.wait();
     assert!(status.unwrap().success(), "the measurements failed");
+}
+
+/// A token with so many key pairs.
+fn with_key_pairs(pairs: usize) -> Fixture {
+    let fixture = Fixture::new(KeyKind::P256);
+    let status = Command::new(env::current_exe().unwrap())
+        .args(["generate", &pairs.to_string()])
+        .envs(fixture.hsm.envs())
+        .status();
+    assert!(status.unwrap().success(), "generating key pairs failed");
+    fixture
+}
+
+fn generate(pairs: usize) {
+    let module = Module::load(&tools::pkcs11_module("libsofthsm2.so"));
+    module.generate(PIN, searches::labels(pairs));
+}
+
+fn configuration(fixture: &Fixture) -> PathBuf {
+    let [(_, configuration)] = fixture.hsm.envs();
+    configuration
 }
 
 /// The figures of a software TPM, whose driver needs an environment of its own.
@@ -124,7 +161,7 @@ fn measure_tpm() {
     }
 }
 
-fn measure_all(few: &Path, many: &Path, tpm: &str) {
+fn measure_all(few: &Path, many: &Path, tpm: &str, fair: &Path, pairs: &[PathBuf; 3]) {
     let setup = Setup::new(few);
     eprintln!("one client …");
     let one = measure::latencies(&setup.candidates(), 1);
@@ -143,6 +180,14 @@ fn measure_all(few: &Path, many: &Path, tpm: &str) {
     );
     drop((full, busy));
 
+    eprintln!("new connections …");
+    let mut candidates = vec![signers::in_process("raw C_Sign", setup.raw)];
+    candidates.extend(connections::candidates(&setup.ours));
+    let connections = measure::latencies(&candidates, 1);
+    let fairness = fairness::measure(fair);
+    eprintln!("searches …");
+    let searches = searches::measure(pairs);
+
     eprintln!("handshakes …");
     let handshakes = handshake::compare(&setup);
     eprintln!("memory, size, start …");
@@ -151,6 +196,9 @@ fn measure_all(few: &Path, many: &Path, tpm: &str) {
         one,
         four,
         burden,
+        connections,
+        fairness,
+        searches,
         handshakes,
         tpm: tpm.lines().map(Figures::from_line).collect(),
         footprint,

@@ -14,6 +14,15 @@ impl Figures {
         median(pairs.map(|(ours, theirs)| ours / theirs).collect())
     }
 
+    /// One of these and one of those, one after the other.
+    pub fn plus(&self, other: &Figures) -> Figures {
+        let pairs = self.rounds.iter().zip(&other.rounds);
+        Figures {
+            rounds: pairs.map(|(one, other)| one + other).collect(),
+            ..self.clone()
+        }
+    }
+
     /// As a line of text, for another process.
     pub fn to_line(&self) -> String {
         let rounds: Vec<_> = self.rounds.iter().map(f64::to_string).collect();
@@ -110,11 +119,13 @@ impl Turn {
     }
 }
 
-fn micros(time: Duration) -> f64 {
+/// In microseconds.
+pub fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The middle one of some values.
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }

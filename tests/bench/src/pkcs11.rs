@@ -52,53 +52,11 @@ impl Module {
 
     /// A session of its own on the only initialised token, with its first private key.
     pub fn signer(self, pin: &str) -> Signer {
-        let mut slots = [0; 16];
-        let mut count = slots.len() as CK_ULONG;
-        call!(self, C_GetSlotList, CK_TRUE, slots.as_mut_ptr(), &mut count);
-        let initialized = |slot: &CK_SLOT_ID| {
-            let mut info = CK_TOKEN_INFO::default();
-            call!(self, C_GetTokenInfo, *slot, &mut info);
-            info.flags & CKF_TOKEN_INITIALIZED != 0
-        };
-        let slot = slots[..count as usize]
-            .iter()
-            .copied()
-            .find(initialized)
-            .expect("a token");
-        let mut session = 0;
-        call!(
-            self,
-            C_OpenSession,
-            slot,
-            CKF_SERIAL_SESSION,
-            null_mut(),
-            None,
-            &mut session
-        );
-        let login = self.0.C_Login.expect("C_Login");
-        // SAFETY: the PIN is read, in its length.
-        let rv = unsafe {
-            login(
-                session,
-                CKU_USER,
-                pin.as_ptr().cast_mut(),
-                pin.len() as CK_ULONG,
-            )
-        };
-        assert!(matches!(rv, CKR_OK | CKR_USER_ALREADY_LOGGED_IN), "C_Login");
-
-        let (mut class, label) = (CKO_PRIVATE_KEY, b"key");
+        let session = self.open_session(pin, CKF_SERIAL_SESSION);
+        let (mut class, mut label) = (CKO_PRIVATE_KEY, *b"key");
         let mut template = [
-            CK_ATTRIBUTE {
-                type_: CKA_CLASS,
-                pValue: (&raw mut class).cast(),
-                ulValueLen: size_of_val(&class) as CK_ULONG,
-            },
-            CK_ATTRIBUTE {
-                type_: CKA_LABEL,
-                pValue: label.as_ptr().cast_mut().cast(),
-                ulValueLen: label.len() as CK_ULONG,
-            },
+            attribute(CKA_CLASS, &mut class),
+            text(CKA_LABEL, &mut label),
         ];
         let (mut key, mut found) = (0, 0);
         let size = template.len() as CK_ULONG;
@@ -117,6 +75,101 @@ impl Module {
             session,
             key,
         }
+    }
+
+    /// Generates P-256 key pairs, each of a label and id of its own.
+    pub fn generate(self, pin: &str, labels: impl Iterator<Item = String>) {
+        let session = self.open_session(pin, CKF_SERIAL_SESSION | CKF_RW_SESSION);
+        // The OID of prime256v1 (RFC 5480 section 2.1.1.1).
+        let mut curve = *b"\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";
+        let (mut yes, mut sign) = (CK_TRUE, CK_TRUE);
+        let mut mechanism = CK_MECHANISM {
+            mechanism: CKM_EC_KEY_PAIR_GEN,
+            pParameter: null_mut(),
+            ulParameterLen: 0,
+        };
+        for label in labels {
+            let (mut label, mut id) = (label.clone().into_bytes(), label.into_bytes());
+            let both = [
+                attribute(CKA_TOKEN, &mut yes),
+                text(CKA_LABEL, &mut label),
+                text(CKA_ID, &mut id),
+            ];
+            let [mut public, mut private] = [both.to_vec(), both.to_vec()];
+            public.push(text(CKA_EC_PARAMS, &mut curve));
+            private.push(attribute(CKA_SIGN, &mut sign));
+            let (public_size, private_size) = (public.len() as CK_ULONG, private.len() as CK_ULONG);
+            let (mut public_key, mut private_key) = (0, 0);
+            call!(
+                self,
+                C_GenerateKeyPair,
+                session,
+                &mut mechanism,
+                public.as_mut_ptr(),
+                public_size,
+                private.as_mut_ptr(),
+                private_size,
+                &mut public_key,
+                &mut private_key
+            );
+        }
+    }
+
+    /// A session on the only initialised token, logged in.
+    fn open_session(self, pin: &str, flags: CK_FLAGS) -> CK_SESSION_HANDLE {
+        let mut slots = [0; 16];
+        let mut count = slots.len() as CK_ULONG;
+        call!(self, C_GetSlotList, CK_TRUE, slots.as_mut_ptr(), &mut count);
+        let initialized = |slot: &CK_SLOT_ID| {
+            let mut info = CK_TOKEN_INFO::default();
+            call!(self, C_GetTokenInfo, *slot, &mut info);
+            info.flags & CKF_TOKEN_INITIALIZED != 0
+        };
+        let slot = slots[..count as usize]
+            .iter()
+            .copied()
+            .find(initialized)
+            .expect("a token");
+        let mut session = 0;
+        call!(
+            self,
+            C_OpenSession,
+            slot,
+            flags,
+            null_mut(),
+            None,
+            &mut session
+        );
+        let login = self.0.C_Login.expect("C_Login");
+        // SAFETY: the PIN is read, in its length.
+        let rv = unsafe {
+            login(
+                session,
+                CKU_USER,
+                pin.as_ptr().cast_mut(),
+                pin.len() as CK_ULONG,
+            )
+        };
+        assert!(matches!(rv, CKR_OK | CKR_USER_ALREADY_LOGGED_IN), "C_Login");
+        session
+    }
+}
+
+/// An attribute of one value. It must not outlive it.
+fn attribute<T>(type_: CK_ATTRIBUTE_TYPE, value: &mut T) -> CK_ATTRIBUTE {
+    CK_ATTRIBUTE {
+        type_,
+        pValue: (&raw mut *value).cast(),
+        ulValueLen: size_of::<T>() as CK_ULONG,
+    }
+}
+
+/// An attribute of bytes. It must not outlive them.
+fn text(type_: CK_ATTRIBUTE_TYPE, bytes: &mut [u8]) -> CK_ATTRIBUTE {
+    CK_ATTRIBUTE {
+        type_,
+        pValue: bytes.as_mut_ptr().cast(),
+        ulValueLen: bytes.len() as CK_ULONG,
     }
 }
 

@@ -32,7 +32,7 @@ pub struct Candidate {
 }
 
 /// A message, and what raw PKCS#11 signs in its place.
-const MESSAGE: &[u8] = &[7; 130];
+pub const MESSAGE: &[u8] = &[7; 130];
 const DIGEST: [u8; 32] = [7; 32];
 
 /// A server of ours, gone when dropped.
@@ -116,7 +116,7 @@ pub struct Setup {
     /// Our server.
     pub ours: Ours,
     /// SoftHSM in this process.
-    raw: Module,
+    pub raw: Module,
     /// SoftHSM in the process of `p11-kit server`.
     pub p11_kit: Module,
     bare: Child,

@@ -17,7 +17,7 @@ use std::{
     thread,
 };
 
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use p11_tests::process::become_user;
 
 fn main() {
     let arguments: Vec<_> = env::args().collect();
@@ -37,13 +37,6 @@ fn main() {
             Err(error) => println!("cannot connect: {error}"),
         }
     }
-}
-
-fn become_user(uid: u32, gid: u32) {
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    setgroups(&[]).expect("this test has to run as root");
-    setresgid(gid, gid, gid).unwrap();
-    setresuid(uid, uid, uid).unwrap();
 }
 
 /// Passes bytes on in both directions, and the end of each. Hundreds of these are open at once, so none

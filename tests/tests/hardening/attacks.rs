@@ -14,14 +14,14 @@ use std::{
 };
 
 use p11_fault_module::Random;
-use p11_proto::frame;
+use p11_proto::{Request, frame};
 
 use p11_tests::{raw_client::RawClient, requests::every_request};
 
 /// Clients that do one thing over and over.
 pub struct Attack {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// Between two steps: an attack shall take the server's time, not all of a small machine's.
@@ -29,6 +29,26 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// How many connections an attack holds at a time.
 const HELD: usize = 40;
+
+/// No attack: as many clients, which send a Ping from time to time.
+pub fn pings(socket: &Path) -> Attack {
+    let mut held: VecDeque<_> = (0..HELD).map(|_| RawClient::admitted(socket)).collect();
+    Attack::repeat(move || {
+        held.rotate_left(1);
+        assert!(held[0].ping());
+    })
+}
+
+/// A user's clients, each of which sends a request again and again and waits for each answer.
+pub fn requests(socket: &Path, request: &Request) -> Attack {
+    let clients = (0..60).map(|_| {
+        let (mut raw, request) = (RawClient::with_preamble(socket), request.clone());
+        move || {
+            raw.ask(&request).expect("an answer");
+        }
+    });
+    Attack::repeat_all(clients, 20 * PAUSE)
+}
 
 /// Requests that arrive byte by byte, on many connections.
 pub fn requests_byte_by_byte(socket: &Path) -> Attack {
@@ -49,12 +69,15 @@ pub fn answers_unread(socket: &Path) -> Attack {
     // A socket takes so little as a whole or not at all.
     let pings = ping.repeat(100);
     let mut held = Held::new(socket);
-    Attack::repeat(move || {
+    let attack = Attack::repeat(move || {
         held.each(|raw| {
             raw.0.set_nonblocking(true)?;
             raw.0.write_all(&pings)
         });
-    })
+    });
+    // Until no more answers fit, these are Pings as any others.
+    thread::sleep(Duration::from_millis(300));
+    attack
 }
 
 /// Clients that say half of a request and that this was all.
@@ -95,18 +118,39 @@ pub fn random_bytes(socket: &Path) -> Attack {
 
 /// Frames of random messages, one after the other; each that was answered is counted.
 pub fn random_frames(socket: &Path, answered: Arc<AtomicUsize>) -> Attack {
-    let socket = socket.to_owned();
     let mut random = Random::new(2);
+    let frame = move || as_frame(&message(&mut random));
+    many_frames(socket, frame, b"\x81\xa5Error", answered)
+}
+
+/// No attack: frames of Ping in their place.
+pub fn ping_frames(socket: &Path) -> Attack {
+    let ping = frames().swap_remove(0);
+    many_frames(
+        socket,
+        move || ping.clone(),
+        b"\x81\xa4Pong",
+        Arc::default(),
+    )
+}
+
+/// Frames, one after the other, whose answers are maps with one entry: these bytes and more.
+fn many_frames(
+    socket: &Path,
+    mut frame: impl FnMut() -> Vec<u8> + Send + 'static,
+    expected: &'static [u8],
+    answered: Arc<AtomicUsize>,
+) -> Attack {
+    let socket = socket.to_owned();
     Attack::repeat(move || {
         let mut raw = RawClient::with_preamble(&socket);
-        let frames: Vec<_> = (0..200).map(|_| as_frame(&message(&mut random))).collect();
+        let frames: Vec<_> = (0..200).map(|_| frame()).collect();
         // Those after one that is no message are never read.
         let _ = raw.0.write_all(&frames.concat());
         let _ = raw.0.shutdown(Shutdown::Write);
         let mut answers = BufReader::new(raw.0);
         while let Ok(Some(answer)) = frame::read(&mut answers) {
-            // A map with one entry, of this name.
-            assert!(answer.starts_with(b"\x81\xa5Error"), "{answer:?}");
+            assert!(answer.starts_with(expected), "{answer:?}");
             answered.fetch_add(1, Ordering::Relaxed);
         }
     })
@@ -189,29 +233,35 @@ impl Held {
 }
 
 impl Attack {
-    fn repeat(mut step: impl FnMut() + Send + 'static) -> Self {
+    fn repeat(step: impl FnMut() + Send + 'static) -> Self {
+        Self::repeat_all([step], PAUSE)
+    }
+
+    fn repeat_all(
+        steps: impl IntoIterator<Item = impl FnMut() + Send + 'static>,
+        pause: Duration,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let thread = thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                step();
-                thread::sleep(PAUSE);
-            }
-        });
-        Self {
-            stop,
-            thread: Some(thread),
+        let mut threads = Vec::new();
+        for mut step in steps {
+            let stop = stop.clone();
+            threads.push(thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    step();
+                    thread::sleep(pause);
+                }
+            }));
         }
+        Self { stop, threads }
     }
 }
 
 impl Drop for Attack {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        let ended = self.thread.take().map(JoinHandle::join);
-        assert!(
-            thread::panicking() || matches!(ended, Some(Ok(()))),
-            "the attack failed"
-        );
+        for thread in self.threads.drain(..) {
+            let ended = thread.join();
+            assert!(thread::panicking() || ended.is_ok(), "the attack failed");
+        }
     }
 }
