@@ -233,6 +233,11 @@ impl Held {
 }
 
 impl Attack {
+    /// Whether none of its clients has failed.
+    pub fn goes_on(&self) -> bool {
+        !self.threads.iter().any(JoinHandle::is_finished)
+    }
+
     fn repeat(step: impl FnMut() + Send + 'static) -> Self {
         Self::repeat_all([step], PAUSE)
     }
