@@ -78,14 +78,19 @@ impl Core {
     ) -> Result<T, (Error, FailedKey)> {
         self.reload_if_requested(client.deadline);
         let mut key = None;
-        let mut outcome = job(client, &mut key);
+        let run = |key: &mut FailedKey| {
+            let outcome = job(client, key);
+            drop(client.take_turn());
+            outcome
+        };
+        let mut outcome = run(&mut key);
         for _ in 0..MOST_CHANGES {
             if let Err(Error::Changed { .. }) = outcome {
                 if let Some(key) = key.take() {
                     self.keys.invalidate(&key);
                     self.contents.forget(&key.token);
                 }
-                outcome = job(client, &mut key);
+                outcome = run(&mut key);
             }
         }
         outcome.map_err(|error| (error, key))

@@ -132,6 +132,36 @@ fn a_reset_of_the_pin_holds_up_signatures_for_its_own_time_only() {
 }
 
 #[test]
+fn resets_of_the_pin_one_after_the_other_starve_no_signature() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    let other = AsUser::new(&server, 2000, 2000);
+    let key = other.open(KEY).unwrap();
+    key.sign().unwrap();
+    fixture.faults.set([on(C_InitPIN).delays(50)]);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(Relaxed) {
+                    let reset = ChangePin::new(p11_tests::fixture::PIN);
+                    let reset = reset.reset(true).so_pin(Some(SO_PIN.into()));
+                    server.client().change_pin(reset).unwrap();
+                }
+            });
+        }
+        for _ in 0..50 {
+            // Another reset comes between nearly every two of them, and each has to find its key again.
+            thread::sleep(Duration::from_millis(20));
+            let start = Instant::now();
+            key.sign().unwrap();
+            assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+        }
+    });
+}
+
+#[test]
 fn slow_requests_of_one_user_that_wait_are_few_and_the_next_is_told_why() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();

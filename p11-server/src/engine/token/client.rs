@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::turns::Turn;
 use super::{Opened, Token};
 use crate::error::Error;
 use crate::service::Access;
@@ -16,6 +17,8 @@ pub(crate) struct Client<'a> {
     pub deadline: Instant,
     /// The token, and the life of it, that the request was last about.
     at: RefCell<Option<(Arc<Token>, Arc<Opened>)>>,
+    /// The turn of its last search: until the key that was found has signed, nobody shall change its token.
+    search: RefCell<Option<Arc<Turn>>>,
 }
 
 impl<'a> Client<'a> {
@@ -25,6 +28,7 @@ impl<'a> Client<'a> {
             access,
             deadline,
             at: RefCell::default(),
+            search: RefCell::default(),
         }
     }
 
@@ -43,6 +47,16 @@ impl<'a> Client<'a> {
             ));
         }
         Ok(())
+    }
+
+    /// Keeps the turn of a search for what the request does next.
+    pub fn keep_turn(&self, turn: &Arc<Turn>) {
+        *self.search.borrow_mut() = Some(turn.clone());
+    }
+
+    /// What was kept. It ends where it is dropped, before any wait for another one.
+    pub fn take_turn(&self) -> Option<Turn> {
+        Arc::into_inner(self.search.borrow_mut().take()?)
     }
 
     /// The request is about this token now.

@@ -30,7 +30,7 @@ pub(crate) struct Token {
     /// Its URI, for people.
     name: Arc<str>,
     /// Whose turn it is.
-    pub turns: Turns,
+    pub turns: Arc<Turns>,
     state: Mutex<State>,
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct PooledSession<'t> {
     main: bool,
     // In this order they end: the guard with the turn, when the session is given back.
     _guard: Guard<'t>,
-    turn: Turn<'t>,
+    turn: Arc<Turn>,
 }
 
 impl Token {
@@ -45,7 +45,11 @@ impl Token {
     ) -> Result<PooledSession<'t>, Error> {
         loop {
             let (user, deadline) = (client.access.user(), client.deadline);
-            let turn = self.turns.wait(lane, user, deadline, self.name())?;
+            let kept = client.take_turn().filter(|kept| kept.is_of(&self.turns));
+            let turn = match kept.and_then(|kept| kept.go_on(lane)) {
+                Some(turn) => turn,
+                None => self.turns.wait(lane, user, deadline, self.name())?,
+            };
             let guard = module.guard(deadline)?;
             self.close_stale();
             let life = self.life();
@@ -53,6 +57,10 @@ impl Token {
             let main = lane != Lane::Sign || self.turns.has_one_session();
             match self.take_or_open(module, &life, main, deadline) {
                 Ok(session) => {
+                    let turn = Arc::new(turn);
+                    if lane == Lane::Search {
+                        client.keep_turn(&turn);
+                    }
                     return Ok(PooledSession {
                         token: self,
                         module,

@@ -68,14 +68,14 @@ struct Waiter {
 }
 
 /// A turn. Dropped, the next one begins.
-pub(crate) struct Turn<'t> {
-    turns: &'t Turns,
+pub(crate) struct Turn {
+    turns: Arc<Turns>,
     lane: Lane,
 }
 
 impl Turns {
     /// Turns on a token that allows so many sessions, if it says how many.
-    pub fn new(most_sessions: Option<usize>) -> Turns {
+    pub fn new(most_sessions: Option<usize>) -> Arc<Turns> {
         let state = State {
             most_sessions: limit(most_sessions),
             sessions: 0,
@@ -86,10 +86,10 @@ impl Turns {
             served: HashMap::new(),
             count: 0,
         };
-        Turns {
+        Arc::new(Turns {
             state: Mutex::new(Rank::Turns, state),
             changed: Condvar::new(),
-        }
+        })
     }
 
     /// Waits for a turn of a user, at most until `deadline`.
@@ -97,16 +97,16 @@ impl Turns {
     /// # Errors
     /// [`Error::Busy`] where too many requests of this user wait already, [`Error::Timeout`].
     pub fn wait(
-        &self,
+        self: &Arc<Self>,
         lane: Lane,
         user: u32,
         deadline: Instant,
         name: &str,
-    ) -> Result<Turn<'_>, Error> {
+    ) -> Result<Turn, Error> {
         let mut state = self.state.lock();
         if state.waiting.is_empty() && state.has_room(lane) {
             state.grant(lane, user);
-            return Ok(Turn { turns: self, lane });
+            return Ok(self.turn(lane));
         }
         state.has_place(lane, user, name)?;
         state.count += 1;
@@ -127,7 +127,7 @@ impl Turns {
             let granted = waiter.filter(|at| state.waiting.get(*at).is_some_and(|w| w.granted));
             if let Some(at) = granted {
                 state.waiting.swap_remove(at);
-                return Ok(Turn { turns: self, lane });
+                return Ok(self.turn(lane));
             }
             if !state.wait_until(&wake, deadline) && Instant::now() >= deadline {
                 // It may have been granted at this very moment.
@@ -137,13 +137,18 @@ impl Turns {
                     .position(|waiter| waiter.number == number);
                 let waiter = at.map(|at| state.waiting.swap_remove(at));
                 if waiter.is_some_and(|waiter| waiter.granted) {
-                    return Ok(Turn { turns: self, lane });
+                    return Ok(self.turn(lane));
                 }
                 return Err(Error::Timeout(format!(
                     "all sessions of the token {name} were in use until the time was up; try again"
                 )));
             }
         }
+    }
+
+    fn turn(self: &Arc<Self>, lane: Lane) -> Turn {
+        let turns = self.clone();
+        Turn { turns, lane }
     }
 
     /// What the token says of its limit now.
@@ -194,7 +199,31 @@ impl Turns {
     }
 }
 
-impl Turn<'_> {
+impl Turn {
+    /// Whether it is one on this token.
+    pub fn is_of(&self, turns: &Arc<Turns>) -> bool {
+        Arc::ptr_eq(&self.turns, turns)
+    }
+
+    /// Makes a turn in the lane of slow requests one for another purpose, with nobody in between. `None` where there
+    /// is no room for it; then it has ended.
+    pub fn go_on(mut self, lane: Lane) -> Option<Turn> {
+        if lane == Lane::Sign {
+            let turns = self.turns.clone();
+            let mut state = turns.state.lock();
+            state.slow = false;
+            if !state.has_room(Lane::Sign) {
+                state.slow = true;
+                drop(state);
+                return None;
+            }
+            state.signing += 1;
+            state.grant_next();
+        }
+        self.lane = lane;
+        Some(self)
+    }
+
     /// Closes the lane of signatures until this turn ends, when those that are being made are done.
     ///
     /// # Errors
@@ -213,7 +242,7 @@ impl Turn<'_> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Turn {
     fn drop(&mut self) {
         let mut state = self.turns.state.lock();
         match self.lane {
