@@ -292,6 +292,25 @@ fn a_reload_waits_for_running_calls_and_no_call_begins_under_it() {
     );
 }
 
+#[test]
+fn a_reload_that_a_running_call_holds_up_is_not_begun_by_each_request() {
+    let (fixture, server, key) = steady_with_quick_server();
+    let slow = on(C_Sign).next(1).delays(3500);
+    fixture.faults.set([slow]);
+    thread::scope(|scope| {
+        scope.spawn(|| server.client().open(KEY).unwrap().sign());
+        wait_until(|| fixture.faults.count(C_Sign) == 2);
+        let lost = on(C_SignInit).returns(CKR_CRYPTOKI_NOT_INITIALIZED);
+        fixture.faults.set([lost]);
+        let end = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < end {
+            key.sign().unwrap_err();
+        }
+    });
+    let begun = server.log().matches("reloading the PKCS#11 module").count();
+    assert!((1..=3).contains(&begun), "{begun}");
+}
+
 /// The same as [`steady`], of a quick server.
 fn steady_with_quick_server() -> (Fixture, Server, ClientKey) {
     let fixture = Fixture::new(KeyKind::P256);

@@ -2,14 +2,15 @@
 
 use std::thread;
 
+use p11_client::ErrorCode;
 use p11_fault_module::{
-    Function::{C_CloseSession, C_OpenSession, C_Sign},
+    Function::{C_CloseSession, C_GenerateKeyPair, C_OpenSession, C_Sign},
     Rule,
-    cryptoki_sys::CKR_SESSION_COUNT,
+    cryptoki_sys::{CKR_SESSION_COUNT, CKR_TEMPLATE_INCONSISTENT},
     on, token,
 };
 use p11_tests::{
-    client::ClientKey,
+    client::{ClientKey, P256, refused},
     fixture::{Fixture, KEY},
     keys::KeyKind,
     server::Server,
@@ -76,6 +77,27 @@ fn clients_wait_where_a_token_has_fewer_sessions_than_it_says() {
     let calls = fixture.faults.counts().since(&before);
     assert_eq!(calls.of(C_Sign), 20 * PROGRAMS as u64, "{calls}");
     assert!(calls.of(C_OpenSession) < 10, "once is enough: {calls}");
+}
+
+#[test]
+fn an_idle_session_of_a_signer_makes_room_for_a_slow_request() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    fixture.faults.set([on(C_Sign).delays(20)]);
+    all_sign(&server);
+    // The session of slow requests is closed after a failure, and another program has its place.
+    let fails = on(C_GenerateKeyPair)
+        .next(1)
+        .returns(CKR_TEMPLATE_INCONSISTENT);
+    let full = on(C_OpenSession).next(1).returns(CKR_SESSION_COUNT);
+    fixture.faults.set([fails, full]);
+    let client = server.client();
+    refused(
+        client.create_key("pkcs11:token=device", P256, "new", None),
+        ErrorCode::Module,
+    );
+    client.list_keys("pkcs11:token=device").unwrap();
+    all_sign(&server);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use p11_client::{ErrorCode, message::ChangePin};
-use p11_fault_module::{Function::*, on};
+use p11_fault_module::{Function::*, on, token};
 use p11_tests::{
     client::{P256, TestClient, refused},
     fixture::{Fixture, KEY, SO_PIN},
@@ -133,32 +133,47 @@ fn a_reset_of_the_pin_holds_up_signatures_for_its_own_time_only() {
 
 #[test]
 fn resets_of_the_pin_one_after_the_other_starve_no_signature() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
-    let other = AsUser::new(&server, 2000, 2000);
-    let key = other.open(KEY).unwrap();
-    key.sign().unwrap();
-    fixture.faults.set([on(C_InitPIN).delays(50)]);
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let _stop = StopOnDrop(&stop);
-        for _ in 0..4 {
-            scope.spawn(|| {
-                while !stop.load(Relaxed) {
-                    let reset = ChangePin::new(p11_tests::fixture::PIN);
-                    let reset = reset.reset(true).so_pin(Some(SO_PIN.into()));
-                    server.client().change_pin(reset).unwrap();
-                }
-            });
-        }
-        for _ in 0..50 {
-            // Another reset comes between nearly every two of them, and each has to find its key again.
-            thread::sleep(Duration::from_millis(20));
-            let start = Instant::now();
-            key.sign().unwrap();
-            assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
-        }
-    });
+    // With two sessions one signature at a time can be made, and others sign, too.
+    for (sessions, signers) in [(9, 0), (2, 2)] {
+        let fixture = Fixture::new(KeyKind::P256);
+        let limited = || token("device").session_limit(sessions);
+        fixture.faults.set([limited()]);
+        let server = fixture.start();
+        let other = AsUser::new(&server, 2000, 2000);
+        let key = other.open(KEY).unwrap();
+        key.sign().unwrap();
+        fixture
+            .faults
+            .set([limited(), on(C_InitPIN).delays(50), on(C_Sign).delays(5)]);
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let _stop = StopOnDrop(&stop);
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while !stop.load(Relaxed) {
+                        let reset = ChangePin::new(p11_tests::fixture::PIN);
+                        let reset = reset.reset(true).so_pin(Some(SO_PIN.into()));
+                        server.client().change_pin(reset).unwrap();
+                    }
+                });
+            }
+            for _ in 0..signers {
+                scope.spawn(|| {
+                    let key = server.client().open(KEY).unwrap();
+                    while !stop.load(Relaxed) {
+                        key.sign().unwrap();
+                    }
+                });
+            }
+            for _ in 0..50 {
+                // Another reset comes between nearly every two of them, and each has to find its key again.
+                thread::sleep(Duration::from_millis(20));
+                let start = Instant::now();
+                key.sign().unwrap();
+                assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+            }
+        });
+    }
 }
 
 #[test]

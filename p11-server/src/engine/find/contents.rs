@@ -109,8 +109,7 @@ impl ContentsCache {
         if let Some(contents) = known() {
             return Ok(contents);
         }
-        let contents = self.read(&session, client)?;
-        Ok(contents)
+        self.read(&session, client)
     }
 
     /// Reads it in this session.
@@ -124,7 +123,10 @@ impl ContentsCache {
     ) -> Result<Arc<Contents>, Error> {
         let contents = Arc::new(Contents::read(session, client)?);
         let id = session.token().id().clone();
-        self.0.lock().insert(id, contents.clone());
+        let mut known = self.0.lock();
+        // Of tokens that are gone nothing is kept.
+        known.retain(|_, contents| contents.life.strong_count() > 0);
+        known.insert(id, contents.clone());
         Ok(contents)
     }
 

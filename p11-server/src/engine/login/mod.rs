@@ -236,7 +236,7 @@ impl Guard {
     ) -> Error {
         let token = session.token();
         self.remember_refusal(token.id(), role, pin);
-        let left = session.module().token_flags(session.place());
+        let left = session.token_flags();
         let error = Error::PinIncorrect(format!(
             "The specified PIN is incorrect: the token {} refused it{} ({}). {} {}",
             token.name(),
@@ -302,7 +302,7 @@ fn means_refused(rv: RvError) -> bool {
 /// PIN is sent to one that is locked or has one try left, nor to another one in its slot.
 fn allowing_flags(session: &PooledSession<'_>, role: Role) -> Result<TokenFlags, Error> {
     let token = session.token();
-    let flags = session.module().token_flags(session.place())?;
+    let flags = session.token_flags()?;
     if !token.id().is_of(&flags) {
         return Err(Error::Module {
             rv: RvError::TokenNotRecognized,

@@ -121,8 +121,7 @@ impl Core {
             .filter(|slot| slot.flags.token_initialized());
         let others: Vec<_> = before.map(serial).collect();
         let guard = self.module.guard(client.deadline)?;
-        self.module
-            .init_token(&slot.place, &so_pin, &request.label)?;
+        guard.init_token(&slot.place, &so_pin, &request.label)?;
         drop(guard);
         info!(
             "initialised the token in {} with label {:?}",

@@ -75,7 +75,9 @@ enum Phase {
 
 /// The right to call the module until it is dropped: no reload begins meanwhile.
 pub(crate) struct Guard<'m> {
-    module: &'m Module,
+    module: &'m Arc<Module>,
+    /// Until when a call waits for others, in a module that cannot lock.
+    deadline: Instant,
 }
 
 impl Module {
@@ -105,7 +107,7 @@ impl Module {
             stopping: false,
             closed: false,
             needs_reload: None,
-            pause: timeouts.first_pause,
+            pause: Duration::ZERO,
             not_before: now,
             initialized: now,
         };
@@ -127,14 +129,15 @@ impl Module {
     ///
     /// # Errors
     /// [`Error::ModuleUnavailable`] with the time of the next try, [`Error::Timeout`].
-    pub fn guard(&self, deadline: Instant) -> Result<Guard<'_>, Error> {
+    pub fn guard(self: &Arc<Self>, deadline: Instant) -> Result<Guard<'_>, Error> {
         let mut state = self.wait_for_reload(deadline)?;
         if let Phase::Down(cause) = &state.phase {
             state.check_due(cause)?;
             state = self.initialize(state, None)?;
         }
         state.guards += 1;
-        Ok(Guard { module: self })
+        let module = self;
+        Ok(Guard { module, deadline })
     }
 
     /// `C_Finalize` and `C_Initialize` with nobody inside, unless that has happened since `seen`, a life in
@@ -150,7 +153,7 @@ impl Module {
         deadline: Instant,
         forget: &dyn Fn(),
     ) -> Result<(), Error> {
-        let mut state = self.wait_for_reload(deadline)?;
+        let state = self.wait_for_reload(deadline)?;
         if !Arc::ptr_eq(&state.life, seen) {
             return Ok(());
         }
@@ -162,7 +165,6 @@ impl Module {
         }
         state.check_due(why)?;
         warn!("reloading the PKCS#11 module: {why}");
-        state.needs_reload = None;
         self.initialize(state, Some(forget)).map(drop)
     }
 
@@ -278,14 +280,12 @@ impl Module {
         }
         if state.guards > 0 || state.closed {
             state.reloading = false;
+            state.pause(&self.timeouts);
             self.changed.notify_all();
             return Err(Error::Busy(
                 "the module needs a reload, which has to wait for a PKCS#11 call that does not return"
                     .into(),
             ));
-        }
-        if state.not_before + self.timeouts.quiet < Instant::now() {
-            state.pause = self.timeouts.first_pause;
         }
         let was_ours = matches!(state.phase, Phase::Up { ours: true });
         // These calls may hang like any other, so the lock is given back.
@@ -299,11 +299,11 @@ impl Module {
         let phase = self.c_initialize();
         let mut state = self.state.lock();
         state.life = Arc::default();
+        state.needs_reload = None;
         state.initialized = Instant::now();
         // The very first success costs no pause: a reload may follow it at once.
         if forget.is_some() || matches!(phase, Phase::Down(_)) {
-            state.not_before = Instant::now() + state.pause;
-            state.pause = (state.pause * 2).min(self.timeouts.longest_pause);
+            state.pause(&self.timeouts);
         }
         state.phase = phase;
         state.reloading = false;
@@ -397,6 +397,16 @@ impl State {
             Duration::ZERO => Ok(()),
             wait => Err(unavailable(why, wait)),
         }
+    }
+
+    /// Makes the next try wait, longer each time until all has been quiet for a while.
+    fn pause(&mut self, timeouts: &Timeouts) {
+        let now = Instant::now();
+        self.pause = match self.not_before + timeouts.quiet < now {
+            true => timeouts.first_pause,
+            false => (self.pause * 2).clamp(timeouts.first_pause, timeouts.longest_pause),
+        };
+        self.not_before = now + self.pause;
     }
 
     /// How long until the module may be initialised.

@@ -1,7 +1,7 @@
 //! Every call of the module but `C_Initialize` and `C_Finalize`, each noted in the table of calls. No other
 //! file uses cryptoki's `Pkcs11` and `Session`.
 //!
-//! Whoever calls holds a [`Guard`](super::Guard).
+//! Whoever calls holds a [`Guard`], which says until when a call may wait for others.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -25,9 +25,8 @@ use cryptoki_sys::{
 };
 use p11_proto::Pin;
 
-use super::Module;
 use super::calls::Place;
-use crate::engine::lock::Locked;
+use super::{Guard, Module};
 use crate::error::Error;
 
 /// Objects of a class that are read of one token: more is a module that never ends.
@@ -38,6 +37,8 @@ pub(crate) struct Session {
     inner: cryptoki::session::Session,
     module: Arc<Module>,
     place: Place,
+    /// Until when the request that uses it waits for others.
+    deadline: Cell<Instant>,
     /// Whether a call in it has failed: an operation may still be active.
     failed: Cell<bool>,
 }
@@ -67,13 +68,13 @@ pub(crate) struct LibraryInfo {
     pub version: (u8, u8),
 }
 
-impl Module {
+impl Guard<'_> {
     /// `C_GetInfo`
     pub fn library_info(&self) -> Result<LibraryInfo, Error> {
-        let info = self.call("C_GetInfo", None, || self.pkcs11.get_library_info())?;
+        let info = self.call("C_GetInfo", None, || self.module.pkcs11.get_library_info())?;
         let version = info.library_version();
         let manufacturer = info.manufacturer_id();
-        self.manufacturer.get_or_init(|| manufacturer.into());
+        self.module.manufacturer.get_or_init(|| manufacturer.into());
         Ok(LibraryInfo {
             manufacturer: manufacturer.into(),
             description: info.library_description().into(),
@@ -83,14 +84,14 @@ impl Module {
 
     /// `C_GetSlotList`: the slots with a token.
     pub fn slots(&self) -> Result<Vec<u64>, Error> {
-        self.call("C_GetSlotList", None, || match &self.raw {
+        self.call("C_GetSlotList", None, || match &self.module.raw {
             Some(raw) => raw
                 .slots()?
                 .into_iter()
                 .map(|slot| Ok(Slot::try_from(slot)?.id()))
                 .collect(),
             None => {
-                let slots = self.pkcs11.get_slots_with_token()?;
+                let slots = self.module.pkcs11.get_slots_with_token()?;
                 Ok(slots.iter().map(Slot::id).collect())
             }
         })
@@ -100,7 +101,7 @@ impl Module {
     pub fn slot_info(&self, place: &Place) -> Result<(String, String), Error> {
         let slot = slot(place)?;
         let info = self.call("C_GetSlotInfo", Some(place), || {
-            self.pkcs11.get_slot_info(slot)
+            self.module.pkcs11.get_slot_info(slot)
         })?;
         Ok((
             info.slot_description().into(),
@@ -110,23 +111,30 @@ impl Module {
 
     /// `C_GetTokenInfo`
     pub fn token_flags(&self, place: &Place) -> Result<TokenFlags, Error> {
-        self.call("C_GetTokenInfo", Some(place), || match &self.raw {
+        self.call("C_GetTokenInfo", Some(place), || match &self.module.raw {
             Some(raw) => Ok(TokenFlags::from(&raw.token_info(place.slot as _)?)),
             None => {
                 let slot = Slot::try_from(place.slot)?;
-                Ok(TokenFlags::of_cryptoki(&self.pkcs11.get_token_info(slot)?))
+                Ok(TokenFlags::of_cryptoki(
+                    &self.module.pkcs11.get_token_info(slot)?,
+                ))
             }
         })
     }
 
     /// `C_GetMechanismList`
     pub fn mechanisms(&self, place: &Place) -> Result<Vec<MechanismType>, Error> {
-        self.call("C_GetMechanismList", Some(place), || match &self.raw {
-            Some(raw) => {
-                let all = raw.mechanisms(place.slot as _)?.into_iter();
-                Ok(all.filter_map(|how| how.try_into().ok()).collect())
+        self.call("C_GetMechanismList", Some(place), || {
+            match &self.module.raw {
+                Some(raw) => {
+                    let all = raw.mechanisms(place.slot as _)?.into_iter();
+                    Ok(all.filter_map(|how| how.try_into().ok()).collect())
+                }
+                None => self
+                    .module
+                    .pkcs11
+                    .get_mechanism_list(Slot::try_from(place.slot)?),
             }
-            None => self.pkcs11.get_mechanism_list(Slot::try_from(place.slot)?),
         })
     }
 
@@ -138,13 +146,9 @@ impl Module {
         how: MechanismType,
     ) -> Result<Option<(usize, usize)>, Error> {
         let slot = slot(place)?;
-        let ask = || self.pkcs11.get_mechanism_info(slot, how);
-        match self.call_raw(
-            "C_GetMechanismInfo",
-            Some(place),
-            self.timeouts.request,
-            ask,
-        )? {
+        let ask = || self.module.pkcs11.get_mechanism_info(slot, how);
+        let limit = self.module.timeouts.request;
+        match self.call_raw("C_GetMechanismInfo", place, limit, ask)? {
             Ok(info) if info.sign() => Ok(Some((info.min_key_size(), info.max_key_size()))),
             Ok(_)
             | Err(Cryptoki::Pkcs11(RvError::MechanismInvalid | RvError::FunctionNotSupported, _)) => {
@@ -155,20 +159,17 @@ impl Module {
     }
 
     /// `C_OpenSession`
-    pub fn open_session(
-        self: &Arc<Self>,
-        place: &Place,
-        read_write: bool,
-    ) -> Result<Session, Error> {
+    pub fn open_session(&self, place: &Place, read_write: bool) -> Result<Session, Error> {
         let slot = slot(place)?;
         let open = || match read_write {
-            true => self.pkcs11.open_rw_session_no_drop(slot),
-            false => self.pkcs11.open_ro_session_no_drop(slot),
+            true => self.module.pkcs11.open_rw_session_no_drop(slot),
+            false => self.module.pkcs11.open_ro_session_no_drop(slot),
         };
         Ok(Session {
             inner: self.call("C_OpenSession", Some(place), open)?,
-            module: self.clone(),
+            module: self.module.clone(),
             place: place.clone(),
+            deadline: Cell::new(self.deadline),
             failed: Cell::new(false),
         })
     }
@@ -176,9 +177,9 @@ impl Module {
     /// `C_InitToken`, which may take minutes.
     pub fn init_token(&self, place: &Place, so_pin: &Pin, label: &str) -> Result<(), Error> {
         let (slot, so_pin) = (slot(place)?, auth(so_pin));
-        let init = || self.pkcs11.init_token(slot, &so_pin, label);
-        let limit = self.timeouts.long_request;
-        Ok(self.call_raw("C_InitToken", Some(place), limit, init)??)
+        let init = || self.module.pkcs11.init_token(slot, &so_pin, label);
+        let limit = self.module.timeouts.long_request;
+        Ok(self.call_raw("C_InitToken", place, limit, init)??)
     }
 
     fn call<T>(
@@ -187,31 +188,42 @@ impl Module {
         place: Option<&Place>,
         call: impl FnOnce() -> Result<T, Cryptoki>,
     ) -> Result<T, Error> {
-        Ok(self.call_raw(function, place, self.timeouts.request, call)??)
+        let limit = self.module.timeouts.request;
+        Ok(self
+            .module
+            .call(function, place, limit, self.deadline, call)??)
     }
 
-    /// A call that is in the table while it runs. Waiting for others is no call.
     fn call_raw<T>(
+        &self,
+        function: &'static str,
+        place: &Place,
+        limit: Duration,
+        call: impl FnOnce() -> Result<T, Cryptoki>,
+    ) -> Result<Result<T, Cryptoki>, Error> {
+        self.module
+            .call(function, Some(place), limit, self.deadline, call)
+    }
+}
+
+impl Module {
+    /// A call that is in the table while it runs, alone if the module cannot lock. Waiting for that is no call.
+    fn call<T>(
         &self,
         function: &'static str,
         place: Option<&Place>,
         limit: Duration,
+        deadline: Instant,
         call: impl FnOnce() -> Result<T, Cryptoki>,
     ) -> Result<Result<T, Cryptoki>, Error> {
-        let _alone = self.alone()?;
+        let is_serial = self.is_serial.load(Ordering::Relaxed);
+        let alone = is_serial.then(|| self.serial.lock_until(deadline));
+        if let Some(None) = alone {
+            let why = "the module is busy with another call; try again";
+            return Err(Error::Timeout(why.into()));
+        }
         let _running = self.calls.begin(function, place, limit);
         Ok(call())
-    }
-
-    /// The right to make a call of a module that must be called from one thread at a time.
-    fn alone(&self) -> Result<Option<Locked<'_, ()>>, Error> {
-        if !self.is_serial.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        let deadline = Instant::now() + self.timeouts.session;
-        let alone = self.serial.lock_until(deadline);
-        let late = || Error::Timeout("the module is busy with another call; try again".into());
-        alone.map(Some).ok_or_else(late)
     }
 }
 
@@ -221,15 +233,27 @@ impl Session {
         &self.place
     }
 
+    /// From now on it serves a request that waits until then.
+    pub fn serve_until(&self, deadline: Instant) {
+        self.deadline.set(deadline);
+    }
+
     /// Whether a call in it has failed, so that it is not used again.
     pub fn has_failed(&self) -> bool {
         self.failed.get()
     }
 
     /// `C_CloseSession`. What it answers is of no use to anybody.
-    pub fn close(self) {
+    ///
+    /// # Errors
+    /// The session itself, where its turn in a module that cannot lock does not come.
+    pub fn close(self) -> Result<(), Session> {
         let (module, place) = (self.module.clone(), self.place.clone());
-        let _ = module.call("C_CloseSession", Some(&place), || self.inner.close());
+        let (limit, deadline) = (module.timeouts.request, self.deadline.get());
+        let mut open = Some(self);
+        let close = || open.take().map_or(Ok(()), |session| session.inner.close());
+        let _ = module.call("C_CloseSession", Some(&place), limit, deadline, close);
+        open.map_or(Ok(()), Err)
     }
 
     /// `C_GetSessionInfo`: whether the user is logged in.
@@ -247,9 +271,10 @@ impl Session {
         };
         let pin = pin.map(auth);
         let login = || self.inner.login(user, pin.as_ref());
+        let deadline = self.deadline.get();
         let done = self
             .module
-            .call_raw("C_Login", Some(&self.place), limit, login);
+            .call("C_Login", Some(&self.place), limit, deadline, login);
         if let Ok(Err(error)) = &done {
             // A PIN that is refused, or a login that is there, leaves the session as it was.
             let is_harmless = matches!(
@@ -318,34 +343,23 @@ impl Session {
         template: &[Attribute],
         go_on: &dyn Fn() -> Result<(), Error>,
     ) -> Result<Vec<ObjectHandle>, Error> {
-        let (mut found, mut known) = (Vec::new(), HashSet::new());
         let Some(raw) = &self.module.raw else {
-            go_on()?;
-            return self.call("C_FindObjects", || self.inner.find_objects(template));
+            let mut all = self.call("C_FindObjectsInit", || self.inner.iter_objects(template))?;
+            let mut next = || all.next().transpose().map(Vec::from_iter);
+            let found = collect(go_on, || self.call("C_FindObjects", &mut next));
+            // cryptoki ends the search when the iterator goes.
+            let end = || {
+                drop(all);
+                Ok(())
+            };
+            self.call("C_FindObjectsFinal", end)?;
+            return found;
         };
         self.call("C_FindObjectsInit", || raw.find_init(&self.inner, template))?;
-        let outcome = loop {
-            if let Err(error) = go_on() {
-                break Err(error);
-            }
-            match self.call("C_FindObjects", || raw.find_next(&self.inner)) {
-                Ok(next) if next.is_empty() => break Ok(()),
-                Ok(next) if next.iter().all(|handle| known.insert(handle.handle())) => {
-                    found.extend(next);
-                }
-                Ok(_) => {
-                    let why = "the PKCS#11 module lists an object twice";
-                    break Err(Error::BadAnswer(why.into()));
-                }
-                Err(error) => break Err(error),
-            }
-            if found.len() > MOST_OBJECTS {
-                let why = format!("the PKCS#11 module lists over {MOST_OBJECTS} objects");
-                break Err(Error::BadAnswer(why));
-            }
-        };
+        let next = || self.call("C_FindObjects", || raw.find_next(&self.inner));
+        let found = collect(go_on, next);
         let end = self.call("C_FindObjectsFinal", || raw.find_end(&self.inner));
-        outcome.and(end).map(|()| found)
+        found.and_then(|found| end.map(|()| found))
     }
 
     /// `C_GetAttributeValue`: what the object tells of these attributes, each at most as long as is said.
@@ -424,7 +438,9 @@ impl Session {
         function: &'static str,
         call: impl FnOnce() -> Result<T, Cryptoki>,
     ) -> Result<T, Error> {
-        self.module.call(function, Some(&self.place), call)
+        let (limit, deadline) = (self.module.timeouts.request, self.deadline.get());
+        let place = Some(&self.place);
+        Ok(self.module.call(function, place, limit, deadline, call)??)
     }
 
     fn call<T>(
@@ -432,13 +448,7 @@ impl Session {
         function: &'static str,
         call: impl FnOnce() -> Result<T, Cryptoki>,
     ) -> Result<T, Error> {
-        let limit = self.module.timeouts.request;
-        let done = self
-            .module
-            .call_raw(function, Some(&self.place), limit, call);
-        self.failed
-            .set(self.has_failed() || !matches!(done, Ok(Ok(_))));
-        Ok(done??)
+        Ok(self.call_raw(function, self.module.timeouts.request, call)??)
     }
 
     fn call_raw<T>(
@@ -447,13 +457,36 @@ impl Session {
         limit: Duration,
         call: impl FnOnce() -> Result<T, Cryptoki>,
     ) -> Result<Result<T, Cryptoki>, Error> {
-        let done = self
-            .module
-            .call_raw(function, Some(&self.place), limit, call);
+        let (place, deadline) = (Some(&self.place), self.deadline.get());
+        let done = self.module.call(function, place, limit, deadline, call);
         if !matches!(done, Ok(Ok(_))) {
             self.failed.set(true);
         }
         done
+    }
+}
+
+/// All objects that a search finds, as long as `go_on` does and the module can be believed.
+fn collect(
+    go_on: &dyn Fn() -> Result<(), Error>,
+    mut next: impl FnMut() -> Result<Vec<ObjectHandle>, Error>,
+) -> Result<Vec<ObjectHandle>, Error> {
+    let (mut found, mut known) = (Vec::new(), HashSet::new());
+    loop {
+        go_on()?;
+        let more = next()?;
+        if more.is_empty() {
+            return Ok(found);
+        }
+        if !more.iter().all(|handle| known.insert(handle.handle())) {
+            let why = "the PKCS#11 module lists an object twice";
+            return Err(Error::BadAnswer(why.into()));
+        }
+        found.extend(more);
+        if found.len() > MOST_OBJECTS {
+            let why = format!("the PKCS#11 module lists over {MOST_OBJECTS} objects");
+            return Err(Error::BadAnswer(why));
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use cryptoki::mechanism::MechanismType;
 
-use crate::engine::module::{Module, Place};
+use crate::engine::module::{Guard, Place};
 use crate::error::Error;
 
 /// The mechanisms of a token that we could sign with, with their limits.
@@ -24,7 +24,7 @@ impl Mechanisms {
     /// # Errors
     /// What the module said: a mechanism that fails for a while must not be missing as long as the token is
     /// known.
-    pub fn read(module: &Module, place: &Place) -> Result<Mechanisms, Error> {
+    pub fn read(module: &Guard<'_>, place: &Place) -> Result<Mechanisms, Error> {
         let mut usable = Vec::new();
         for how in module.mechanisms(place)? {
             if SIGNING.contains(&how)

@@ -226,6 +226,11 @@ impl Token {
         std::mem::take(&mut self.state.lock().stale)
     }
 
+    /// A session that the next turn shall close.
+    fn close_later(&self, session: Session) {
+        self.state.lock().stale.push(session);
+    }
+
     /// The PIN that the token accepted last.
     pub fn accepted(&self) -> Option<Accepted> {
         self.state.lock().accepted

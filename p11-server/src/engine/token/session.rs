@@ -12,7 +12,7 @@ use super::client::Client;
 use super::mechanisms::Mechanisms;
 use super::turns::{Lane, Turn};
 use super::{Opened, Token};
-use crate::engine::module::{Guard, Module, Place, Session};
+use crate::engine::module::{Guard, Module, Place, Session, TokenFlags};
 use crate::error::Error;
 
 /// How long a wait for sessions that other programs have lasts before it is looked again.
@@ -28,7 +28,7 @@ pub(crate) struct PooledSession<'t> {
     /// Whether it is the one that is set aside for slow requests.
     main: bool,
     // In this order they end: the guard with the turn, when the session is given back.
-    _guard: Guard<'t>,
+    guard: Guard<'t>,
     turn: Arc<Turn>,
 }
 
@@ -46,17 +46,18 @@ impl Token {
         loop {
             let (user, deadline) = (client.access.user(), client.deadline);
             let kept = client.take_turn().filter(|kept| kept.is_of(&self.turns));
-            let turn = match kept.and_then(|kept| kept.go_on(lane)) {
-                Some(turn) => turn,
+            let turn = match kept {
+                Some(kept) => kept.go_on(lane, deadline, self.name())?,
                 None => self.turns.wait(lane, user, deadline, self.name())?,
             };
             let guard = module.guard(deadline)?;
-            self.close_stale();
+            self.close_stale(deadline);
             let life = self.life();
             client.is_at(self, &life);
             let main = lane != Lane::Sign || self.turns.has_one_session();
-            match self.take_or_open(module, &life, main, deadline) {
+            match self.take_or_open(&guard, &life, main, deadline) {
                 Ok(session) => {
+                    session.serve_until(deadline);
                     let turn = Arc::new(turn);
                     if lane == Lane::Search {
                         client.keep_turn(&turn);
@@ -67,7 +68,7 @@ impl Token {
                         life,
                         session: Some(session),
                         main,
-                        _guard: guard,
+                        guard,
                         turn,
                     });
                 }
@@ -92,8 +93,8 @@ impl Token {
     /// A session that lies idle, else a new one as soon as there is room for it.
     fn take_or_open(
         &self,
-        module: &Arc<Module>,
-        life: &Opened,
+        module: &Guard<'_>,
+        life: &Arc<Opened>,
         main: bool,
         deadline: Instant,
     ) -> Result<Session, Error> {
@@ -103,6 +104,19 @@ impl Token {
             }
             if self.turns.count_session() {
                 return self.open(module, main);
+            }
+            // One for signatures makes room for the one of slow requests.
+            if main && let Some(idle) = life.take_session(false) {
+                idle.serve_until(deadline);
+                self.close(idle);
+                match self.is_current(life) {
+                    true => continue,
+                    false => {
+                        return Err(Error::Changed {
+                            token: self.name().into(),
+                        });
+                    }
+                }
             }
             if !self.turns.wait_for_session(deadline) {
                 return Err(Error::Timeout(format!(
@@ -124,51 +138,58 @@ impl Token {
         {
             let _ = session.logout();
         }
-        sessions.into_iter().for_each(Session::close);
+        for session in sessions {
+            let _ = session.close();
+        }
     }
 
     /// Closes what earlier lives have left. The caller has a guard.
-    fn close_stale(&self) {
+    fn close_stale(&self, deadline: Instant) {
         for session in self.take_stale() {
-            session.close();
-            self.turns.session_is_closed();
+            session.serve_until(deadline);
+            self.close(session);
+        }
+    }
+
+    /// Closes a session that was counted. With the last one the login has ended (PKCS#11 section 5.6.2).
+    fn close(&self, session: Session) {
+        if let Err(session) = session.close() {
+            return self.close_later(session);
+        }
+        if self.turns.session_is_closed() {
+            let life = self.life();
+            if life.is_logged_in() {
+                self.give_up(&life);
+            }
         }
     }
 
     /// Opens a session, which was counted, that is sure to lead to this token: slots are renumbered when readers come and
     /// go, and one that was right before and after was right in between.
-    fn open(&self, module: &Arc<Module>, read_write: bool) -> Result<Session, Error> {
-        let opened = self.open_in(module, &self.place(), read_write);
-        opened.inspect_err(|_| {
+    fn open(&self, module: &Guard<'_>, read_write: bool) -> Result<Session, Error> {
+        let place = self.place();
+        let opened = self.expect_in(module, &place).and_then(|()| {
+            let opened = module.open_session(&place, read_write);
+            match &opened {
+                Err(error) if read_write && error.rv() == Some(RvError::TokenWriteProtected) => {
+                    module.open_session(&place, false)
+                }
+                _ => opened,
+            }
+        });
+        let session = opened.inspect_err(|_| {
             self.turns.session_is_closed();
-        })
-    }
-
-    fn open_in(
-        &self,
-        module: &Arc<Module>,
-        place: &Place,
-        read_write: bool,
-    ) -> Result<Session, Error> {
-        self.expect_in(module, place)?;
-        let mut opened = module.open_session(place, read_write);
-        if let Err(error) = &opened
-            && read_write
-            && error.rv() == Some(RvError::TokenWriteProtected)
-        {
-            opened = module.open_session(place, false);
-        }
-        let session = opened?;
-        match self.expect_in(module, place) {
+        })?;
+        match self.expect_in(module, &place) {
             Ok(()) => Ok(session),
             Err(error) => {
-                session.close();
+                self.close(session);
                 Err(error)
             }
         }
     }
 
-    fn expect_in(&self, module: &Module, place: &Place) -> Result<(), Error> {
+    fn expect_in(&self, module: &Guard<'_>, place: &Place) -> Result<(), Error> {
         match self.id().is_of(&module.token_flags(place)?) {
             true => Ok(()),
             false => Err(Error::Module {
@@ -200,12 +221,17 @@ impl<'t> PooledSession<'t> {
         self.token.is_current(&self.life)
     }
 
+    /// `C_GetTokenInfo`: what the token says of itself now.
+    pub fn token_flags(&self) -> Result<TokenFlags, Error> {
+        self.guard.token_flags(self.place())
+    }
+
     /// What the token can do, asked once in a life.
     pub fn mechanisms(&self) -> Result<Arc<Mechanisms>, Error> {
         if let Some(known) = self.life.mechanisms() {
             return Ok(known);
         }
-        let mechanisms = Arc::new(Mechanisms::read(self.module, self.place())?);
+        let mechanisms = Arc::new(Mechanisms::read(&self.guard, self.place())?);
         self.life.set_mechanisms(mechanisms.clone());
         Ok(mechanisms)
     }
@@ -217,11 +243,10 @@ impl<'t> PooledSession<'t> {
         if turns.has_one_session() || self.life.has_idle() || !turns.count_session() {
             return;
         }
-        if let Ok(session) = self.token.open(self.module, false)
+        if let Ok(session) = self.token.open(&self.guard, false)
             && let Some(stale) = self.token.put_back(&self.life, session, false)
         {
-            stale.close();
-            turns.session_is_closed();
+            self.token.close(stale);
         }
     }
 
@@ -249,15 +274,14 @@ impl<'t> PooledSession<'t> {
             .close_signatures(client.deadline, self.token.name())?;
         self.token.give_up(&self.life);
         if let Some(session) = self.session.take() {
-            session.close();
-            self.token.turns.session_is_closed();
+            self.token.close(session);
         }
-        self.token.close_stale();
+        self.token.close_stale(client.deadline);
         self.life = self.token.life();
         client.is_at(self.token, &self.life);
         let opened = self
             .token
-            .take_or_open(self.module, &self.life, true, client.deadline);
+            .take_or_open(&self.guard, &self.life, true, client.deadline);
         self.session = Some(opened.map_err(|error| match error.rv() {
             Some(RvError::SessionCount) => Error::Busy(format!(
                 "the token {} has no session left for a change (CKR_SESSION_COUNT), and none of them \
@@ -293,11 +317,6 @@ impl Drop for PooledSession<'_> {
                 None => return,
             }
         }
-        session.close();
-        let was_last = self.token.turns.session_is_closed();
-        // With the last session the login has ended (section 5.6.2).
-        if was_last && self.life.is_logged_in() {
-            self.token.give_up(&self.life);
-        }
+        self.token.close(session);
     }
 }

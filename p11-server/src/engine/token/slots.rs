@@ -16,12 +16,15 @@ use super::client::Client;
 use super::id::TokenId;
 use super::{Seen, Token};
 use crate::engine::lock::{Mutex, Rank};
-use crate::engine::module::{LibraryInfo, Module, Place, TokenFlags};
+use crate::engine::module::{Guard, LibraryInfo, Module, Place, TokenFlags};
 use crate::error::Error;
 use crate::service::Access;
 
 /// How often who waits for a scan looks whether it goes on.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// Tokens that are kept though they are in no slot.
+const MOST_ABSENT: usize = 256;
 
 /// The tokens that were ever seen, so that one that comes back is known again.
 pub(crate) struct Registry {
@@ -176,7 +179,7 @@ impl Registry {
         let _ended = EndOfScan(self, number);
         let deadline = Instant::now() + self.module.timeouts().request;
         let listed = match self.module.guard(deadline) {
-            Ok(_guard) => self.list(number),
+            Ok(guard) => self.list(&guard, number),
             Err(error) => Err(error),
         };
         let mut state = self.state.lock();
@@ -199,10 +202,14 @@ impl Registry {
         state.result = Some(result);
     }
 
-    fn list(&self, number: u64) -> Result<(Vec<SlotToken>, Vec<String>), Error> {
-        let library = self.module.library_info()?;
+    fn list(
+        &self,
+        module: &Guard<'_>,
+        number: u64,
+    ) -> Result<(Vec<SlotToken>, Vec<String>), Error> {
+        let library = module.library_info()?;
         let (mut all, mut hanging) = (Vec::new(), Vec::new());
-        for slot in self.module.slots()? {
+        for slot in module.slots()? {
             let slow = self.module.timeouts().slow_slot;
             let busy = self.module.busy_slot(slot, slow);
             let mut state = self.state.lock();
@@ -230,8 +237,8 @@ impl Registry {
                 slot,
                 name: known.map_or_else(|| format!("slot {slot}").into(), |known| known.place.name),
             };
-            let asked = self.module.slot_info(&place);
-            let asked = asked.and_then(|slot| Ok((slot, self.module.token_flags(&place)?)));
+            let asked = module.slot_info(&place);
+            let asked = asked.and_then(|slot| Ok((slot, module.token_flags(&place)?)));
             let mut state = self.state.lock();
             if let Some(scan) = &mut state.running
                 && scan.number == number
@@ -373,10 +380,11 @@ impl State {
             };
             tokens.push(token);
         }
-        for (id, token) in &self.known {
-            if !tokens.iter().any(|found| found.id() == id) {
-                token.set_absent();
-            }
+        let is_there = |id: &TokenId| tokens.iter().any(|token| token.id() == id);
+        let absent = self.known.iter().filter(|(id, _)| !is_there(id));
+        absent.for_each(|(_, token)| token.set_absent());
+        if self.known.len() > tokens.len() + MOST_ABSENT {
+            self.known.retain(|id, _| is_there(id));
         }
         tokens
     }

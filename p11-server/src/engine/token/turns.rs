@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Condvar;
 
-use crate::engine::lock::{Mutex, Rank};
+use crate::engine::lock::{Locked, Mutex, Rank};
 use crate::error::Error;
 
 /// Sessions that we open on one token: more callers than that wait for each other.
@@ -63,6 +63,8 @@ struct Waiter {
     number: u64,
     user: u32,
     lane: Lane,
+    /// It has the slow turn, which ends when this one is granted.
+    is_slow: bool,
     granted: bool,
     wake: Arc<Condvar>,
 }
@@ -71,6 +73,7 @@ struct Waiter {
 pub(crate) struct Turn {
     turns: Arc<Turns>,
     lane: Lane,
+    user: u32,
 }
 
 impl Turns {
@@ -104,51 +107,49 @@ impl Turns {
         name: &str,
     ) -> Result<Turn, Error> {
         let mut state = self.state.lock();
-        if state.waiting.is_empty() && state.has_room(lane) {
-            state.grant(lane, user);
-            return Ok(self.turn(lane));
+        if state.waiting.is_empty() && state.has_room(lane, false) {
+            state.grant(lane, user, false);
+        } else {
+            state.has_place(lane, user, name)?;
+            self.wait_granted(state, (lane, user, false), deadline, name)?;
         }
-        state.has_place(lane, user, name)?;
+        let turns = self.clone();
+        Ok(Turn { turns, lane, user })
+    }
+
+    fn wait_granted(
+        &self,
+        mut state: Locked<'_, State>,
+        (lane, user, is_slow): (Lane, u32, bool),
+        deadline: Instant,
+        name: &str,
+    ) -> Result<(), Error> {
         state.count += 1;
         let (number, wake) = (state.count, Arc::new(Condvar::new()));
         state.waiting.push(Waiter {
             number,
             user,
             lane,
+            is_slow,
             granted: false,
             wake: wake.clone(),
         });
         state.grant_next();
         loop {
-            let waiter = state
-                .waiting
-                .iter()
-                .position(|waiter| waiter.number == number);
-            let granted = waiter.filter(|at| state.waiting.get(*at).is_some_and(|w| w.granted));
-            if let Some(at) = granted {
-                state.waiting.swap_remove(at);
-                return Ok(self.turn(lane));
+            let mut waiting = state.waiting.iter();
+            let at = waiting.position(|waiter| waiter.number == number);
+            let granted = at.is_some_and(|at| state.waiting.get(at).is_some_and(|w| w.granted));
+            if granted || Instant::now() >= deadline {
+                at.map(|at| state.waiting.swap_remove(at));
+                return match granted {
+                    true => Ok(()),
+                    false => Err(Error::Timeout(format!(
+                        "all sessions of the token {name} were in use until the time was up; try again"
+                    ))),
+                };
             }
-            if !state.wait_until(&wake, deadline) && Instant::now() >= deadline {
-                // It may have been granted at this very moment.
-                let at = state
-                    .waiting
-                    .iter()
-                    .position(|waiter| waiter.number == number);
-                let waiter = at.map(|at| state.waiting.swap_remove(at));
-                if waiter.is_some_and(|waiter| waiter.granted) {
-                    return Ok(self.turn(lane));
-                }
-                return Err(Error::Timeout(format!(
-                    "all sessions of the token {name} were in use until the time was up; try again"
-                )));
-            }
+            state.wait_until(&wake, deadline);
         }
-    }
-
-    fn turn(self: &Arc<Self>, lane: Lane) -> Turn {
-        let turns = self.clone();
-        Turn { turns, lane }
     }
 
     /// What the token says of its limit now.
@@ -205,23 +206,18 @@ impl Turn {
         Arc::ptr_eq(&self.turns, turns)
     }
 
-    /// Makes a turn in the lane of slow requests one for another purpose, with nobody in between. `None` where there
-    /// is no room for it; then it has ended.
-    pub fn go_on(mut self, lane: Lane) -> Option<Turn> {
+    /// Makes a slow turn one for another purpose, with nobody in between: while it waits to sign, no change of
+    /// the token begins.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`]
+    pub fn go_on(mut self, lane: Lane, deadline: Instant, name: &str) -> Result<Turn, Error> {
         if lane == Lane::Sign {
             let turns = self.turns.clone();
-            let mut state = turns.state.lock();
-            state.slow = false;
-            if !state.has_room(Lane::Sign) {
-                state.slow = true;
-                drop(state);
-                return None;
-            }
-            state.signing += 1;
-            state.grant_next();
+            turns.wait_granted(turns.state.lock(), (lane, self.user, true), deadline, name)?;
         }
         self.lane = lane;
-        Some(self)
+        Ok(self)
     }
 
     /// Closes the lane of signatures until this turn ends, when those that are being made are done.
@@ -260,9 +256,10 @@ impl Drop for Turn {
 }
 
 impl State {
-    fn has_room(&self, lane: Lane) -> bool {
+    /// Whether a turn can begin; `is_slow` for one that ends a slow turn.
+    fn has_room(&self, lane: Lane, is_slow: bool) -> bool {
         match (self.most_sessions, lane) {
-            (0 | 1, _) => self.signing == 0 && !self.slow,
+            (0 | 1, _) => self.signing == 0 && self.slow == is_slow,
             (most, Lane::Sign) => self.signing < most - 1 && !self.closed,
             (_, _) => !self.slow,
         }
@@ -289,9 +286,12 @@ impl State {
         Ok(())
     }
 
-    fn grant(&mut self, lane: Lane, user: u32) {
+    fn grant(&mut self, lane: Lane, user: u32, is_slow: bool) {
         match lane {
-            Lane::Sign => self.signing += 1,
+            Lane::Sign => {
+                self.signing += 1;
+                self.slow &= !is_slow;
+            }
             _ => self.slow = true,
         }
         self.count += 1;
@@ -307,19 +307,21 @@ impl State {
     fn grant_next(&mut self) {
         loop {
             let next = self.waiting.iter().enumerate();
-            let next = next.filter(|(_, waiter)| !waiter.granted && self.has_room(waiter.lane));
+            let next = next.filter(|(_, waiter)| {
+                !waiter.granted && self.has_room(waiter.lane, waiter.is_slow)
+            });
             let next = next.min_by_key(|(_, waiter)| {
                 let served = self.served.get(&waiter.user).copied().unwrap_or(0);
                 (served, waiter.lane, waiter.number)
             });
-            let Some((at, lane, user)) = next.map(|(at, waiter)| (at, waiter.lane, waiter.user))
-            else {
+            let Some(at) = next.map(|(at, _)| at) else {
                 return;
             };
-            self.grant(lane, user);
             if let Some(waiter) = self.waiting.get_mut(at) {
                 waiter.granted = true;
                 waiter.wake.notify_one();
+                let (lane, user, is_slow) = (waiter.lane, waiter.user, waiter.is_slow);
+                self.grant(lane, user, is_slow);
             }
         }
     }
@@ -416,6 +418,36 @@ mod tests {
                 (1, Lane::Slow),
             ]
         );
+    }
+
+    #[test]
+    fn a_search_keeps_the_slow_turn_until_it_may_sign() {
+        let turns = Turns::new(Some(2));
+        let signing = turns.wait(Lane::Sign, 2, soon(), "t").unwrap();
+        let search = turns.wait(Lane::Search, 1, soon(), "t").unwrap();
+        thread::scope(|scope| {
+            let signs = scope.spawn(|| search.go_on(Lane::Sign, soon(), "t").unwrap());
+            while waiting(&turns) < 1 {
+                thread::yield_now();
+            }
+            assert!(turns.wait(Lane::Slow, 3, now(), "t").is_err());
+            drop(signing);
+            let signs = signs.join().unwrap();
+            let slow = turns.wait(Lane::Slow, 3, now(), "t").unwrap();
+            assert!(slow.close_signatures(now(), "t").is_err());
+            drop(signs);
+            slow.close_signatures(now(), "t").unwrap();
+        });
+    }
+
+    #[test]
+    fn a_search_signs_with_the_only_session_and_gives_it_back() {
+        let turns = Turns::new(Some(1));
+        let search = turns.wait(Lane::Search, 1, now(), "t").unwrap();
+        let signs = search.go_on(Lane::Sign, now(), "t").unwrap();
+        assert!(turns.wait(Lane::Slow, 2, now(), "t").is_err());
+        drop(signs);
+        turns.wait(Lane::Slow, 2, now(), "t").unwrap();
     }
 
     #[test]
