@@ -5,7 +5,10 @@
 
 use std::borrow::Cow;
 use std::fmt::Debug;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
+use std::mem;
+use std::thread;
+use std::time::Duration;
 
 use tracing::Level;
 use tracing::field::Field;
@@ -13,13 +16,17 @@ use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
+/// How long lines are collected while there are many: waking a thread for each costs a signature a third of
+/// its time.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// From now on, what is of this level or graver is logged. Lines that wait are written when the guard
 /// is dropped.
 pub(super) fn init(level: Level) -> WorkerGuard {
     let (writer, guard) = NonBlockingBuilder::default()
         .thread_name("log")
         .lossy(true)
-        .finish(io::stderr());
+        .finish(Batches::default());
     tracing_subscriber::fmt()
         .with_writer(writer)
         .with_ansi(io::stderr().is_terminal())
@@ -29,6 +36,25 @@ pub(super) fn init(level: Level) -> WorkerGuard {
         .fmt_fields(debug_fn(write_field).delimited(" "))
         .init();
     guard
+}
+
+/// Lines that are written to stderr at once, those of a pause together.
+#[derive(Default)]
+struct Batches(Vec<u8>);
+
+impl Write for Batches {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(line);
+        Ok(line.len())
+    }
+
+    /// Called when no further line waits. What stderr does not take is lost: there is nobody to tell.
+    fn flush(&mut self) -> io::Result<()> {
+        let lines = mem::take(&mut self.0);
+        let _ = io::stderr().write_all(&lines);
+        thread::sleep(PAUSE);
+        Ok(())
+    }
 }
 
 /// What a peer, a label or a URI brings must not look like a line of ours or steer a terminal, so
