@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use super::turns::Turn;
@@ -32,17 +33,19 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Whether there is still somebody who waits, asked before each call of a request that makes many.
+    /// Whether there is still somebody who waits, asked before each call of a request that makes many. Threads
+    /// that wait for the processor go first: a signature is over before such a request is.
     ///
     /// # Errors
     /// [`Error::Timeout`]
     pub fn still_waits(&self) -> Result<(), Error> {
+        thread::yield_now();
         if self.access.has_left() {
             return Err(Error::Timeout("the client has left".into()));
         }
         if Instant::now() >= self.deadline {
             return Err(Error::Timeout(
-                "the request took longer than its time; name the token and the key to make it quicker"
+                "the request took longer than its time; a URI that names token and key makes it quicker"
                     .into(),
             ));
         }
