@@ -15,7 +15,20 @@ use crate::tools::run;
 pub fn server() -> Command {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     let binary = BINARY.get_or_init(|| built("p11-server", "tedge-p11-server"));
-    let mut command = Command::new(binary);
+    without_variables(Command::new(binary))
+}
+
+/// The same for the server that waits seconds for what takes the real one half a minute.
+pub fn quick_server() -> Command {
+    without_variables(of_tests("quick-server"))
+}
+
+/// A command that runs a program of this crate, which cargo has built beside the test.
+pub(crate) fn of_tests(program: &str) -> Command {
+    Command::new(folder().join(program))
+}
+
+fn without_variables(mut command: Command) -> Command {
     for (name, _) in env::vars_os() {
         if name.to_string_lossy().starts_with("TEDGE_") {
             command.env_remove(name);
@@ -31,23 +44,27 @@ pub fn server() -> Command {
 /// each run under nextest, which starts a process for every test. Neither holds cargo's lock while
 /// tests run.
 fn built(package: &str, binary: &str) -> PathBuf {
-    // target/debug/deps/this-test, or target/debug/this-test
-    let test = env::current_exe().expect("the path of this test");
-    let folder = test
-        .ancestors()
-        .find(|folder| folder.join(".fingerprint").is_dir())
-        .expect("tests run from cargo's target folder");
+    let folder = folder();
     let path = folder.join(binary);
     let this_run = env::var("NEXTEST_RUN_ID").ok();
     let built_for = folder.join(format!("{binary}.built-for"));
     if this_run.is_some() && this_run == fs::read_to_string(&built_for).ok() {
         return path;
     }
-    cargo_build(package, binary, folder);
+    cargo_build(package, binary, &folder);
     if let Some(this_run) = this_run {
         fs::write(built_for, this_run).expect("cargo's target folder is writable");
     }
     path
+}
+
+/// The one in cargo's target folder that programs are built in.
+fn folder() -> PathBuf {
+    // target/debug/deps/this-test, or target/debug/this-test
+    let test = env::current_exe().expect("the path of this test");
+    let mut folders = test.ancestors();
+    let folder = folders.find(|folder| folder.join(".fingerprint").is_dir());
+    folder.expect("tests run from cargo's target folder").into()
 }
 
 fn cargo_build(package: &str, binary: &str, folder: &Path) {

@@ -11,11 +11,16 @@
 //! key.sign().unwrap(); // and the signature was verified
 //! ```
 
-use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
+use std::{collections::BTreeSet, fs, path::PathBuf, process::Command, thread, time::Duration};
 
-use p11_fault_module::{Faults, Pin};
+use p11_fault_module::{
+    Faults,
+    Function::{C_FindObjectsInit, C_GetAttributeValue},
+    Pin,
+};
 
 use crate::{
+    client::ClientKey,
     keys::{Key, KeyKind, KeySpec},
     pki::certificate_for,
     server::{Builder, Server},
@@ -61,6 +66,23 @@ impl Fixture {
         let fixture = Self::new(KeyKind::P256);
         let server = fixture.start();
         (fixture, server)
+    }
+
+    /// The same, where the server has signed once with the key, so that sessions, login and handles are there.
+    pub fn steady() -> (Self, Server, ClientKey) {
+        Self::new(KeyKind::P256).with(Self::start)
+    }
+
+    /// The same with the server that waits seconds for what takes the real one half a minute.
+    pub fn steady_quick() -> (Self, Server, ClientKey) {
+        Self::new(KeyKind::P256).with(Self::start_quick)
+    }
+
+    fn with(self, start: fn(&Self) -> Server) -> (Self, Server, ClientKey) {
+        let server = start(&self);
+        let key = server.client().open(KEY).unwrap();
+        key.sign().unwrap();
+        (self, server, key)
     }
 
     /// One more token, with a P-256 key `key` of id 1 too.
@@ -150,6 +172,25 @@ impl Fixture {
     /// A running server with the right PIN.
     pub fn start(&self) -> Server {
         self.server().pin(PIN).start()
+    }
+
+    /// The same, of the server that waits seconds for what takes the real one half a minute.
+    pub fn start_quick(&self) -> Server {
+        self.server().pin(PIN).quick().start()
+    }
+}
+
+/// A signature after some idleness costs two calls more than others and no search, if a quick server makes it.
+pub fn assert_no_search_after_idleness(faults: &Faults, key: &ClientKey) {
+    for _ in 0..2 {
+        // Longer than a handle is believed in.
+        thread::sleep(Duration::from_millis(1200));
+        let before = faults.counts();
+        key.sign().unwrap();
+        let calls = faults.counts().since(&before);
+        assert!(calls.total() <= 4, "{calls}");
+        assert_eq!(calls.of(C_FindObjectsInit), 0, "{calls}");
+        assert!(calls.of(C_GetAttributeValue) > 0, "{calls}");
     }
 }
 

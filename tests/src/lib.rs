@@ -2,7 +2,7 @@
 //! certificates) and gets them running in a temporary folder; dropping them leaves nothing.
 //!
 //! - [`tools`]: finds the programs of Debian that the tests drive, and names the package of a missing one
-//! - [`process`]: a running program, its log, and how to end it
+//! - [`process`], [`proc`]: a running program, its log, how to end it, and what it takes of the machine
 //! - [`wait`]: waiting for what should be so soon
 //! - [`secrets`]: what no log may ever show
 //! - [`softhsm`], [`keys`], [`objects`]: a token store of its own, with tokens, keys and certificates in it
@@ -11,6 +11,7 @@
 //! - [`server`], [`binary`]: the real `tedge-p11-server`, built from the sources as they are
 //! - [`old_server`]: one that behaves as released servers do
 //! - [`client`], [`raw_client`], [`requests`]: its clients, well-behaved and others, and what they ask
+//! - [`as_user`]: clients that another user runs
 //! - [`fixture`]: a token with a key, and a server that loads a module which misbehaves on demand
 //! - [`broker`], [`openssl`]: the peers of a TLS handshake
 //! - [`mqtt`]: the shortest MQTT exchange that proves a login
@@ -39,6 +40,7 @@
     reason = "only tests use this crate, and a panic is how a test says what went wrong"
 )]
 
+pub mod as_user;
 pub mod binary;
 pub mod broker;
 pub mod client;
@@ -50,6 +52,7 @@ pub mod objects;
 pub mod old_server;
 pub mod openssl;
 pub mod pki;
+pub mod proc;
 pub mod process;
 pub mod raw_client;
 pub mod requests;

@@ -1,5 +1,5 @@
-//! A minute of random faults while four programs sign and another user does what he should not: each program gets
-//! signatures or reasons, and afterwards the server is as it was before.
+//! A minute of random faults while four programs sign, an operator changes tokens and PINs and sends SIGHUP, and another
+//! user does what he should not: each gets what he asks for or a reason, and afterwards the server is as it was before.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,13 +9,9 @@
     reason = "helpers of tests, which fail by panicking"
 )]
 
-#[path = "hardening/users.rs"]
-#[expect(dead_code, reason = "the tests of hardening use it all")]
-mod users;
-
 use std::{
-    fs,
     io::Write,
+    ops::Range,
     os::unix::net::UnixStream,
     path::Path,
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -23,30 +19,36 @@ use std::{
     time::{Duration, Instant},
 };
 
-use p11_client::{ErrorCode, Failure, message::ByteBuf};
+use nix::sys::signal::Signal;
+use p11_client::{
+    ErrorCode, Failure, UriText,
+    message::{
+        ByteBuf, ChangePin, CreateKey, DeleteKey, GetPublicKey, InitToken, ListKeys, OpenKey,
+    },
+};
 use p11_fault_module::{
     Function, Function::*, Random, Rule, cryptoki_sys::*, every_token, object, on, token,
 };
-use p11_proto::{
-    Request, Response, frame,
-    message::{CreateKey, DeleteKey, GetPublicKey, ListKeys, ListTokens, OpenKey},
-};
+use p11_proto::{Request, Response, frame, message::ListTokens};
 use p11_tests::{
+    as_user::AsUser,
     client::{ClientKey, P256, TestClient},
-    fixture::{Fixture, KEY, PIN},
+    fixture::{Fixture, KEY, PIN, SO_PIN},
     keys::KeyKind,
+    proc,
     raw_client::RawClient,
     server::Server,
-    wait::StopOnDrop,
+    wait::{StopOnDrop, wait_until},
 };
-
-use users::AsUser;
 
 /// How long things go wrong.
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Threads of the enemy.
-const ENEMIES: usize = 4;
+const ENEMIES: u64 = 4;
+
+/// The tokens that the operator makes.
+const NEW_TOKENS: Range<u64> = 0..3;
 
 /// Where the sequence of faults begins.
 const SEED: u64 = 0x70_6b_63_73_11;
@@ -62,58 +64,45 @@ fn a_minute_of_faults_of_every_kind() {
     fixture.add_key(KeyKind::P256, "second", 2);
     let builder = fixture.server().pin(PIN);
     let server = builder.args(["--log-level", "warn"]).start();
-    let uris = ["pkcs11:token=device", "pkcs11:token=other"];
-    let programs: Vec<(TestClient, ClientKey)> = (0..4)
-        .map(|number| {
-            let client = server.client();
-            let key = client.open(uris[number % 2]).unwrap();
-            (client, key)
-        })
-        .collect();
-    all_sign(&programs);
     let enemy = AsUser::new(&server, 2000, 2000);
-    // What it costs that there is an enemy is no leak.
-    thread::scope(|scope| {
-        for number in 0..ENEMIES {
-            let socket = enemy.socket();
-            scope.spawn(move || {
-                let mut random = Random::new(SEED + number as u64);
-                (0..300).for_each(|_| harm(socket, &mut random));
-            });
-        }
-    });
-    let before = Usage::of(&server);
+    // What it costs that there are clients and an enemy is no leak.
+    let programs = programs(&server);
+    all_sign(&programs);
+    enemies(
+        |socket, random| (0..300).for_each(|_| harm(socket, random)),
+        &enemy,
+    );
+    drop(programs);
+    let before = Usage::at_rest(&server);
 
+    let programs = self::programs(&server);
     let over = AtomicBool::new(false);
-    let (signed, failed) = (AtomicU64::new(0), AtomicU64::new(0));
+    let did = Did::default();
     thread::scope(|scope| {
         let _over = StopOnDrop(&over);
         for (client, key) in &programs {
             scope.spawn(|| {
                 let mut turn = 0;
-                while !over.load(Relaxed) {
+                until(&over, Duration::from_millis(2), || {
                     turn += 1;
-                    match work(client, key, turn) {
-                        Ok(()) => signed.fetch_add(1, Relaxed),
-                        Err(failure) => {
-                            is_well_formed(&failure);
-                            failed.fetch_add(1, Relaxed)
-                        }
-                    };
-                    thread::sleep(Duration::from_millis(2));
-                }
+                    did.count(&did.signed, work(client, key, turn));
+                });
             });
         }
-        for number in 0..ENEMIES {
-            let (over, socket) = (&over, enemy.socket());
-            scope.spawn(move || {
-                let mut random = Random::new(SEED + number as u64);
-                while !over.load(Relaxed) {
-                    harm(socket, &mut random);
-                    thread::sleep(Duration::from_millis(5));
+        scope.spawn(|| {
+            let mut operator = Operator::of(&server, &fixture);
+            until(&over, Duration::from_millis(20), || {
+                if let Some(outcome) = operator.change() {
+                    did.count(&did.changed, outcome);
                 }
             });
-        }
+        });
+        scope.spawn(|| {
+            let harm = |socket: &Path, random: &mut Random| {
+                until(&over, Duration::from_millis(5), || harm(socket, random));
+            };
+            enemies(harm, &enemy);
+        });
         let mut faults = RandomFaults(Random::new(SEED));
         let end = Instant::now() + MINUTE;
         while Instant::now() < end {
@@ -125,27 +114,142 @@ fn a_minute_of_faults_of_every_kind() {
         }
     });
     let injected = fixture.faults.counts().injected();
-    let (signed, failed) = (signed.into_inner(), failed.into_inner());
-    assert!(
-        injected > 100 && signed > 1000 && failed > 10,
-        "this was no soak: {injected} faults, {signed} signatures, {failed} failures"
-    );
+    did.were_enough(injected);
 
     for (_, key) in &programs {
         signs_after_the_back_off(key);
     }
     all_sign(&programs);
-    Usage::of(&server).is_no_more_than(&before);
     // Nine for each token at most, whatever was lost on the way.
     let open = fixture.faults.counts().open_sessions();
-    assert!(open <= 2 * 9, "{open} sessions are open");
+    let tokens = 2 + NEW_TOKENS.end;
+    assert!(open <= tokens * 9, "{open} sessions are open");
+    drop(programs);
+    Usage::at_rest(&server).is_no_more_than(&before);
+    no_thread_is_lost(&server, &enemy);
+}
+
+/// Four programs, each with a client and a key of its own.
+fn programs(server: &Server) -> Vec<(TestClient, ClientKey)> {
+    let uris = ["pkcs11:token=device", "pkcs11:token=other"];
+    let program = |number: usize| {
+        let client = server.client();
+        let key = client.open(uris[number % 2]).unwrap();
+        (client, key)
+    };
+    (0..4).map(program).collect()
+}
+
+/// Does something again and again, with pauses.
+fn until(over: &AtomicBool, pause: Duration, mut work: impl FnMut()) {
+    while !over.load(Relaxed) {
+        work();
+        thread::sleep(pause);
+    }
+}
+
+/// What was done and what failed.
+#[derive(Debug, Default)]
+struct Did {
+    signed: AtomicU64,
+    changed: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Did {
+    fn count(&self, done: &AtomicU64, outcome: Result<(), Failure>) {
+        let count = if let Err(failure) = outcome {
+            is_well_formed(&failure);
+            &self.failed
+        } else {
+            done
+        };
+        count.fetch_add(1, Relaxed);
+    }
+
+    fn were_enough(self, injected: u64) {
+        let Self {
+            signed,
+            changed,
+            failed,
+        } = self;
+        let [signed, changed, failed] = [signed, changed, failed].map(AtomicU64::into_inner);
+        assert!(
+            injected > 100 && signed > 1000 && changed > 50 && failed > 10,
+            "this was no soak: {injected} faults, {signed} signatures, {changed} changes, {failed} failures"
+        );
+    }
+}
+
+/// Has all enemies do something at the same time, each with random numbers of its own.
+fn enemies(harm: impl Fn(&Path, &mut Random) + Sync, enemy: &AsUser) {
+    thread::scope(|scope| {
+        for number in 0..ENEMIES {
+            let harm = &harm;
+            scope.spawn(move || harm(enemy.socket(), &mut Random::new(SEED + number)));
+        }
+    });
+}
+
+/// Who changes what is on the tokens, so that all is again as it was, whatever becomes of it, and the configuration.
+struct Operator<'a> {
+    client: TestClient,
+    server: &'a Server,
+    certificate: Vec<u8>,
+    random: Random,
+}
+
+impl<'a> Operator<'a> {
+    fn of(server: &'a Server, fixture: &Fixture) -> Self {
+        Self {
+            client: server.client(),
+            server,
+            certificate: fixture.certificate(),
+            random: Random::new(SEED),
+        }
+    }
+
+    /// One change; no outcome where it is a signal.
+    fn change(&mut self) -> Option<Result<(), Failure>> {
+        let client = &self.client;
+        let token = ["pkcs11:token=device", "pkcs11:token=other"][self.random.below(2) as usize];
+        // The PIN that it has.
+        let pin = || ChangePin::new(PIN).uri(UriText::from(token));
+        Some(match self.random.below(7) {
+            0 => client.change_pin(pin().old_pin(Some(PIN.into()))).map(drop),
+            1 => {
+                let reset = pin().reset(true).so_pin(Some(SO_PIN.into()));
+                client.change_pin(reset).map(drop)
+            }
+            2 => {
+                let number = self.random.below(NEW_TOKENS.end);
+                let new = InitToken::new(format!("new-{number}"));
+                let new = new.so_pin(Some(SO_PIN.into())).pin(Some(PIN.into()));
+                client.init_token(new).map(drop)
+            }
+            // There is at most one of this id.
+            3 => client.create_key(token, P256, "made", Some(&[8])).map(drop),
+            4 => {
+                let made = format!("{token};object=made");
+                client.delete_key(&made).map(drop)
+            }
+            5 => {
+                let key = format!("{token};object=key");
+                client.import_certificate(&key, &self.certificate).map(drop)
+            }
+            _ => {
+                self.server.signal(Signal::SIGHUP);
+                return None;
+            }
+        })
+    }
 }
 
 /// One request of the enemy on a connection of its own, of which it may not wait for the answer.
 fn harm(socket: &Path, random: &mut Random) {
     let device = "pkcs11:token=device";
     let wrong_pin = || Some("not-it".into());
-    let request = match random.below(50) {
+    let request = match random.below(52) {
         // There is at most one of this id.
         0 => Request::CreateKey(CreateKey::new(device, P256, "enemy").id(Some(ByteBuf::from([9])))),
         1..5 => Request::DeleteKey(DeleteKey::new("pkcs11:token=device;object=enemy")),
@@ -154,6 +258,11 @@ fn harm(socket: &Path, random: &mut Random) {
         25..30 => Request::OpenKey(OpenKey::new("pkcs11:token=missing")),
         30..35 => Request::OpenKey(OpenKey::new(KEY).pin(wrong_pin())),
         35..40 => Request::GetPublicKey(GetPublicKey::new(device)),
+        40..42 => Request::ChangePin(
+            ChangePin::new("no-PIN")
+                .uri(UriText::from(device))
+                .old_pin(wrong_pin()),
+        ),
         _ => Request::OpenKey(OpenKey::new("pkcs11:token=device;object=second")),
     };
     // Where the proxy or the server has no place, it comes again.
@@ -165,7 +274,10 @@ fn harm(socket: &Path, random: &mut Random) {
         return;
     }
     if random.below(4) > 0 {
-        let _ = raw.answer();
+        // No answer comes from a server that has no place for it.
+        if let Some(Response::Error(failure)) = raw.answer() {
+            assert_ne!(failure.code, ErrorCode::Internal, "{failure}");
+        }
     }
 }
 
@@ -192,8 +304,11 @@ fn work(client: &TestClient, key: &ClientKey, turn: u64) -> Result<(), Failure> 
 fn is_well_formed(failure: &Failure) {
     let code = failure.code;
     match code {
-        // A count that cannot be.
+        // The operator made it before.
+        ErrorCode::AlreadyExists => assert!(failure.message.contains("this id"), "{failure}"),
+        // A count that cannot be, and a new key that can neither be read back nor deleted.
         ErrorCode::Module if failure.message.contains("an unusable answer") => {}
+        ErrorCode::Module if failure.message.contains("is left on the token") => {}
         ErrorCode::Module => {
             let function = failure.function.as_deref().unwrap_or_default();
             let ckr = failure.ckr.as_deref().unwrap_or_default();
@@ -228,37 +343,60 @@ fn all_sign(programs: &[(TestClient, ClientKey)]) {
     });
 }
 
-/// What the server takes of the machine.
+/// What the server takes of the machine while it has no connection.
 #[derive(Debug)]
 struct Usage {
+    /// Beside those that are kept for connections.
     threads: usize,
     files: usize,
-    memory_kib: usize,
+    memory_kib: u64,
 }
 
+/// What a thread is called that is kept for connections.
+const KEPT: &str = "connection";
+
 impl Usage {
-    fn of(server: &Server) -> Self {
-        let proc = format!("/proc/{}", server.pid());
-        let entries = |folder| fs::read_dir(format!("{proc}/{folder}")).unwrap().count();
-        let status = fs::read_to_string(format!("{proc}/status")).unwrap();
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let resident = resident.unwrap().trim().trim_end_matches(" kB");
+    fn at_rest(server: &Server) -> Self {
+        let pid = server.pid();
+        // What a client left behind ends before its next call.
+        let mut files = 0;
+        wait_until(|| {
+            thread::sleep(Duration::from_millis(300));
+            std::mem::replace(&mut files, proc::files(pid)) == files
+        });
+        let mut threads = proc::threads(pid);
+        threads.retain(|name| name != KEPT);
         Self {
-            threads: entries("task"),
-            files: entries("fd"),
-            memory_kib: resident.parse().unwrap(),
+            threads: threads.len(),
+            files,
+            memory_kib: proc::status(pid, "VmRSS").unwrap(),
         }
     }
 
-    /// A program that asked two things at the same time has two connections by now, each with a thread.
     fn is_no_more_than(&self, before: &Self) {
-        // Those of the enemy are kept for a minute.
-        let threads = before.threads + 4 + 2 * ENEMIES;
-        assert!(self.threads <= threads, "{before:?}, {self:?}");
-        assert!(self.files <= before.files + 8, "{before:?}, {self:?}");
+        assert!(self.threads <= before.threads, "{before:?}, {self:?}");
+        assert!(self.files <= before.files, "{before:?}, {self:?}");
         let grown = self.memory_kib.saturating_sub(before.memory_kib);
         assert!(grown <= 6 * 1024, "{before:?}, {self:?}");
     }
+}
+
+/// All threads of former connections serve as many new ones: none waits for ever for something else.
+fn no_thread_is_lost(server: &Server, enemy: &AsUser) {
+    let kept = || {
+        let threads = proc::threads(server.pid());
+        threads.iter().filter(|name| *name == KEPT).count()
+    };
+    // Those whose connection has ended just now look for another.
+    thread::sleep(Duration::from_millis(200));
+    let before = kept();
+    // No user has more than 64 connections.
+    assert!((1..=2 * 64).contains(&before), "{before} threads");
+    let sockets = [server.socket(), enemy.socket()];
+    let connect = |number: usize| RawClient::admitted(sockets[number % 2]);
+    let connections: Vec<_> = (0..before).map(connect).collect();
+    assert!(kept() <= before, "{before}, then {} threads", kept());
+    drop(connections);
 }
 
 /// Faults that are chosen at random.
@@ -270,7 +408,7 @@ impl RandomFaults {
     }
 
     fn fault(&mut self) -> Rule {
-        match self.0.below(23) {
+        match self.0.below(26) {
             0 => every_token().sessions_closed(),
             1 => every_token().logged_out(),
             2 => Rule::RenumberObjects,
@@ -296,7 +434,10 @@ impl RandomFaults {
                 .next(3)
                 .counts(1 << 40),
             20 => object(CKO_CERTIFICATE, "key").claims_length(CKA_VALUE, 1 << 40),
-            21 => on(self.one_of(&[C_GenerateKeyPair, C_DestroyObject])).returns(self.trouble()),
+            21 => on(self.any_change()).returns(self.trouble()),
+            22 => on(self.any_change()).delays(self.0.below(200) as u32),
+            23 => on(self.any_change()).hangs(),
+            24 => on(self.one_of(&[C_Initialize, C_Finalize])).hangs(),
             _ => {
                 let seed = self.0.number();
                 on(self.any_call())
@@ -327,6 +468,17 @@ impl RandomFaults {
             C_GetMechanismInfo,
             C_GetInfo,
             C_Logout,
+        ])
+    }
+
+    fn any_change(&mut self) -> Function {
+        self.one_of(&[
+            C_GenerateKeyPair,
+            C_CreateObject,
+            C_DestroyObject,
+            C_SetPIN,
+            C_InitPIN,
+            C_InitToken,
         ])
     }
 

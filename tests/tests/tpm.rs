@@ -9,6 +9,7 @@ use p11_client::ErrorCode;
 use p11_fault_module::{Faults, Function::*};
 use p11_tests::{
     client::{ClientKey, refused},
+    fixture::assert_no_search_after_idleness,
     server::{Builder, Server},
     tpm::Tpm,
 };
@@ -68,6 +69,21 @@ fn keys_of_a_tpm_sign_with_every_scheme_in_two_calls() {
     let key = client.open("pkcs11:token=device;object=rsa").unwrap();
     assert_eq!(key.told().spki.as_ref(), rsa);
     setup.assert_signs(&key, &[0x0804, 0x0805, 0x0806, 0x0401, 0x0501, 0x0601]);
+}
+
+#[test]
+fn after_a_time_of_idleness_a_signature_of_a_tpm_costs_two_calls_more_and_no_search() {
+    let setup = setup();
+    for algorithm in ["ecc256", "rsa2048"] {
+        setup.tpm.generate("device", PIN, algorithm, algorithm);
+    }
+    let server = setup.server().pin(PIN).quick().start();
+    for algorithm in ["ecc256", "rsa2048"] {
+        let uri = format!("pkcs11:token=device;object={algorithm}");
+        let key = server.client().open(&uri).unwrap();
+        key.sign().unwrap();
+        assert_no_search_after_idleness(&setup.faults, &key);
+    }
 }
 
 #[test]

@@ -57,18 +57,21 @@ impl Supervisor {
             _ => {}
         }
         self.hangs = hung.is_some();
-        if self
-            .interval
-            .is_some_and(|interval| self.last.elapsed() >= interval)
-        {
-            self.last = Instant::now();
-            let heartbeat = server.heartbeat();
-            if heartbeat != self.heartbeat {
-                self.heartbeat = heartbeat;
-                notify(NotifyState::Watchdog);
-            }
+        if self.lives(|| server.heartbeat()) {
+            notify(NotifyState::Watchdog);
         }
         Ok(())
+    }
+
+    /// Whether a sign of life is due, and the accept loop has moved since the last one.
+    fn lives(&mut self, heartbeat: impl Fn() -> u64) -> bool {
+        let due = |interval| self.last.elapsed() >= interval;
+        if !self.interval.is_some_and(due) {
+            return false;
+        }
+        self.last = Instant::now();
+        let heartbeat = heartbeat();
+        std::mem::replace(&mut self.heartbeat, heartbeat) != heartbeat
     }
 
     /// Says that we are about to end.
@@ -80,5 +83,28 @@ impl Supervisor {
 fn notify(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         warn!("cannot notify the service manager: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_no_sign_of_life_while_the_accept_loop_stands_still() {
+        let mut supervisor = Supervisor {
+            interval: Some(Duration::ZERO),
+            last: Instant::now(),
+            heartbeat: 0,
+            status: None,
+            hangs: false,
+        };
+        assert!(supervisor.lives(|| 1));
+        assert!(!supervisor.lives(|| 1));
+        assert!(supervisor.lives(|| 2));
+        supervisor.interval = Some(Duration::from_secs(60));
+        assert!(!supervisor.lives(|| 3), "not yet");
+        supervisor.interval = None;
+        assert!(!supervisor.lives(|| 4), "nobody wants one");
     }
 }

@@ -71,3 +71,34 @@ impl Default for Timeouts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // End-to-end tests run a server with shorter ones, so nothing else would notice a change here.
+    #[test]
+    fn the_usual_deadlines() {
+        let Timeouts {
+            request,
+            long_request,
+            pin_pad,
+            session,
+            slow_slot,
+            contents,
+            drain,
+            first_pause,
+            longest_pause,
+            quiet,
+            missing,
+            idle,
+        } = Timeouts::default();
+        let calls = [request, long_request, pin_pad].map(|time| time.as_secs());
+        assert_eq!(calls, [30, 600, 120]);
+        let waits = [session, slow_slot, contents, drain].map(|time| time.as_secs());
+        assert_eq!(waits, [28, 2, 2, 5]);
+        let pauses = [first_pause, longest_pause, quiet, missing].map(|time| time.as_secs());
+        assert_eq!(pauses, [1, 30, 20, 30]);
+        assert_eq!(idle.as_secs(), 30);
+    }
+}

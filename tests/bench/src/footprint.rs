@@ -72,10 +72,5 @@ pub fn idle(module: &Path) {
 
 /// `VmRSS` of a process (proc(5)), in KiB.
 fn resident(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
+    p11_tests::proc::status(pid, "VmRSS").unwrap()
 }

@@ -1,16 +1,16 @@
 //! Counts and lengths that no module can mean, and searches that never end: a reason, little memory, and the server goes on.
 
-use std::{fs, thread};
+use std::thread;
 
 use p11_client::{ErrorCode, Failure};
 use p11_fault_module::{Function::*, Rule, cryptoki_sys::*, object, on, token};
 use p11_tests::{
     client::TestClient,
-    fixture::{Fixture, KEY, PIN},
+    fixture::{Fixture, KEY},
     keys::KeyKind,
+    proc,
+    server::Server,
 };
-
-use crate::QUICK_SERVER;
 
 /// A count or length.
 const HUGE: CK_ULONG = 1 << 40;
@@ -21,14 +21,8 @@ const MOST_KIB: u64 = 64 * 1024;
 const OTHER: &str = "pkcs11:token=other;object=key";
 
 /// The most memory that a process has had so far.
-fn peak_kib(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    peak.unwrap()
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .unwrap()
+fn peak_kib(server: &Server) -> u64 {
+    proc::status(server.pid(), "VmHWM").unwrap()
 }
 
 fn opens_and_signs(client: &TestClient, uri: &str) -> Result<(), Failure> {
@@ -40,17 +34,17 @@ fn opens_and_signs(client: &TestClient, uri: &str) -> Result<(), Failure> {
 fn bears(rules: Vec<Rule>, reaches_other: bool) -> Result<(), Failure> {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.add_token("other");
-    let mut server = fixture.server().pin(PIN).program(QUICK_SERVER).start();
+    let mut server = fixture.start_quick();
     let client = server.client();
     client.list_tokens();
-    let before = peak_kib(server.pid());
+    let before = peak_kib(&server);
     fixture.faults.set(rules);
     let told = opens_and_signs(&client, KEY);
     let _ = client.list_keys("pkcs11:token=device");
     if reaches_other {
         opens_and_signs(&client, OTHER).unwrap();
     }
-    let grown = peak_kib(server.pid()) - before;
+    let grown = peak_kib(&server) - before;
     assert!(server.is_running() && grown < MOST_KIB, "{grown} KiB");
     fixture.faults.clear();
     if let Err(failure) = &told {

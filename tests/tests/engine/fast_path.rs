@@ -1,19 +1,15 @@
 //! In the steady state a signature costs two calls of the module, whatever else there is.
 
-use std::{thread, time::Duration};
-
 use p11_fault_module::{
     Faults,
-    Function::{C_FindObjectsInit, C_GetAttributeValue, C_Login, C_Sign, C_SignInit},
+    Function::{C_Login, C_Sign, C_SignInit},
     Rule,
 };
 use p11_tests::{
     client::ClientKey,
-    fixture::{Fixture, KEY, PIN},
+    fixture::{Fixture, KEY, assert_no_search_after_idleness},
     keys::KeyKind,
 };
-
-use crate::QUICK_SERVER;
 
 const SIGNATURES: u64 = 100;
 
@@ -90,18 +86,9 @@ fn after_a_time_of_idleness_a_signature_costs_two_calls_more_and_no_search() {
     for kind in [KeyKind::P256, KeyKind::Rsa2048] {
         let fixture = Fixture::new(kind);
         fixture.fill(400);
-        let server = fixture.server().pin(PIN).program(QUICK_SERVER).start();
+        let server = fixture.start_quick();
         let key = server.client().open(KEY).unwrap();
         key.sign().unwrap();
-        for _ in 0..2 {
-            // Longer than a handle is believed in.
-            thread::sleep(Duration::from_millis(1200));
-            let before = fixture.faults.counts();
-            key.sign().unwrap();
-            let calls = fixture.faults.counts().since(&before);
-            assert!(calls.total() <= 4, "{kind:?}: {calls}");
-            assert_eq!(calls.of(C_FindObjectsInit), 0, "{calls}");
-            assert!(calls.of(C_GetAttributeValue) > 0, "{calls}");
-        }
+        assert_no_search_after_idleness(&fixture.faults, &key);
     }
 }

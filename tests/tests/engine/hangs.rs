@@ -2,7 +2,6 @@
 //! and the process ends.
 
 use std::{
-    fs,
     io::Write,
     os::unix::net::UnixStream,
     path::Path,
@@ -14,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::signal::Signal;
 use p11_client::{ErrorCode, Pin, UriText};
 use p11_fault_module::{
     Function::{self, *},
@@ -27,24 +27,24 @@ use p11_proto::{
 };
 use p11_tests::{
     client::P256,
-    fixture::{Fixture, KEY, PIN, SO_PIN},
+    fixture::{Fixture, KEY, SO_PIN},
     keys::KeyKind,
+    proc,
     raw_client::RawClient,
     server::Server,
+    text::assert_in_order,
     wait::{StopOnDrop, TIMEOUT, wait_until},
 };
-
-use crate::QUICK_SERVER;
 
 /// How long a call of `quick-server` may take, and one that makes a key or token.
 const LIMIT: Duration = Duration::from_secs(2);
 const LONG_LIMIT: Duration = Duration::from_secs(6);
 
 /// Clients that ask again as soon as they have an answer, each on a new connection.
-const CLIENTS: usize = 20;
+const CLIENTS: u64 = 20;
 
 /// Sessions of one token, in each of which a call may hang.
-const SESSIONS: usize = 9;
+const SESSIONS: u64 = 9;
 
 const OTHER: &str = "pkcs11:token=other;object=key";
 
@@ -147,12 +147,8 @@ fn ask(socket: &Path, request: &Request) -> Option<Response> {
     raw.ask(request)
 }
 
-fn threads(pid: u32) -> usize {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let threads = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Threads:"));
-    threads.map_or(0, |count| count.trim().parse().unwrap())
+fn threads(pid: u32) -> u64 {
+    proc::status(pid, "Threads").unwrap_or(0)
 }
 
 fn all(rows: Vec<Row>) {
@@ -175,7 +171,7 @@ fn fixture() -> Fixture {
 fn hangs_until_the_process_ends(row: &Row) {
     let (function, limit) = (row.function, row.limit());
     let fixture = fixture();
-    let mut server = fixture.server().pin(PIN).program(QUICK_SERVER).start();
+    let mut server = fixture.start_quick();
     let request = row.request(&fixture, &server);
     let other = server.client().open(OTHER).unwrap();
     other.sign().unwrap();
@@ -240,8 +236,15 @@ fn hangs_until_the_process_ends(row: &Row) {
         let took = began.elapsed();
         let log = server.log();
         assert_eq!(status.code(), Some(1), "{function:?}: {status}: {log}");
-        // Who is at work then has 5 s to end.
-        let most = limit * 2 + Duration::from_secs(8);
+        let mut errors = log.lines().filter(|line| line.contains(" ERROR "));
+        let why = errors.next().unwrap_or_else(|| panic!("{log}"));
+        let parts = [function.name(), "; ending, so that systemd starts me anew"];
+        assert_in_order(why, parts);
+        assert_eq!(errors.next(), None);
+        assert!(!socket.exists());
+        // It looks every second. Who is at work then has 5 s to end, and does so at his own deadline.
+        let grace = limit.min(Duration::from_secs(5));
+        let most = limit * 2 + Duration::from_secs(1) + grace + Duration::from_secs(1);
         assert!(took < most, "{function:?}: {took:?}");
     });
     let failures = failures.into_inner().unwrap();
@@ -256,20 +259,28 @@ fn hangs_until_the_process_ends(row: &Row) {
     }
 }
 
-/// With the limits of the real server.
+/// With the limits of the real server; and another SIGTERM while it stops changes nothing.
 fn stops_by_sigterm(row: &Row) {
     let fixture = fixture();
     let mut server = fixture.start();
     let request = row.request(&fixture, &server);
     fixture.faults.set(row.hangs());
     let socket = server.socket().to_owned();
-    thread::spawn(move || ask(&socket, &request));
+    let hung = socket.clone();
+    thread::spawn(move || ask(&hung, &request));
     wait_until(|| fixture.faults.counts().injected() > 0);
-    let began = Instant::now();
-    let status = server.terminate();
+    let (began, finalized) = (Instant::now(), fixture.faults.count(C_Finalize));
+    server.signal(Signal::SIGTERM);
+    thread::sleep(Duration::from_millis(500));
+    if server.is_running() {
+        server.signal(Signal::SIGTERM);
+    }
+    let status = server.wait(TIMEOUT);
     let (took, function) = (began.elapsed(), row.function);
     assert_eq!(status.code(), Some(0), "{function:?}: {}", server.log());
     assert!(took < Duration::from_secs(10), "{function:?}: {took:?}");
+    assert_eq!(fixture.faults.count(C_Finalize), finalized, "{function:?}");
+    assert!(!socket.exists());
 }
 
 #[test]

@@ -11,11 +11,9 @@ use p11_fault_module::{
 };
 use p11_tests::{
     client::refused,
-    fixture::{Fixture, KEY, PIN},
+    fixture::{Fixture, KEY},
     keys::KeyKind,
 };
-
-use crate::QUICK_SERVER;
 
 #[test]
 fn a_key_that_another_program_has_replaced_does_not_sign_for_the_old_one() {
@@ -75,7 +73,7 @@ fn a_key_that_cannot_be_read_at_this_moment_is_not_taken_for_another() {
 fn a_handle_that_lay_idle_is_checked_before_it_signs() {
     let fixture = Fixture::new(KeyKind::P256);
     let other_key = fixture.add_key(KeyKind::P256, "other", 2);
-    let server = fixture.server().pin(PIN).program(QUICK_SERVER).start();
+    let server = fixture.start_quick();
     let client = server.client();
     let key = client.open(KEY).unwrap();
     let other = client.open("pkcs11:object=other").unwrap();

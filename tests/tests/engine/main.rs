@@ -24,6 +24,3 @@ mod recovery;
 mod schemes;
 mod sessions;
 mod trouble;
-
-/// A server that waits seconds for what takes the real one half a minute.
-const QUICK_SERVER: &str = env!("CARGO_BIN_EXE_quick-server");

@@ -10,24 +10,13 @@ use p11_client::{ErrorCode, Failure};
 use p11_fault_module::{Function::*, Rule, cryptoki_sys::*, every_token, on, token};
 use p11_proto::{Request, Response, message::ListKeys};
 use p11_tests::{
-    client::{ClientKey, refused},
+    client::refused,
     fixture::{Fixture, KEY, PIN, SO_PIN},
     keys::KeyKind,
-    server::Server,
     text::assert_contains,
     tools::run,
     wait::{StopOnDrop, wait_until},
 };
-
-use crate::QUICK_SERVER;
-
-/// A server that has signed once with the key, so that sessions, login and handles are there.
-fn steady() -> (Fixture, Server, ClientKey) {
-    let (fixture, server) = Fixture::started();
-    let key = server.client().open(KEY).unwrap();
-    key.sign().unwrap();
-    (fixture, server, key)
-}
 
 #[test]
 fn the_next_request_succeeds_whatever_happened_between_two() {
@@ -44,7 +33,7 @@ fn the_next_request_succeeds_whatever_happened_between_two() {
         vec![not_initialized(C_SignInit)],
         vec![not_initialized(C_Sign)],
     ] {
-        let (fixture, server, key) = steady();
+        let (fixture, server, key) = Fixture::steady();
         fixture.faults.set(rules);
         key.sign().unwrap();
         key.sign().unwrap();
@@ -68,7 +57,7 @@ const TROUBLE: [CK_RV; 10] = [
 
 #[test]
 fn a_call_that_fails_once_is_not_noticed() {
-    let (fixture, _server, key) = steady();
+    let (fixture, _server, key) = Fixture::steady();
     for code in TROUBLE {
         for function in [C_SignInit, C_Sign] {
             fixture.faults.set([on(function).next(1).returns(code)]);
@@ -100,7 +89,7 @@ fn a_call_that_fails_once_is_not_noticed() {
 
 #[test]
 fn eight_clients_notice_no_trouble() {
-    let (fixture, server, _) = steady();
+    let (fixture, server, _) = Fixture::steady();
     let opened: Vec<_> = (0..8).map(|_| server.client().open(KEY).unwrap()).collect();
     for rule in [
         every_token().sessions_closed(),
@@ -124,7 +113,7 @@ fn eight_clients_notice_no_trouble() {
 
 #[test]
 fn a_search_is_not_misled_by_a_login_that_is_made_meanwhile() {
-    let (fixture, _server, key) = steady();
+    let (fixture, _server, key) = Fixture::steady();
     // One after the other they look for private keys before the first has logged in, and miss them
     // after it has.
     fixture.faults.set([
@@ -147,7 +136,7 @@ fn a_call_that_fails_for_a_while_is_an_error_until_it_succeeds() {
         (C_SignInit, CKR_FUNCTION_FAILED, "CKR_FUNCTION_FAILED"),
         (C_SignInit, CKR_DEVICE_MEMORY, "CKR_DEVICE_MEMORY"),
     ] {
-        let (fixture, _server, key) = steady();
+        let (fixture, _server, key) = Fixture::steady();
         fixture.faults.set([on(function).returns(code)]);
         for _ in 0..5 {
             let failure = refused(key.sign(), ErrorCode::Module);
@@ -161,7 +150,7 @@ fn a_call_that_fails_for_a_while_is_an_error_until_it_succeeds() {
 
 #[test]
 fn a_token_that_was_pulled_and_put_back_signs_at_once() {
-    let (fixture, server, _) = steady();
+    let (fixture, server, _) = Fixture::steady();
     let over = AtomicBool::new(false);
     let logins = fixture.faults.count(C_Login);
     thread::scope(|scope| {
@@ -258,7 +247,7 @@ fn tokens_that_exchange_their_slots_never_sign_for_each_other() {
 
 #[test]
 fn a_reload_waits_for_running_calls_and_no_call_begins_under_it() {
-    let (fixture, server, _) = steady();
+    let (fixture, server, _) = Fixture::steady();
     let over = AtomicBool::new(false);
     let closed = fixture.faults.count(C_CloseSession);
     fixture.faults.set([
@@ -294,7 +283,7 @@ fn a_reload_waits_for_running_calls_and_no_call_begins_under_it() {
 
 #[test]
 fn a_reload_that_a_running_call_holds_up_is_not_begun_by_each_request() {
-    let (fixture, server, key) = steady_with_quick_server();
+    let (fixture, server, key) = Fixture::steady_quick();
     let slow = on(C_Sign).next(1).delays(3500);
     fixture.faults.set([slow]);
     thread::scope(|scope| {
@@ -309,15 +298,6 @@ fn a_reload_that_a_running_call_holds_up_is_not_begun_by_each_request() {
     });
     let begun = server.log().matches("reloading the PKCS#11 module").count();
     assert!((1..=3).contains(&begun), "{begun}");
-}
-
-/// The same as [`steady`], of a quick server.
-fn steady_with_quick_server() -> (Fixture, Server, ClientKey) {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.server().pin(PIN).program(QUICK_SERVER).start();
-    let key = server.client().open(KEY).unwrap();
-    key.sign().unwrap();
-    (fixture, server, key)
 }
 
 /// The seconds that a failure names.
@@ -336,7 +316,7 @@ fn a_module_that_fails_at_start_is_tried_again_after_pauses() {
     fixture
         .faults
         .set([on(C_Initialize).next(3).returns(CKR_DEVICE_ERROR)]);
-    let server = fixture.server().pin(PIN).program(QUICK_SERVER).start();
+    let server = fixture.start_quick();
     server.wait_for_log("listening all the same");
     let client = server.client();
     let status = client.status();
@@ -352,13 +332,14 @@ fn a_module_that_fails_at_start_is_tried_again_after_pauses() {
             Ok(key) => break key,
             Err(failure) => {
                 assert_eq!(failure.code, ErrorCode::ModuleUnavailable, "{failure}");
-                assert!(seconds(&failure) <= 2, "{failure}");
+                // None where less than a millisecond is left.
+                assert!(seconds(&failure) <= 1, "{failure}");
             }
         }
         thread::sleep(Duration::from_millis(20));
     };
     let took = start.elapsed().as_secs_f32();
-    assert!((1.6..5.0).contains(&took), "{took} s");
+    assert!((1.6..3.0).contains(&took), "{took} s");
     assert_eq!(fixture.faults.count(C_Initialize), 4);
     key.sign().unwrap();
     assert_eq!(client.status().trouble, None);
@@ -366,7 +347,7 @@ fn a_module_that_fails_at_start_is_tried_again_after_pauses() {
 
 #[test]
 fn a_module_that_fails_to_reload_is_tried_again_when_the_error_says() {
-    let (fixture, server, key) = steady_with_quick_server();
+    let (fixture, server, key) = Fixture::steady_quick();
     fixture.faults.set([
         on(C_SignInit).next(1).returns(CKR_CRYPTOKI_NOT_INITIALIZED),
         on(C_Initialize).next(1).returns(CKR_GENERAL_ERROR),
@@ -382,7 +363,7 @@ fn a_module_that_fails_to_reload_is_tried_again_when_the_error_says() {
 
 #[test]
 fn a_module_that_is_down_comes_up_without_a_request() {
-    let (fixture, server, key) = steady_with_quick_server();
+    let (fixture, server, key) = Fixture::steady_quick();
     fixture.faults.set([
         on(C_SignInit).next(1).returns(CKR_CRYPTOKI_NOT_INITIALIZED),
         on(C_Initialize).next(2).returns(CKR_GENERAL_ERROR),
@@ -398,7 +379,7 @@ fn a_module_that_is_down_comes_up_without_a_request() {
 
 #[test]
 fn a_module_that_is_never_well_for_long_is_reloaded_with_pauses() {
-    let (fixture, _server, key) = steady_with_quick_server();
+    let (fixture, _server, key) = Fixture::steady_quick();
     fixture
         .faults
         .set([on(C_Sign).returns(CKR_CRYPTOKI_NOT_INITIALIZED)]);
@@ -422,7 +403,7 @@ fn a_module_that_is_never_well_for_long_is_reloaded_with_pauses() {
 #[test]
 fn a_token_that_another_program_makes_is_found_when_the_error_says() {
     let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.server().pin(PIN).program(QUICK_SERVER).start();
+    let server = fixture.start_quick();
     let client = server.client();
     let key = client.open(KEY).unwrap();
     let token = fixture.hsm.init_token("late", PIN, SO_PIN);
@@ -444,7 +425,7 @@ fn a_token_that_another_program_makes_is_found_when_the_error_says() {
 fn a_request_about_one_token_that_means_several_causes_no_reload() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.add_token("second");
-    let server = fixture.server().pin(PIN).program(QUICK_SERVER).start();
+    let server = fixture.start_quick();
     let client = server.client();
     client.open(KEY).unwrap();
     // From now on a miss would cause one.
@@ -461,7 +442,7 @@ fn a_request_about_one_token_that_means_several_causes_no_reload() {
 
 #[test]
 fn keys_and_labels_that_another_program_makes_are_found_at_once() {
-    let (fixture, server, _) = steady();
+    let (fixture, server, _) = Fixture::steady();
     let client = server.client();
     let uri = "pkcs11:token=device;object=late";
     refused(client.open(uri), ErrorCode::KeyNotFound);

@@ -17,8 +17,6 @@ use p11_tests::{
     wait::{StopOnDrop, wait_until},
 };
 
-use crate::QUICK_SERVER;
-
 /// What a signature that waits for nobody takes at most on a machine that others use, too.
 const SLOW: Duration = Duration::from_secs(3);
 
@@ -43,10 +41,6 @@ fn slowest_while(key: &ClientKey, job: impl FnOnce()) -> Duration {
         drop(stops);
         signs.join().unwrap()
     })
-}
-
-fn quick(fixture: &Fixture) -> Server {
-    fixture.server().pin(PIN).program(QUICK_SERVER).start()
 }
 
 #[test]
@@ -166,7 +160,7 @@ fn a_key_that_always_fails_alone_on_its_token_costs_a_few_logins() {
 fn a_client_that_asks_for_a_missing_key_logs_nobody_out() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.add_token("other");
-    let server = quick(&fixture);
+    let server = fixture.start_quick();
     let client = server.client();
     let keys = [KEY, OTHER].map(|uri| client.open(uri).unwrap());
     keys.iter().for_each(|key| key.sign().unwrap());

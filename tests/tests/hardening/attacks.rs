@@ -169,7 +169,7 @@ fn some_bytes(random: &mut Random) -> Vec<u8> {
 /// A message of a random name with random bytes in it; now and then nothing but random bytes.
 fn message(random: &mut Random) -> Vec<u8> {
     let bytes = some_bytes(random);
-    if random.below(2048) == 0 {
+    if random.below(256) == 0 {
         return bytes;
     }
     let name: Vec<_> = random

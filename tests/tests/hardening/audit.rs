@@ -12,6 +12,7 @@ use p11_proto::{
     tedge1,
 };
 use p11_tests::{
+    as_user::AsUser,
     client::{ClientKey, P256, refused},
     fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
@@ -20,8 +21,6 @@ use p11_tests::{
     server::{Builder, Server},
     wait::wait_until,
 };
-
-use super::users::AsUser;
 
 const ALICE: u32 = 4711;
 
@@ -243,7 +242,9 @@ fn no_pin_and_no_message_is_logged_at_any_level() {
         .pin(PIN)
         .args(["--log-level", "trace"])
         .start();
-    for secret in [MESSAGE, "13579135", "24682468"] {
+    let in_base64 = "d2hhdC1ub2JvZHktZWxzZS1tYXktcmVhZA";
+    let in_hex = "776861742d6e6f626f64792d656c73652d6d61792d72656164";
+    for secret in [MESSAGE, in_base64, in_hex, "13579135", "24682468"] {
         server.secrets().add(secret);
     }
     let key = server.client().open(KEY).unwrap();
@@ -325,8 +326,7 @@ fn a_request_that_ends_after_its_client_left_is_logged() {
 #[test]
 fn a_request_that_ends_after_its_timeout_is_logged() {
     let fixture = Fixture::new(KeyKind::P256);
-    let quick_server = env!("CARGO_BIN_EXE_quick-server");
-    let builder = fixture.server().pin(PIN).program(quick_server);
+    let builder = fixture.server().pin(PIN).quick();
     let (server, key, before) = with_key(builder);
     fixture.faults.set([on(C_Sign).hangs()]);
     let mut raw = RawClient::with_preamble(server.socket());

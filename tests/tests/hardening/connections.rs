@@ -18,20 +18,19 @@ use p11_fault_module::{
 };
 use p11_proto::{Request, message::Ping};
 use p11_tests::{
+    as_user::AsUser,
     client::{ClientKey, P256},
     compare::assert_undisturbed,
     fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
+    proc,
     raw_client::RawClient,
     server::Server,
     verify::verifies,
     wait::wait_until,
 };
 
-use super::{
-    attacks::{self, Attack},
-    users::AsUser,
-};
+use super::attacks::{self, Attack};
 
 /// How long a signature takes. It verifies.
 fn time_of_signature(key: &ClientKey) -> Duration {
@@ -200,18 +199,15 @@ fn all_attacks_at_once_cost_no_signature_and_little_memory() {
     drop(attacks);
     thread::sleep(Duration::from_millis(100));
     // 64 connections with a thread, a buffer and a frame each are far below this.
-    let used = peak_mib(&server, "VmHWM:");
+    let used = mib(&server, "VmHWM");
     assert!(used < 200, "{used} MiB");
     // One frame of the claimed 4 GiB is above, even if nobody has written to it.
-    let reserved = peak_mib(&server, "VmPeak:");
+    let reserved = mib(&server, "VmPeak");
     assert!(reserved < 4000, "{reserved} MiB");
     key.sign().unwrap();
 }
 
-/// A line of the process's status (proc(5)).
-fn peak_mib(server: &Server, name: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let kib = line.unwrap().trim().trim_end_matches(" kB");
-    kib.parse::<u64>().unwrap() / 1024
+/// A size of the process's status.
+fn mib(server: &Server, name: &str) -> u64 {
+    proc::status(server.pid(), name).unwrap() / 1024
 }

@@ -13,29 +13,18 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use p11_fault_module::{
-    Function::{self, *},
-    on,
-};
+use p11_fault_module::{Function::*, on};
 use p11_tests::{
     fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
     raw_client::RawClient,
-    server::{Builder, Server},
+    server::Server,
     tools::run,
     wait::{TIMEOUT, is_soon, wait_until},
 };
 
 /// SIGTERM ends the process within this time.
 const END: Duration = Duration::from_secs(10);
-
-/// From now on each call of the function hangs. Waits until that of a client who signs does.
-fn hang(fixture: &Fixture, server: &Server, function: Function) {
-    fixture.faults.set([on(function).hangs_forever()]);
-    let client = server.client();
-    thread::spawn(move || client.open(KEY)?.sign());
-    wait_until(|| fixture.faults.counts().injected() > 0);
-}
 
 /// Sends SIGTERM, and once more while the server stops. It ends in time and leaves nothing.
 fn stops(server: &mut Server) -> Duration {
@@ -65,30 +54,6 @@ fn it_stops_while_the_module_hangs_in_its_last_calls() {
                 stops(&mut server);
                 let log = server.log();
                 assert!(log.contains("does not end in time"), "{function:?}: {log}");
-            });
-        }
-    });
-}
-
-#[test]
-fn it_stops_while_a_request_hangs_in_the_module() {
-    thread::scope(|scope| {
-        for function in [
-            C_GetSlotList,
-            C_GetTokenInfo,
-            C_OpenSession,
-            C_Login,
-            C_FindObjects,
-            C_GetAttributeValue,
-            C_SignInit,
-            C_Sign,
-        ] {
-            scope.spawn(move || {
-                let fixture = Fixture::new(KeyKind::P256);
-                let mut server = fixture.start();
-                hang(&fixture, &server, function);
-                stops(&mut server);
-                assert_eq!(fixture.faults.count(C_Finalize), 0, "{function:?}");
             });
         }
     });
@@ -177,34 +142,6 @@ fn it_stops_while_nobody_reads_its_log() {
     assert!(took < Duration::from_secs(4), "{took:?}");
 }
 
-/// The server whose limits pass within seconds.
-fn quick(fixture: &Fixture) -> Builder {
-    let builder = fixture.server().pin(PIN);
-    builder.program(env!("CARGO_BIN_EXE_quick-server"))
-}
-
-/// It ends by itself, says why, and calls the module no more.
-fn gives_up(fixture: &Fixture, server: &mut Server) {
-    hang(fixture, server, C_Sign);
-    let status = server.wait(TIMEOUT);
-    let log = server.log();
-    assert_eq!(status.code(), Some(1), "{status}: {log}");
-    let mut errors = log.lines().filter(|line| line.contains(" ERROR "));
-    let why = errors.next().unwrap_or_else(|| panic!("{log}"));
-    assert!(why.contains("token=device"), "{why}");
-    assert!(why.ends_with("; ending, so that systemd starts me anew"));
-    assert_eq!(errors.next(), None);
-    assert_eq!(fixture.faults.count(C_Finalize), 0);
-    assert!(!server.socket().exists());
-}
-
-#[test]
-fn a_call_that_hangs_for_good_ends_it_without_a_supervisor() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let mut server = quick(&fixture).start();
-    gives_up(&fixture, &mut server);
-}
-
 #[test]
 fn a_call_that_hangs_for_good_ends_it_long_before_a_watchdog_would() {
     let fixture = Fixture::new(KeyKind::P256);
@@ -212,11 +149,17 @@ fn a_call_that_hangs_for_good_ends_it_long_before_a_watchdog_would() {
     let path = folder.path().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
     manager.set_nonblocking(true).unwrap();
-    let mut server = quick(&fixture)
+    let builder = fixture.server().pin(PIN).quick();
+    let mut server = builder
         .envs([("NOTIFY_SOCKET", path.as_os_str())])
         .envs([("WATCHDOG_USEC", "60000000")])
         .start();
-    gives_up(&fixture, &mut server);
+    fixture.faults.set([on(C_Sign).hangs_forever()]);
+    let client = server.client();
+    thread::spawn(move || client.open(KEY)?.sign());
+    let status = server.wait(TIMEOUT);
+    assert_eq!(status.code(), Some(1), "{status}: {}", server.log());
+    assert_eq!(fixture.faults.count(C_Finalize), 0);
     let mut told = String::new();
     let mut message = [0; 4096];
     while let Ok(length) = manager.recv(&mut message) {

@@ -6,6 +6,7 @@ use p11_client::ErrorCode;
 use p11_fault_module::{Function::C_Sign, on};
 use p11_proto::{Request, Response};
 use p11_tests::{
+    as_user::AsUser,
     client::ClientKey,
     fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
@@ -13,8 +14,6 @@ use p11_tests::{
     server::Server,
     wait::wait_until,
 };
-
-use super::users::AsUser;
 
 /// A server with few connections, and its key.
 fn with_limits(fixture: &Fixture, all: usize, per_user: usize) -> (Server, ClientKey) {

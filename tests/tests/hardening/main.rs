@@ -19,4 +19,3 @@ mod pin_sources;
 mod policy;
 mod systemd;
 mod turns;
-mod users;

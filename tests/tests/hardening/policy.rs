@@ -14,6 +14,7 @@ use p11_proto::{
     tedge1,
 };
 use p11_tests::{
+    as_user::AsUser,
     client::{TestClient, refused},
     fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
@@ -25,8 +26,6 @@ use p11_tests::{
     tools::pkcs11_module,
     wait::{TIMEOUT, wait_until},
 };
-
-use super::users::AsUser;
 
 /// Without an account in the host's user database.
 const ALICE: u32 = 4711;

@@ -9,20 +9,22 @@ use std::{
 use p11_client::{ErrorCode, message::ChangePin};
 use p11_fault_module::{Function::*, on, token};
 use p11_tests::{
+    as_user::AsUser,
     client::{P256, TestClient, refused},
     fixture::{Fixture, KEY, SO_PIN},
     keys::KeyKind,
     text::assert_contains,
-    wait::StopOnDrop,
+    wait::{StopOnDrop, wait_until},
 };
-
-use crate::users::AsUser;
 
 /// How long each slow piece of work takes.
 const SLOW: Duration = Duration::from_secs(2);
 
 /// Beside what is waited for, on a machine that others use, too.
-const SOON: Duration = Duration::from_secs(3);
+const SOON: Duration = Duration::from_secs(1);
+
+// Who waits for a piece of slow work takes longer.
+const _: () = assert!(SOON.as_millis() < SLOW.as_millis());
 
 const DEVICE: &str = "pkcs11:token=device";
 
@@ -103,6 +105,40 @@ fn another_users_signatures_wait_for_no_slow_work_and_his_search_for_one_piece()
             );
         });
     }
+}
+
+#[test]
+fn a_key_that_takes_longer_to_make_than_others_may_wait_holds_up_no_signature() {
+    let fixture = Fixture::new(KeyKind::P256);
+    fixture.add_key(KeyKind::P256, "second", 2);
+    let server = fixture.start_quick();
+    let other = AsUser::new(&server, 2000, 2000);
+    let key = other.open(KEY).unwrap();
+    key.sign().unwrap();
+    // A request waits for 2 s here, and a new key may take 6 s.
+    let takes = Duration::from_secs(4);
+    fixture.faults.set([on(C_GenerateKeyPair)
+        .next(1)
+        .delays(takes.as_millis() as u32)]);
+    let client = server.client();
+    thread::scope(|scope| {
+        let began = Instant::now();
+        let creation = scope.spawn(|| client.create_key(DEVICE, P256, "new", None).map(drop));
+        wait_until(|| fixture.faults.counts().injected() > 0);
+        let search = scope.spawn(|| other.open("pkcs11:token=device;object=second").map(drop));
+        let mut slowest = Duration::ZERO;
+        while !creation.is_finished() {
+            let start = Instant::now();
+            key.sign().unwrap();
+            slowest = slowest.max(start.elapsed());
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert!(slowest < SOON, "a signature took {slowest:?}");
+        creation.join().unwrap().unwrap();
+        assert!(began.elapsed() >= takes, "{:?}", began.elapsed());
+        refused(search.join().unwrap(), ErrorCode::Timeout);
+    });
+    other.open("pkcs11:token=device;object=second").unwrap();
 }
 
 #[test]

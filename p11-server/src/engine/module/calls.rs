@@ -146,7 +146,7 @@ impl std::fmt::Display for HungCall {
 mod tests {
     use super::*;
 
-    const LIMIT: Duration = Duration::from_millis(20);
+    const LIMIT: Duration = Duration::from_millis(200);
 
     fn place() -> Place {
         Place {

@@ -5,10 +5,9 @@ use std::{
     ops::Deref,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::Command,
 };
 
-use p11_tests::{client::TestClient, process::Process, server::Server, wait::TIMEOUT};
+use crate::{binary, client::TestClient, process::Process, server::Server, wait::TIMEOUT};
 
 /// A client of the server that is another user than the one who runs the test.
 pub struct AsUser {
@@ -31,7 +30,7 @@ impl AsUser {
         fs::set_permissions(server.folder(), Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(server.socket(), Permissions::from_mode(0o666)).unwrap();
         let socket = server.folder().join(format!("as-{uid}-{gid}.sock"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_as-user"));
+        let mut command = binary::of_tests("as-user");
         command.args([uid.to_string(), gid.to_string()]);
         command.arg(&socket).arg(server.socket());
         let process = Process::start("as-user", command);
