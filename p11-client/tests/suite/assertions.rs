@@ -6,6 +6,8 @@ use p11_client::Error;
 pub fn assert_error(error: &Error, code: &str, parts: &[&str]) {
     assert_eq!(error.code(), code, "{error}");
     let text = error.to_string();
+    let told = format!("{text} {error:?}");
+    assert!(!told.contains("1234"), "a PIN is shown: {told}");
     for part in parts {
         assert!(text.contains(part), "{part:?} is not in: {text}");
     }

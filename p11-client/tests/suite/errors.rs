@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::thread;
+use std::sync::{Mutex, mpsc};
 
 use p11_client::message::{
     ByteBuf, CreateKey, GetCertificates, GetStatus, ImportCertificate, KeySpec, KeyType, OpenedKey,
@@ -33,8 +33,9 @@ fn a_failure_keeps_code_function_and_ckr() {
         assert_error(&error, "Module", &[message]);
         assert!(matches!(error, Error::Server(found) if found == failure));
     }
-    // A failed request does not cost the connection.
+    // A failed request does not cost the connection, and is not asked again.
     assert_eq!(server.connections(), 1);
+    assert_eq!(server.take_requests().len(), 2);
 }
 
 #[test]
@@ -65,9 +66,10 @@ fn a_malformed_or_unexpected_answer_is_named() {
     }
 
     let socket = TempSocket::new();
-    let _server = socket.serve(|_| pong());
+    let server = socket.serve(|_| pong());
     let error = socket.client().list_tokens().unwrap_err();
     assert_protocol_error(&error, "its answer was \"Pong\"");
+    assert_eq!(server.take_requests().len(), 1);
 }
 
 #[test]
@@ -212,15 +214,18 @@ fn a_reply_of_an_old_server_is_as_long_as_it_may_be_and_no_longer() {
 #[test]
 fn a_reply_of_an_old_server_without_an_end_runs_into_the_deadline() {
     let socket = TempSocket::new();
-    let _server = socket.serve_raw(|mut stream| {
+    let (given_up, was_given_up) = mpsc::channel::<()>();
+    let was_given_up = Mutex::new(was_given_up);
+    let _server = socket.serve_raw(move |mut stream| {
         stream
             .write_all(&OldResponse::Pong.encode().unwrap())
             .unwrap();
-        thread::park();
+        let _ = was_given_up.lock().unwrap().recv();
     });
     let config = socket.config().protocol(Protocol::Tedge1);
     let client = Client::new(config.deadline(SHORT));
     assert_error(&client.ping().unwrap_err(), "Deadline", &[]);
+    drop(given_up);
 }
 
 /// The error of a Ping to a server that replies with these bytes.

@@ -40,11 +40,12 @@ impl From<Response> for Reaction {
     }
 }
 
-/// Listens until it is dropped. Then its connections are closed and its socket is gone.
+/// Listens until it is dropped. Then its connections are closed and its socket is gone, and a connection on which
+/// something was wrong fails the test.
 pub struct FakeServer {
     path: PathBuf,
     shared: Arc<Shared>,
-    accepting: Option<JoinHandle<()>>,
+    accepting: Option<JoinHandle<Vec<JoinHandle<()>>>>,
 }
 
 #[derive(Default)]
@@ -87,7 +88,7 @@ impl TempSocket {
         react: impl Fn(Request) -> R + Send + Sync + 'static,
     ) -> FakeServer {
         self.start(move |stream, shared| {
-            shared.track(stream, || serve(stream, shared, &|r| react(r).into()));
+            serve(stream, shared, &|r| react(r).into());
         })
     }
 
@@ -98,7 +99,7 @@ impl TempSocket {
         answer: impl Fn(&tedge1::Request) -> Option<tedge1::Response> + Send + Sync + 'static,
     ) -> FakeServer {
         self.start(move |stream, shared| {
-            shared.track(stream, || serve_old(stream, shared, &answer));
+            serve_old(stream, shared, &answer);
         })
     }
 
@@ -160,36 +161,36 @@ impl Drop for FakeServer {
         self.shared.stopping.store(true, Ordering::SeqCst);
         let _ = UnixStream::connect(&self.path);
         let _ = std::fs::remove_file(&self.path);
-        if let Some(accepting) = self.accepting.take() {
-            let _ = accepting.join();
-        }
+        let handlers = self.accepting.take().map(JoinHandle::join);
         self.close_connections();
+        for handler in handlers.into_iter().flatten().flatten() {
+            let ended = handler.join();
+            assert!(thread::panicking() || ended.is_ok(), "see above");
+        }
     }
 }
 
-fn accept<H>(listener: &UnixListener, shared: &Arc<Shared>, handle: &Arc<H>)
+/// The threads of the connections.
+fn accept<H>(listener: &UnixListener, shared: &Arc<Shared>, handle: &Arc<H>) -> Vec<JoinHandle<()>>
 where
     H: Fn(&UnixStream, &Shared) + Send + Sync + 'static,
 {
+    let mut handlers = Vec::new();
     for stream in listener.incoming() {
         let stream = stream.unwrap();
         if shared.stopping.load(Ordering::SeqCst) {
-            return;
+            break;
         }
-        let (shared, handle) = (shared.clone(), handle.clone());
-        thread::spawn(move || handle(&stream, &shared));
-    }
-}
-
-impl Shared {
-    /// Serves a connection that can be closed meanwhile.
-    fn track(&self, stream: &UnixStream, serve: impl FnOnce() -> Option<()>) {
         let copy = stream.try_clone().unwrap();
-        self.open.lock().unwrap().push(copy);
-        serve();
-        // The copy would keep the connection open.
-        let _ = stream.shutdown(Shutdown::Both);
+        shared.open.lock().unwrap().push(copy);
+        let (shared, handle) = (shared.clone(), handle.clone());
+        handlers.push(thread::spawn(move || {
+            handle(&stream, &shared);
+            // The copy would keep the connection open.
+            let _ = stream.shutdown(Shutdown::Both);
+        }));
     }
+    handlers
 }
 
 fn serve(

@@ -97,10 +97,15 @@ fn a_server_that_does_not_speak_tedge1_says_so_in_protocol_1() {
     let socket = TempSocket::new();
     let _server = socket.serve_raw(|mut stream| {
         let answer = if is_tedge1(stream) {
-            stream.read_to_end(&mut Vec::new()).unwrap();
+            let mut rest = Vec::new();
+            stream.read_to_end(&mut rest).unwrap();
+            let ping = tedge1::Request::Ping.encode().unwrap();
+            assert_eq!(rest, ping[1..]);
             failure(ErrorCode::BadFrame, "this is not protocol 1")
         } else {
-            stream.read_exact(&mut [0; 3]).unwrap();
+            let mut rest = [0; 3];
+            stream.read_exact(&mut rest).unwrap();
+            assert_eq!(rest, frame::PREAMBLE[1..]);
             frame::read(&mut stream).unwrap();
             pong()
         };
@@ -138,5 +143,6 @@ fn a_server_with_too_many_connections_says_so_with_a_code() {
 fn is_tedge1(mut stream: &UnixStream) -> bool {
     let mut first = [0; 1];
     stream.read_exact(&mut first).unwrap();
+    assert!([tedge1::VERSION, frame::PREAMBLE[0]].contains(&first[0]));
     first == [tedge1::VERSION]
 }

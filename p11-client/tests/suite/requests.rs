@@ -94,18 +94,16 @@ fn a_change_waits_for_the_server_to_be_there() {
 #[test]
 fn a_change_that_is_refused_has_changed_nothing() {
     let socket = TempSocket::new();
-    let _server = socket.serve(|_| failure(ErrorCode::NotAllowed, "no"));
+    let server = socket.serve(|_| failure(ErrorCode::NotAllowed, "no"));
     for change in changes() {
-        assert_error(
-            &call(&socket.client(), change).unwrap_err(),
-            "NotAllowed",
-            &[],
-        );
+        let error = call(&socket.client(), change.clone()).unwrap_err();
+        assert_error(&error, "NotAllowed", &[]);
+        assert_eq!(server.take_requests(), [change]);
     }
 }
 
 #[test]
-fn to_create_a_key_or_to_initialise_a_token_may_take_longer() {
+fn each_request_has_its_whole_deadline_and_a_new_key_or_token_a_longer_one() {
     let socket = TempSocket::new();
     let _server = socket.serve(|request| {
         thread::sleep(2 * SHORT);
@@ -115,16 +113,20 @@ fn to_create_a_key_or_to_initialise_a_token_may_take_longer() {
     let short = &Client::new(config.clone().deadline(SHORT));
     let long = &Client::new(config.long_deadline(SHORT));
     thread::scope(|scope| {
-        for change in changes() {
-            let (in_time, late) = match change {
+        for (request, answer) in requests() {
+            let (in_time, late) = match request {
                 Request::CreateKey(_) | Request::InitToken(_) => (short, long),
                 _ => (long, short),
             };
-            let again = change.clone();
-            scope.spawn(move || call(in_time, change).unwrap());
+            let again = request.clone();
+            scope.spawn(move || assert_eq!(call(in_time, request).unwrap(), answer));
             scope.spawn(move || {
-                let error = call(late, again).unwrap_err();
-                assert_outcome_unknown(&error, "did not answer within 200ms");
+                let error = call(late, again.clone()).unwrap_err();
+                let when = "did not answer within 200ms";
+                match changes().contains(&again) {
+                    true => assert_outcome_unknown(&error, when),
+                    false => assert_error(&error, "Deadline", &[when]),
+                }
             });
         }
     });
