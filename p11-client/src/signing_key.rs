@@ -62,6 +62,10 @@ impl SigningKey {
                 Kind::Rsa { .. } => SignatureAlgorithm::RSA,
                 Kind::Ec(_) => SignatureAlgorithm::ECDSA,
                 Kind::Ed25519 => SignatureAlgorithm::ED25519,
+                kind => {
+                    let cause = format!("it has a key of an unknown kind, {kind:?}");
+                    return Err(Error::not_understood(client.socket_path(), cause));
+                }
             },
             schemes: key.schemes.into_iter().map(SignatureScheme::from).collect(),
             spki: public.spki().to_vec().into(),

@@ -64,6 +64,7 @@ impl<'de> Deserialize<'de> for Identity {
 
 /// The curves of TLS 1.3's ECDSA schemes (RFC 8446 section 4.2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Curve {
     /// secp256r1
     P256,
@@ -107,6 +108,7 @@ impl Curve {
 
 /// What kind of key a public key is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Kind {
     /// RSA, with the bits of its modulus.
     Rsa {

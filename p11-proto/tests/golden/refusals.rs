@@ -37,6 +37,30 @@ fn a_message_has_one_name_and_the_name_is_a_text() {
     assert_malformed("82 a4 'Ping' 80 a7 'Unknown' 80");
 }
 
+/// PROTOCOL.md lets readers take them and senders not: what is read today says nothing of tomorrow. Here it is so
+/// that a change is noticed.
+#[test]
+fn fields_by_place_or_number_and_words_by_number_are_no_refusal_yet() {
+    let open = body::<Request>("81 a7 'OpenKey' 81 a3 'uri' a1 'u'").unwrap();
+    for fields in ["91 a1 'u'", "81 00 a1 'u'", "81 c4 03 'uri' a1 'u'"] {
+        let read = body::<Request>(&format!("81 a7 'OpenKey' {fields}"));
+        assert_eq!(read.unwrap(), open, "{fields}");
+    }
+    let create = |key_type| {
+        body::<Request>(&format!(
+            "81 a9 'CreateKey' 83 a3 'uri' a0 a5 'label' a0 a3 'key' 81 a8 'key_type' {key_type}"
+        ))
+    };
+    assert_eq!(create("01").unwrap(), create("a2 'EC'").unwrap());
+    let error = |code| {
+        body::<Response>(&format!(
+            "81 a5 'Error' 82 a7 'message' a0 a4 'code' {code}"
+        ))
+    };
+    assert_eq!(error("04").unwrap(), error("aa 'BadRequest'").unwrap());
+    assert_eq!(error("7f").unwrap(), error("a5 'Later'").unwrap());
+}
+
 #[test]
 fn a_field_of_another_type_is_named() {
     let sign = |uri: &str, scheme: &str, message: &str| {

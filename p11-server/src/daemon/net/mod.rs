@@ -11,7 +11,7 @@ mod timeouts;
 #[cfg(any(test, fuzzing))]
 pub(super) mod checks;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub(super) use accept::Server;
 pub(super) use handler::Handler;

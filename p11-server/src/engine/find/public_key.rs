@@ -48,6 +48,7 @@ fn curve(params: &[u8]) -> Result<Curve, Error> {
             Curve::P256 => ["secp256r1", "prime256v1", "P-256"],
             Curve::P384 => ["secp384r1", "ansip384r1", "P-384"],
             Curve::P521 => ["secp521r1", "ansip521r1", "P-521"],
+            _ => return false,
         };
         curve.oid().to_der().is_ok_and(|oid| oid == params)
             || printable(params).is_some_and(|text| name.contains(&text))

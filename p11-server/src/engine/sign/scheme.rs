@@ -150,6 +150,7 @@ pub(crate) fn methods(
         Kind::Ec(curve) => curve.bits()..=curve.bits(),
         // The field has 255; SoftHSM counts 256.
         Kind::Ed25519 => 255..=256,
+        _ => return Vec::new(),
     };
     let usable = |method: &Method| {
         let how = method.mechanism().mechanism_type();

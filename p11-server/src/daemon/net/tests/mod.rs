@@ -10,7 +10,7 @@
 
 mod corpus;
 mod fixture;
-mod frames;
+pub(in crate::daemon) mod frames;
 mod input;
 mod limits;
 mod panics;
