@@ -133,10 +133,7 @@ fn a_search_ends_soon_after_its_client_has_left() {
 
 #[test]
 fn no_reload_begins_after_the_server_has_begun_to_stop() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let mut server = fixture.start();
-    let key = server.client().open(KEY).unwrap();
-    key.sign().unwrap();
+    let (fixture, mut server, key) = Fixture::steady();
     let injected = fixture.faults.counts().injected();
     let lost: [Rule; 2] = [
         on(C_SignInit).next(1).delays(1500),

@@ -67,9 +67,7 @@ fn a_few_sessions_are_opened_on_a_token_without_a_limit() {
 
 #[test]
 fn clients_wait_where_a_token_has_fewer_sessions_than_it_says() {
-    let (fixture, server) = Fixture::started();
-    let key = server.client().open(KEY).unwrap();
-    key.sign().unwrap();
+    let (fixture, server, _) = Fixture::steady();
     let full = on(C_OpenSession).returns(CKR_SESSION_COUNT);
     fixture.faults.set([full, on(C_Sign).delays(2)]);
     let before = fixture.faults.counts();
@@ -81,8 +79,7 @@ fn clients_wait_where_a_token_has_fewer_sessions_than_it_says() {
 
 #[test]
 fn an_idle_session_of_a_signer_makes_room_for_a_slow_request() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
+    let (fixture, server) = Fixture::started();
     fixture.faults.set([on(C_Sign).delays(20)]);
     all_sign(&server);
     // The session of slow requests is closed after a failure, and another program has its place.

@@ -188,9 +188,7 @@ fn signatures_stay_quick_while_another_user_creates_keys() {
 
 #[test]
 fn all_attacks_at_once_cost_no_signature_and_little_memory() {
-    let (_fixture, server) = Fixture::started();
-    let key = server.client().open(KEY).unwrap();
-    key.sign().unwrap();
+    let (_fixture, server, key) = Fixture::steady();
     let attacks = ATTACKS.map(|attack| attack(server.socket()));
     let end = Instant::now() + Duration::from_secs(3);
     while Instant::now() < end {

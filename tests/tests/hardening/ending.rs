@@ -47,8 +47,7 @@ fn it_stops_while_the_module_hangs_in_its_last_calls() {
     thread::scope(|scope| {
         for function in [C_Finalize, C_Logout, C_CloseSession] {
             scope.spawn(move || {
-                let fixture = Fixture::new(KeyKind::P256);
-                let mut server = fixture.start();
+                let (fixture, mut server) = Fixture::started();
                 server.client().open(KEY).unwrap().sign().unwrap();
                 fixture.faults.set([on(function).hangs_forever()]);
                 stops(&mut server);

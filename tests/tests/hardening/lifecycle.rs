@@ -126,9 +126,7 @@ fn a_request_that_runs_too_long_does_not_delay_the_end() {
 
 #[test]
 fn the_server_survives_a_shortage_of_file_descriptors() {
-    let (_fixture, server) = Fixture::started();
-    let key = server.client().open(KEY).unwrap();
-    key.sign().unwrap();
+    let (_fixture, server, key) = Fixture::steady();
     p11_tests::tools::run(
         Command::new("prlimit")
             .args(["--pid", &server.pid().to_string()])

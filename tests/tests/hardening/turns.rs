@@ -10,9 +10,10 @@ use p11_client::{ErrorCode, message::ChangePin};
 use p11_fault_module::{Function::*, on, token};
 use p11_tests::{
     as_user::AsUser,
-    client::{P256, TestClient, refused},
+    client::{ClientKey, P256, TestClient, refused},
     fixture::{Fixture, KEY, SO_PIN},
     keys::KeyKind,
+    server::Server,
     text::assert_contains,
     wait::{StopOnDrop, wait_until},
 };
@@ -27,6 +28,16 @@ const SOON: Duration = Duration::from_secs(1);
 const _: () = assert!(SOON.as_millis() < SLOW.as_millis());
 
 const DEVICE: &str = "pkcs11:token=device";
+
+/// A server, and another user who has signed once with the key.
+fn beside_another_user(start: fn(&Fixture) -> Server) -> (Fixture, Server, AsUser, ClientKey) {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = start(&fixture);
+    let other = AsUser::new(&server, 2000, 2000);
+    let key = other.open(KEY).unwrap();
+    key.sign().unwrap();
+    (fixture, server, other, key)
+}
 
 /// What a user asks for again and again, and the function that makes it slow.
 struct Row {
@@ -59,12 +70,8 @@ fn rows() -> [Row; 4] {
 fn another_users_signatures_wait_for_no_slow_work_and_his_search_for_one_piece() {
     for row in rows() {
         let function = row.function;
-        let fixture = Fixture::new(KeyKind::P256);
+        let (fixture, server, other, key) = beside_another_user(Fixture::start);
         fixture.add_key(KeyKind::P256, "second", 2);
-        let server = fixture.start();
-        let other = AsUser::new(&server, 2000, 2000);
-        let key = other.open(KEY).unwrap();
-        key.sign().unwrap();
         let millis = match function {
             // A search makes three of these.
             C_FindObjectsInit | C_FindObjectsFinal => SLOW.as_millis() / 3,
@@ -109,12 +116,8 @@ fn another_users_signatures_wait_for_no_slow_work_and_his_search_for_one_piece()
 
 #[test]
 fn a_key_that_takes_longer_to_make_than_others_may_wait_holds_up_no_signature() {
-    let fixture = Fixture::new(KeyKind::P256);
+    let (fixture, server, other, key) = beside_another_user(Fixture::start_quick);
     fixture.add_key(KeyKind::P256, "second", 2);
-    let server = fixture.start_quick();
-    let other = AsUser::new(&server, 2000, 2000);
-    let key = other.open(KEY).unwrap();
-    key.sign().unwrap();
     // A request waits for 2 s here, and a new key may take 6 s.
     let takes = Duration::from_secs(4);
     fixture.faults.set([on(C_GenerateKeyPair)
@@ -143,11 +146,7 @@ fn a_key_that_takes_longer_to_make_than_others_may_wait_holds_up_no_signature() 
 
 #[test]
 fn a_reset_of_the_pin_holds_up_signatures_for_its_own_time_only() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
-    let other = AsUser::new(&server, 2000, 2000);
-    let key = other.open(KEY).unwrap();
-    key.sign().unwrap();
+    let (fixture, server, _other, key) = beside_another_user(Fixture::start);
     let delay = SLOW.as_millis().try_into().unwrap();
     fixture.faults.set([on(C_InitPIN).next(1).delays(delay)]);
     let client = server.client();
@@ -214,11 +213,7 @@ fn resets_of_the_pin_one_after_the_other_starve_no_signature() {
 
 #[test]
 fn slow_requests_of_one_user_that_wait_are_few_and_the_next_is_told_why() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let server = fixture.start();
-    let other = AsUser::new(&server, 2000, 2000);
-    let key = other.open(KEY).unwrap();
-    key.sign().unwrap();
+    let (fixture, server, other, key) = beside_another_user(Fixture::start);
     fixture
         .faults
         .set([on(C_GenerateKeyPair).next(1).delays(4000)]);

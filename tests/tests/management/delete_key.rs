@@ -73,9 +73,7 @@ fn both_halves_are_deleted_and_certificates_and_data_objects_stay() {
 
 #[test]
 fn a_deleted_key_signs_no_more() {
-    let (fixture, server) = Fixture::started();
-    let key = server.client().open(KEY).unwrap();
-    key.sign().unwrap();
+    let (fixture, server, key) = Fixture::steady();
     server.client().delete_key(KEY).unwrap();
     let before = fixture.faults.count(C_SignInit);
     refused(key.sign(), ErrorCode::KeyNotFound);
