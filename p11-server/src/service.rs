@@ -28,6 +28,11 @@ pub trait Access {
         0
     }
 
+    /// Whether a policy limits what users may do: then a PIN is changed by who brings the old one.
+    fn is_restricted(&self) -> bool {
+        false
+    }
+
     /// Whether nobody waits for the answer any more, so that a long request may end before its next call.
     fn has_left(&self) -> bool {
         false

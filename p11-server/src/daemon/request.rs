@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use p11_proto::message::Status;
 use p11_proto::{Request, Response};
 use p11_uri::{ObjectInfo, TokenInfo};
 use tracing::warn;
@@ -39,15 +40,28 @@ impl RequestContext<'_> {
     /// [`Error::NotAllowed`], and those of the service.
     pub fn call(&mut self, request: &Request) -> Result<Response, Error> {
         self.audit.set_request(request);
-        let response = match Operation::of(request) {
+        let mut response = match Operation::of(request) {
             Some(operation) => {
                 let grant = self.policy.grant(self.peer.uid, self.peer.gid, operation)?;
                 self.service.call(request, &self.access(&grant))?
             }
             None => self.service.call(request, &self.access(&Unrestricted))?,
         };
+        if let Response::Status(Status { trouble, .. }) = &mut response
+            && !self.may_list_all()
+        {
+            let less = "there is trouble; who may list all tokens is told what it is";
+            *trouble = trouble.take().map(|_| less.into());
+        }
         self.audit.set_response(&response);
         Ok(response)
+    }
+
+    fn may_list_all(&self) -> bool {
+        let grant = self
+            .policy
+            .grant(self.peer.uid, self.peer.gid, Operation::List);
+        grant.is_ok_and(|grant| grant.is_for_all())
     }
 
     /// Notes how the request failed.
@@ -77,6 +91,10 @@ struct PeerAccess<'a> {
 impl Access for PeerAccess<'_> {
     fn check(&self, token: &TokenInfo, object: Option<&ObjectInfo>) -> Result<(), Error> {
         self.grant.check(token, object)
+    }
+
+    fn is_restricted(&self) -> bool {
+        self.grant.is_restricted()
     }
 
     fn user(&self) -> u32 {

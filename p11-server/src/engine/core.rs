@@ -104,7 +104,7 @@ impl Core {
     /// The key that is asked for, on a token that is logged in if it wants to be: from the cache, which
     /// costs no call, else by a search.
     pub fn key(&self, client: &Client<'_>, query: &KeyQuery<'_>) -> Result<Arc<Key>, Error> {
-        let known = self.keys.get(&query.name, query.expected);
+        let known = self.keys.get(&query.meaning(), query.expected);
         if let Some(key) = &known
             && key.is_current()
         {
@@ -130,7 +130,7 @@ impl Core {
             key.set_failing_since(known.failing_since());
         }
         self.keys
-            .insert(&query.name, &key, query.expected.is_none());
+            .insert(&query.meaning(), &key, query.expected.is_none());
         self.keys.insert(&key.message.uri, &key, false);
         Ok(key)
     }
@@ -206,7 +206,7 @@ impl Core {
             expected: None,
             opened: false,
             last_token: None,
-            preferred: self.keys.preferred(&query.name),
+            preferred: self.keys.preferred(&query.meaning()),
             since: Instant::now(),
         }
     }

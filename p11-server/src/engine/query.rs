@@ -95,6 +95,15 @@ impl KeyQuery<'_> {
         }
     }
 
+    /// By which name it is remembered what its URI means. A policy hides keys from users, so each has their own;
+    /// no URI has a blank.
+    pub fn meaning(&self) -> Cow<'_, str> {
+        match self.access.is_restricted() && self.expected.is_none() {
+            true => format!("{} {}", self.access.user(), self.name).into(),
+            false => Cow::Borrowed(&self.name),
+        }
+    }
+
     /// The PINs for a token that wants one.
     pub fn pins(&self) -> Pins<'_> {
         Pins {

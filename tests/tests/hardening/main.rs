@@ -17,5 +17,6 @@ mod limits;
 mod notify;
 mod pin_sources;
 mod policy;
+mod policy_filter;
 mod systemd;
 mod turns;

@@ -180,7 +180,19 @@ pub(crate) struct Grant<'p> {
     rules: Option<Vec<&'p Rule>>,
 }
 
+impl Grant<'_> {
+    /// Whether it is for every token and key.
+    pub(crate) fn is_for_all(&self) -> bool {
+        let rules = self.rules.as_deref();
+        rules.is_none_or(|rules| rules.iter().any(|rule| rule.uri == Uri::default()))
+    }
+}
+
 impl Access for Grant<'_> {
+    fn is_restricted(&self) -> bool {
+        self.rules.is_some()
+    }
+
     fn check(&self, token: &TokenInfo, object: Option<&ObjectInfo>) -> Result<(), ServiceError> {
         let Some(rules) = &self.rules else {
             return Ok(());

@@ -136,7 +136,7 @@ impl Search<'_> {
     }
 
     /// The public half of the key that would be chosen. Where its private half hides, it is the only public
-    /// key that matches; certificates alone could be of anybody.
+    /// key that matches and that the client may use; certificates alone could be of anybody.
     fn public_in(&self, views: &[View]) -> Result<Option<(Uri, PublicKey)>, Error> {
         for view in views {
             let token = view.contents.token.info();
@@ -149,10 +149,15 @@ impl Search<'_> {
             }
             let public_keys = view.public_objects.iter();
             let public_keys = public_keys.filter(|object| object.certificate().is_none());
-            let mut told = public_keys.filter_map(|key| Some((key, key.public_key().ok()??)));
-            if let (Some((key, public)), None) = (told.next(), told.next()) {
-                self.client.access.check(&token, Some(&key.info()))?;
-                return Ok(Some((Uri::of_object(&token, &key.info()), public)));
+            let told = public_keys.filter_map(|key| Some((key, key.public_key().ok()??)));
+            let told: Vec<_> = told.collect();
+            let check = |key: &Object| self.client.access.check(&token, Some(&key.info()));
+            let mut usable = told.iter().filter(|(key, _)| check(key).is_ok());
+            if let (Some((key, public)), None) = (usable.next(), usable.next()) {
+                return Ok(Some((Uri::of_object(&token, &key.info()), public.clone())));
+            }
+            if let [(key, _)] = told.as_slice() {
+                check(key)?;
             }
         }
         Ok(None)

@@ -33,12 +33,13 @@ impl Core {
             let contents = self
                 .contents
                 .get(&self.module, client, &token, Lane::Slow, since)?;
-            let all: Vec<_> = contents.certificates.iter().filter_map(Link::of).collect();
-            let meant = |link: &&Link<'_>| {
-                let its = link.object.info_as(ObjectType::Cert);
-                uri.matches_key(&its.label, &its.id)
-                    && access.check(&token_info, Some(&its)).is_ok()
+            let may_see = |object: &&Object| {
+                let its = object.info_as(ObjectType::Cert);
+                access.check(&token_info, Some(&its)).is_ok()
             };
+            let visible = contents.certificates.iter().filter(may_see);
+            let all: Vec<_> = visible.filter_map(Link::of).collect();
+            let meant = |link: &&Link<'_>| uri.matches_key(&link.object.label, &link.object.id);
             let chained = chain(&all.iter().filter(meant).collect::<Vec<_>>(), &all);
             let entry = |link: &Link<'_>| {
                 let uri = Uri::of_object(&token_info, &link.object.info_as(ObjectType::Cert));

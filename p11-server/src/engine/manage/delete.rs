@@ -45,11 +45,13 @@ fn delete_through(
     access: &dyn Access,
 ) -> Result<Vec<String>, Error> {
     let token = &contents.token;
-    let matching = |half: &&Object| uri.matches_key(&half.label, &half.id);
-    let mut private: Vec<&Object> = contents.private.iter().filter(matching).collect();
-    let mut public: Vec<&Object> = contents.public.iter().filter(matching).collect();
-    let others = other_halves(&public, &contents.private);
-    add(&mut public, other_halves(&private, &contents.public));
+    let mut private = matching(contents, ObjectType::Private, uri, access)?;
+    let mut public = matching(contents, ObjectType::Public, uri, access)?;
+    let others = other_halves(&public, &contents.public, &contents.private);
+    add(
+        &mut public,
+        other_halves(&private, &contents.private, &contents.public),
+    );
     add(&mut private, others);
 
     let one_pair = match (private.as_slice(), public.as_slice()) {
@@ -94,15 +96,46 @@ fn delete_through(
     Ok(names)
 }
 
+/// The halves of one class that match and that the client may delete. Where it may delete none, the error is
+/// about the first.
+fn matching<'o>(
+    contents: &'o Contents,
+    class: ObjectType,
+    uri: &Uri,
+    access: &dyn Access,
+) -> Result<Vec<&'o Object>, Error> {
+    let all = match class {
+        ObjectType::Private => &contents.private,
+        _ => &contents.public,
+    };
+    let token = contents.token.info();
+    let check = |half: &Object| access.check(&token, Some(&half.info_as(class)));
+    let matching = |half: &&Object| uri.matches_key(&half.label, &half.id);
+    let mut halves: Vec<_> = all.iter().filter(matching).collect();
+    let first = halves.first().map(|half| check(half));
+    halves.retain(|half| check(half).is_ok());
+    match first {
+        Some(Err(error)) if halves.is_empty() => Err(error),
+        _ => Ok(halves),
+    }
+}
+
 /// What belongs to these halves among those of the other class; where several could, the ones of
-/// equal label.
-fn other_halves<'o>(halves: &[&Object], among: &'o [Object]) -> Vec<&'o Object> {
+/// equal label. What has a half of its own, of equal label, is that one's.
+fn other_halves<'o>(
+    halves: &[&Object],
+    of_class: &[Object],
+    among: &'o [Object],
+) -> Vec<&'o Object> {
     let mut others = Vec::new();
     for half in halves {
         let mut found: Vec<_> = among.iter().filter(|other| is_pair(half, other)).collect();
-        if found.len() > 1 {
-            found.retain(|other| other.label == half.label);
-        }
+        let has_its_own = |other: &Object| {
+            let mut its = of_class.iter().filter(|its| is_pair(its, other));
+            its.any(|its| its.label == other.label)
+        };
+        let several = found.len() > 1;
+        found.retain(|other| other.label == half.label || !(several || has_its_own(other)));
         add(&mut others, found);
     }
     others
