@@ -94,6 +94,9 @@ pub enum Error {
         /// The token's URI.
         token: String,
     },
+    /// The configuration cannot be used: nothing is done until it is mended.
+    #[error("the server's configuration cannot be used: {0}")]
+    Misconfigured(String),
     /// The module is down; it is tried again at the next request after `retry_in`.
     #[error(
         "the PKCS#11 module is not available ({cause}); it is tried again in {} s",
@@ -178,6 +181,7 @@ impl Error {
             Error::NotSupported(_) => ErrorCode::NotSupported,
             Error::Busy(_) | Error::Changed { .. } => ErrorCode::Busy,
             Error::Timeout(_) => ErrorCode::Timeout,
+            Error::Misconfigured(_) => ErrorCode::Misconfigured,
             Error::ModuleUnavailable { .. } | Error::Load { .. } => ErrorCode::ModuleUnavailable,
             Error::Module { .. } | Error::BadAnswer(_) => ErrorCode::Module,
             Error::Unfinished { cause, .. } => cause.code(),

@@ -2,8 +2,8 @@
 
 use std::{
     ffi::OsStr,
-    fs,
-    os::unix::net::UnixStream,
+    fs::{self, Permissions},
+    os::unix::{fs::PermissionsExt, net::UnixStream},
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
     thread,
@@ -200,7 +200,10 @@ impl Builder {
 
     /// Writes a `tedge.toml` into the configuration folder.
     pub fn tedge_toml(self, text: &str) -> Self {
-        fs::write(self.folder.path().join("tedge.toml"), text).unwrap();
+        let file = self.folder.path().join("tedge.toml");
+        fs::write(&file, text).unwrap();
+        // For all to read it would bring a warning where it holds a PIN.
+        fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
         self
     }
 

@@ -69,6 +69,9 @@ pub enum ErrorCode {
     Busy,
     /// The token did not answer in time.
     Timeout,
+    /// The server's configuration cannot be used, or its module cannot be loaded. Only `Ping` and `Status` are
+    /// answered until that is mended.
+    Misconfigured,
     /// The module is not initialised at this moment; the server keeps trying.
     ModuleUnavailable,
     /// The module failed: `function` and `ckr` say where and how.

@@ -70,6 +70,7 @@ fn error_codes() {
         (ErrorCode::NotSupported, "NotSupported"),
         (ErrorCode::Busy, "Busy"),
         (ErrorCode::Timeout, "Timeout"),
+        (ErrorCode::Misconfigured, "Misconfigured"),
         (ErrorCode::ModuleUnavailable, "ModuleUnavailable"),
         (ErrorCode::Module, "Module"),
         (ErrorCode::Internal, "Internal"),

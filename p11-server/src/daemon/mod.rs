@@ -4,6 +4,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | `configured` | what the server runs with, or why it cannot |
 //! | `supervise` | what the service manager is told |
 //! | `signals` | SIGTERM, SIGINT and SIGHUP |
 //! | `config` | flags, environment, `tedge.toml` and credentials |
@@ -11,13 +12,18 @@
 //! | `protocol1`, `tedge1` | a request of either protocol, and its response |
 //! | `request` | who asks, may they, what the audit says of it |
 //! | `policy` | who may do what |
+//! | `files` | files of the configuration |
 //! | `toml_table` | the tables of a TOML file, and where an error in them is |
+//! | `misconfigured` | what is answered while the configuration cannot be used |
 //! | `audit`, `log` | what was done, and what is said |
 //! | `peer` | who is at the other end of a connection |
 
 mod audit;
 mod config;
+mod configured;
+mod files;
 mod log;
+mod misconfigured;
 mod net;
 mod peer;
 mod policy;
@@ -32,7 +38,7 @@ mod toml_table;
 pub use net::checks::exchange;
 
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -41,19 +47,14 @@ use nix::sys::signal::Signal;
 use signal_hook::low_level::exit;
 use tracing::{error, info, warn};
 
-use self::config::{Args, Config};
-use self::net::{Handler, Server, Socket};
+use self::config::Args;
+use self::configured::{State, TARGET};
+use self::net::{Server, Socket};
 use self::supervise::Supervisor;
-use crate::engine::{Engine, Timeouts};
-
-/// The target of log lines as the reference page shows them.
-const TARGET: &str = "tedge_p11_server";
+use crate::engine::Timeouts;
 
 /// How long running requests may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// How long the module may take afterwards to be finalised.
-const FINALIZE: Duration = Duration::from_secs(3);
 
 /// How often we look whether an operation is overdue.
 const TICK: Duration = Duration::from_secs(1);
@@ -107,147 +108,94 @@ fn serve(
     timeouts: Timeouts,
 ) -> Result<i32, Box<dyn std::error::Error>> {
     let inherited = Socket::inherited()?;
-    let config = load_config(args, inherited.is_some())?;
-    info!(target: TARGET, cryptoki_config = ?config.cryptoki, "Using cryptoki configuration");
-
-    let socket = match inherited {
-        Some(socket) => socket,
-        None => Socket::bind(&config.socket_path)?,
+    let is_inherited = inherited.is_some();
+    let loaded = configured::load(args, is_inherited, None);
+    let socket = match (inherited, loaded.as_ref()) {
+        (Some(socket), _) => socket,
+        (None, Ok(loaded)) => Socket::bind(&loaded.config.socket_path)?,
+        (None, Err(_)) => return Ok(loaded.map(|_| 1)?),
     };
     let socket = Arc::new(socket);
     let _ = socket_to_remove.set(socket.clone());
     info!(target: TARGET, listener = ?socket.path(), "Server listening");
 
-    let policy = args.load_policy()?;
-    let settings = config.cryptoki.settings()?;
-    let engine = Engine::load_with(&config.cryptoki.module_path, settings, timeouts)?;
-    let engine = Arc::new(engine);
-    supervise_module(engine.clone())?;
-    let handler = Handler::new(engine.clone(), policy, timeouts);
-    let server = Server::new(socket, handler, args.limits());
-    let mut supervisor = Supervisor::ready();
-    let ended = wait_for_signals(args, &config, signals, &server, &engine, &mut supervisor);
+    let (state, handler) = State::start(args, loaded, is_inherited, timeouts)?;
+    let mut daemon = Daemon {
+        args,
+        timeouts,
+        server: Server::new(socket, handler, args.limits()),
+        state,
+        supervisor: Supervisor::ready(),
+    };
+    let ended = daemon.wait_for_signals(signals);
     if let Err(error) = &ended {
         error!(target: TARGET, "{error}");
     }
-    supervisor.stopping();
-    engine.stop_reloads();
-    let left = server.drain(GRACE);
-    if left > 0 {
-        warn!(target: TARGET, "{left} requests did not end in time");
-    }
-    if !shut_down(engine) {
-        warn!(target: TARGET, "the PKCS#11 module does not end in time; the process does");
-    }
+    daemon.stop();
     Ok(i32::from(ended.is_err()))
 }
 
-/// Initialises the module, and does so again whenever it is down and the next try is due. Where that
-/// takes long or hangs, clients are answered and signals heard meanwhile.
-fn supervise_module(engine: Arc<Engine>) -> std::io::Result<()> {
-    let (tried, first_try) = mpsc::channel();
-    let supervise = move || {
-        if let Err(error) = engine.start() {
-            warn!(target: TARGET, "listening all the same: {error}");
-        }
-        drop(tried);
+/// A server that has started.
+struct Daemon<'a> {
+    args: &'a Args,
+    timeouts: Timeouts,
+    server: Arc<Server>,
+    state: State,
+    supervisor: Supervisor,
+}
+
+impl Daemon<'_> {
+    /// Serves until a signal says to stop.
+    fn wait_for_signals(
+        &mut self,
+        signals: &Receiver<Signal>,
+    ) -> Result<(), Box<dyn std::error::Error>> {
+        let (stop, stopped) = UnixStream::pair()?;
+        let accepting = {
+            let server = self.server.clone();
+            thread::Builder::new()
+                .name("accept".into())
+                .spawn(move || server.accept(&stopped))?
+        };
         loop {
-            thread::sleep(TICK);
-            // What becomes of a try is logged where it is made.
-            let _ = engine.start();
-        }
-    };
-    let thread = thread::Builder::new().name("module".into());
-    thread.spawn(supervise)?;
-    let _: Result<(), _> = first_try.recv_timeout(TICK);
-    Ok(())
-}
-
-/// Closes the sessions and finalises the module. False if that takes too long.
-fn shut_down(engine: Arc<Engine>) -> bool {
-    let (done, ended) = mpsc::channel();
-    let thread = thread::Builder::new().name("shutdown".into());
-    let thread = thread.spawn(move || {
-        engine.shut_down();
-        let _ = done.send(());
-    });
-    thread.is_ok() && ended.recv_timeout(FINALIZE).is_ok()
-}
-
-/// The configuration, with what is to be said about it.
-fn load_config(args: &Args, inherited_socket: bool) -> Result<Config, config::Error> {
-    let mut warnings = Vec::new();
-    let config = Config::load(args, inherited_socket, &mut warnings);
-    for warning in warnings {
-        warn!(target: TARGET, "{warning}");
-    }
-    config
-}
-
-/// Serves until a signal says to stop.
-fn wait_for_signals(
-    args: &Args,
-    running: &Config,
-    signals: &Receiver<Signal>,
-    server: &Arc<Server>,
-    engine: &Engine,
-    supervisor: &mut Supervisor,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let (stop, stopped) = UnixStream::pair()?;
-    let accepting = {
-        let server = server.clone();
-        thread::Builder::new()
-            .name("accept".into())
-            .spawn(move || server.accept(&stopped))?
-    };
-    loop {
-        match signals.recv_timeout(TICK) {
-            Ok(Signal::SIGHUP) => reconfigure(args, running, server, engine),
-            Ok(_) => break,
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => {
-                return Err("signals are not heard any more".into());
-            }
-        }
-        server.close_overdue();
-        if accepting.is_finished() {
-            return Err(match accepting.join() {
-                Ok(Err(error)) => format!("accepting connections failed: {error}").into(),
-                _ => "accepting connections ended unexpectedly".into(),
-            });
-        }
-        supervisor.tick(server, engine)?;
-    }
-    info!(target: TARGET, "stopping");
-    drop(stop);
-    let _ = accepting.join();
-    Ok(())
-}
-
-/// SIGHUP: takes over what can change while we run. A bad configuration changes nothing.
-fn reconfigure(args: &Args, running: &Config, server: &Server, engine: &Engine) {
-    let new = load_config(args, server.is_inherited()).and_then(|config| {
-        let settings = config.cryptoki.settings()?;
-        Ok((config, settings, args.load_policy()?))
-    });
-    match new {
-        Ok((config, settings, policy)) => {
-            for (what, before, now) in [
-                (
-                    "module",
-                    &running.cryptoki.module_path,
-                    &config.cryptoki.module_path,
-                ),
-                ("socket", &running.socket_path, &config.socket_path),
-            ] {
-                if before != now {
-                    warn!(target: TARGET, "another {what} is configured, {now:?}; restart the server to use it");
+            let is_due = match signals.recv_timeout(TICK) {
+                Ok(Signal::SIGHUP) => true,
+                Ok(_) => break,
+                Err(RecvTimeoutError::Timeout) => self.state.is_worth_a_try(),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err("signals are not heard any more".into());
                 }
+            };
+            if is_due {
+                self.state.reload(self.args, &self.server, self.timeouts);
             }
-            engine.reconfigure(settings);
-            server.handler().set_policy(policy);
-            info!(target: TARGET, cryptoki_config = ?config.cryptoki, "Using cryptoki configuration");
+            self.server.close_overdue();
+            if accepting.is_finished() {
+                return Err(match accepting.join() {
+                    Ok(Err(error)) => format!("accepting connections failed: {error}").into(),
+                    _ => "accepting connections ended unexpectedly".into(),
+                });
+            }
+            self.supervisor.tick(&self.server, self.state.engine())?;
         }
-        Err(error) => error!(target: TARGET, "the configuration is left as it was: {error}"),
+        info!(target: TARGET, "stopping");
+        drop(stop);
+        let _ = accepting.join();
+        Ok(())
+    }
+
+    /// Gives running requests some time, and finalises the module.
+    fn stop(self) {
+        self.supervisor.stopping();
+        if let Ok(engine) = self.state.engine() {
+            engine.stop_reloads();
+        }
+        let left = self.server.drain(GRACE);
+        if left > 0 {
+            warn!(target: TARGET, "{left} requests did not end in time");
+        }
+        if !self.state.shut_down() {
+            warn!(target: TARGET, "the PKCS#11 module does not end in time; the process does");
+        }
     }
 }

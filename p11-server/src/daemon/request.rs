@@ -14,11 +14,16 @@ use super::policy::{Operation, Policy};
 use crate::error::Error;
 use crate::service::{Access, Service, Unrestricted};
 
+/// Who answers, and whom.
+pub(super) struct Served {
+    pub service: Arc<dyn Service>,
+    pub policy: Policy,
+}
+
 /// Who asks, and whom.
 pub(super) struct RequestContext<'a> {
-    pub service: &'a dyn Service,
-    /// The policy that held when the request came.
-    pub policy: Arc<Policy>,
+    /// What held when the request came.
+    pub served: Arc<Served>,
     pub peer: &'a Peer,
     pub connection: &'a dyn Waits,
     /// When the request came.
@@ -40,12 +45,14 @@ impl RequestContext<'_> {
     /// [`Error::NotAllowed`], and those of the service.
     pub fn call(&mut self, request: &Request) -> Result<Response, Error> {
         self.audit.set_request(request);
+        let service = &self.served.service;
         let mut response = match Operation::of(request) {
             Some(operation) => {
-                let grant = self.policy.grant(self.peer.uid, self.peer.gid, operation)?;
-                self.service.call(request, &self.access(&grant))?
+                let policy = &self.served.policy;
+                let grant = policy.grant(self.peer.uid, self.peer.gid, operation)?;
+                service.call(request, &self.access(&grant))?
             }
-            None => self.service.call(request, &self.access(&Unrestricted))?,
+            None => service.call(request, &self.access(&Unrestricted))?,
         };
         if let Response::Status(Status { trouble, .. }) = &mut response
             && !self.may_list_all()
@@ -58,9 +65,8 @@ impl RequestContext<'_> {
     }
 
     fn may_list_all(&self) -> bool {
-        let grant = self
-            .policy
-            .grant(self.peer.uid, self.peer.gid, Operation::List);
+        let policy = &self.served.policy;
+        let grant = policy.grant(self.peer.uid, self.peer.gid, Operation::List);
         grant.is_ok_and(|grant| grant.is_for_all())
     }
 

@@ -32,17 +32,18 @@ impl Supervisor {
         }
     }
 
-    /// Tells how the module is doing, and gives a sign of life when one is due and the accept loop moves.
+    /// Tells how the module is doing, or why there is none, and gives a sign of life when one is due and the accept loop moves.
     ///
     /// # Errors
     /// What hangs for good, so that the process should end.
-    pub fn tick(&mut self, server: &Server, engine: &Engine) -> Result<(), String> {
-        let hung = engine.hung();
-        let status = match &hung {
-            Some(call) => format!("{} does not return", call.what()),
-            None => engine
+    pub fn tick(&mut self, server: &Server, engine: Result<&Engine, &str>) -> Result<(), String> {
+        let hung = engine.ok().and_then(Engine::hung);
+        let status = match (&hung, engine) {
+            (Some(call), _) => format!("{} does not return", call.what()),
+            (None, Ok(engine)) => engine
                 .trouble()
                 .unwrap_or_else(|| "the PKCS#11 module is ready".into()),
+            (None, Err(misconfigured)) => misconfigured.into(),
         };
         if self.status.as_ref() != Some(&status) {
             notify(NotifyState::Status(&status));

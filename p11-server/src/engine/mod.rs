@@ -44,7 +44,7 @@ pub(crate) use self::module::unblock_signals_in_forks;
 pub use self::settings::{Settings, Timeouts};
 
 /// How the server names itself to clients.
-const SERVER: &str = concat!("tedge-p11-server ", env!("CARGO_PKG_VERSION"));
+pub(crate) const SERVER: &str = concat!("tedge-p11-server ", env!("CARGO_PKG_VERSION"));
 
 /// The keys of one PKCS#11 module, for many clients at once.
 pub struct Engine(Core);

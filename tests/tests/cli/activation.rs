@@ -1,11 +1,9 @@
 //! A server that systemd starts when somebody connects.
 
-use std::os::unix::net::UnixStream;
-
 use p11_client::{Client, Config};
-use p11_tests::{server::Server, softhsm::SoftHsm, wait::TIMEOUT};
+use p11_tests::softhsm::SoftHsm;
 
-use super::{NO_MODULE, with_module};
+use super::with_module;
 
 #[test]
 fn the_first_connection_starts_the_server_which_leaves_the_socket_in_place() {
@@ -31,16 +29,4 @@ fn the_first_connection_starts_the_server_which_leaves_the_socket_in_place() {
         "no warning about a default socket that is not used: {}",
         server.log()
     );
-}
-
-#[test]
-fn a_start_that_fails_leaves_the_passed_socket() {
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("passed.sock");
-    let builder = Server::builder().module(NO_MODULE.as_ref());
-    let mut server = builder.activate(&socket);
-    drop(UnixStream::connect(&socket).unwrap());
-    assert!(!server.wait(TIMEOUT).success());
-    assert!(server.log().contains(NO_MODULE), "{}", server.log());
-    assert!(socket.exists());
 }

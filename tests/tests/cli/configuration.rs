@@ -208,12 +208,6 @@ fn a_file_without_our_section_is_silent_and_other_keys_are_no_error() {
     }
 }
 
-/// A server that needs nothing from `tedge.toml`, and one that needs the module path.
-fn needless_and_needy() -> [Builder; 2] {
-    let builder = || Server::builder().pin("482915").uri("pkcs11:");
-    [builder().module(NO_MODULE.as_ref()), builder()]
-}
-
 /// The warning about this file with this text.
 #[track_caller]
 fn assert_warns(said: &str, file: &Path, expected: &str) {
@@ -223,77 +217,6 @@ fn assert_warns(said: &str, file: &Path, expected: &str) {
         line.is_some_and(|line| line.contains(" WARN ")),
         "{expected} is not in {said}"
     );
-}
-
-#[test]
-fn a_malformed_file_is_a_warning_only_if_a_value_from_it_was_needed() {
-    let [needless, needy] =
-        needless_and_needy().map(|builder| builder.tedge_toml("\n pin = 48x2915"));
-    let needless = fails_to_start(needless);
-    assert!(!needless.contains("tedge.toml"), "{needless}");
-    let path = needy.folder().join("tedge.toml");
-    let said = fails_to_start(needy);
-    let expected =
-        "line 2, column 8: invalid TOML; each key stands once, text in quotes: pin = \"...\"";
-    assert_warns(&said, &path, expected);
-    assert!(!said.contains("48x2915"), "a PIN may stand there: {said}");
-}
-
-#[test]
-fn an_unreadable_file_is_a_warning_only_if_a_value_from_it_was_needed() {
-    // Tests run as root too, who reads everything; but nobody reads a folder.
-    let [needless, needy] = needless_and_needy().map(|builder| {
-        fs::create_dir(builder.folder().join("tedge.toml")).unwrap();
-        builder
-    });
-    let needless = fails_to_start(needless);
-    assert!(!needless.contains("tedge.toml"), "{needless}");
-    let path = needy.folder().join("tedge.toml");
-    let said = fails_to_start(needy);
-    let expected = format!("Failed to read {}: Is a directory", path.display());
-    let line = said.lines().find(|line| line.contains(&expected));
-    assert!(line.is_some_and(|line| line.contains(" WARN ")), "{said}");
-}
-
-#[test]
-fn a_value_of_the_wrong_type_is_a_warning_too_and_none_is_used() {
-    let text = |place, key| format!("{place}: device.cryptoki.{key} must be text: {key} = \"...\"");
-    let table = |place| format!("{place}: expected a table: [device.cryptoki]");
-    for (toml, expected) in [
-        (
-            "[device.cryptoki]\npin = [\"482915\"]\n",
-            text("line 2, column 7", "pin"),
-        ),
-        (
-            "[device.cryptoki]\nmode = 1\n\npin=482915\n",
-            text("line 4, column 5", "pin"),
-        ),
-        (
-            "[device.cryptoki]\npin = \"482915\"\nmodule_path = true\n",
-            text("line 3, column 15", "module_path"),
-        ),
-        (
-            "device.cryptoki = { pin = \"482915\", socket_path = {} }\n",
-            text("line 1, column 51", "socket_path"),
-        ),
-        (
-            "[device.cryptoki]\npin = \"482915\"\nuri = 1.5\n",
-            text("line 3, column 7", "uri"),
-        ),
-        (
-            "[device]\ncryptoki = [\"482915\"]\n",
-            table("line 2, column 12"),
-        ),
-        ("device = \"482915\"\n", table("line 1, column 10")),
-    ] {
-        let builder = Server::builder().module(NO_MODULE.as_ref());
-        let builder = builder.tedge_toml(toml);
-        let path = builder.folder().join("tedge.toml");
-        let said = fails_to_start(builder);
-        assert_warns(&said, &path, &expected);
-        assert!(said.contains("no PIN is configured"), "{toml}: {said}");
-        assert!(!said.contains("482915"), "{said}");
-    }
 }
 
 #[test]
@@ -348,13 +271,4 @@ fn values_are_found_however_toml_lets_them_be_written() {
         let said = fails_to_start(builder.tedge_toml(toml));
         assert!(said.contains("uri: Some(\"pkcs11:token=t\")"), "{said}");
     }
-}
-
-#[test]
-fn a_bad_file_does_not_keep_a_configured_server_from_starting() {
-    let hsm = SoftHsm::new();
-    let mut server = with_module(&hsm).tedge_toml("= = =").start();
-    server.wait_for_log("invalid TOML");
-    assert!(server.is_running());
-    assert_eq!(server.terminate().code(), Some(0));
 }

@@ -12,6 +12,7 @@ mod help;
 mod redaction;
 mod socket;
 mod start;
+mod whole;
 
 use p11_tests::{
     server::{Builder, Server},

@@ -327,7 +327,7 @@ fn sighup_refuses_a_bad_configuration_and_the_old_one_stays() {
     let configured = Configured::start(&fixture, PIN, "pkcs11:token=device");
     let mut kept = RawClient::with_preamble(configured.socket());
     for (text, expected) in [
-        ("= = =".to_owned(), "no PKCS#11 module is configured"),
+        ("= = =".to_owned(), "line 1, column 3: invalid TOML"),
         (
             "[device.cryptoki]\nmodule_path = \"/x\"\nuri = \"pkcs11:token\"\n".into(),
             "the server's URI cannot be used",

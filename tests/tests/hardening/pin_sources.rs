@@ -173,14 +173,17 @@ fn a_credential_of_another_name_is_none() {
 }
 
 #[test]
-fn a_credential_that_cannot_be_read_is_a_warning() {
+fn a_credential_that_cannot_be_read_stops_the_start_and_wants_a_restart() {
     let fixture = Fixture::new(KeyKind::P256);
     let builder = fixture.server();
     let folder = builder.folder().to_owned();
     fs::create_dir(folder.join("pin")).unwrap();
-    let server = builder.envs([("CREDENTIALS_DIRECTORY", &folder)]).start();
-    let line = server.wait_for_log("Failed to read");
-    assert!(line.contains(" WARN ") && line.contains("/pin: "), "{line}");
+    let mut server = builder.envs([("CREDENTIALS_DIRECTORY", &folder)]).spawn();
+    assert_eq!(server.wait(TIMEOUT).code(), Some(1));
+    let log = server.log();
+    let last = log.lines().last().unwrap();
+    assert!(last.contains(" ERROR ") && last.contains("/pin: "), "{log}");
+    assert!(last.contains("restart"), "{log}");
 }
 
 /// A user without rights, who runs the server here.

@@ -2,13 +2,14 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser};
 use tracing::Level;
 
+use crate::daemon::files;
 use crate::daemon::net::ConnectionLimits;
 use crate::daemon::policy::{self, Policy};
 
@@ -18,6 +19,8 @@ pub(super) const PIN: &str = "TEDGE_DEVICE_CRYPTOKI_PIN";
 const URI: &str = "TEDGE_DEVICE_CRYPTOKI_URI";
 const CONFIG_DIR: &str = "TEDGE_CONFIG_DIR";
 const POLICY: &str = "TEDGE_P11_POLICY";
+
+const DEFAULT_CONFIG_DIR: &str = "/etc/tedge";
 
 const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
@@ -88,6 +91,10 @@ pub(crate) struct Args {
     /// Whether the PIN is that of `--pin`.
     #[arg(skip)]
     pub(super) pin_is_flag: bool,
+
+    /// Whether the folder is that of `--config-dir`.
+    #[arg(skip)]
+    pub(super) config_dir_is_flag: bool,
 }
 
 impl Args {
@@ -95,8 +102,12 @@ impl Args {
     pub(crate) fn read() -> Args {
         let matches = Args::command().get_matches();
         let mut args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-        args.pin_is_flag = matches.value_source("pin") == Some(ValueSource::CommandLine)
-            && args.pin.as_ref().is_some_and(|pin| !pin.is_empty());
+        let is_flag = |name, value: &Option<OsString>| {
+            matches.value_source(name) == Some(ValueSource::CommandLine)
+                && value.as_ref().is_some_and(|value| !value.is_empty())
+        };
+        args.pin_is_flag = is_flag("pin", &args.pin);
+        args.config_dir_is_flag = is_flag("config_dir", &args.config_dir);
         for (value, variable) in [
             (&mut args.socket_path, SOCKET_PATH),
             (&mut args.module_path, MODULE_PATH),
@@ -122,11 +133,29 @@ impl Args {
         }
     }
 
+    /// Where thin-edge's configuration is.
+    pub(super) fn tedge_toml(&self) -> PathBuf {
+        let dir = self.config_dir.as_deref();
+        Path::new(dir.unwrap_or(DEFAULT_CONFIG_DIR.as_ref())).join("tedge.toml")
+    }
+
+    /// The files that the configuration is in.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let policy = self.policy.as_ref().map(PathBuf::from);
+        let module = self.module_path.as_ref().map(PathBuf::from);
+        [Some(self.tedge_toml()), policy, module]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
     /// Reads the policy.
     ///
     /// # Errors
     /// [`policy::Error`]
-    pub(crate) fn load_policy(&self) -> Result<Policy, policy::Error> {
-        Policy::load(self.policy.as_deref().map(Path::new), self.sign_only)
+    pub(crate) fn load_policy(&self, warnings: &mut Vec<String>) -> Result<Policy, policy::Error> {
+        let file = self.policy.as_deref().map(Path::new);
+        warnings.extend(file.and_then(files::warn_of_writers));
+        Policy::load(file, self.sign_only)
     }
 }

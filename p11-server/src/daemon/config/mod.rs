@@ -1,56 +1,26 @@
 //! The configuration: flags, environment, credential and `tedge.toml`, in this order, and the defaults.
 
 mod args;
+mod error;
 mod pin;
 mod tedge_toml;
 
-use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::fmt;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use p11_proto::Pin;
 use p11_uri::Uri;
 
-use crate::daemon::policy;
+use crate::daemon::files;
 use crate::engine::Settings;
 
 pub(crate) use self::args::Args;
+pub(crate) use self::error::Error;
 use self::tedge_toml::TedgeToml;
 
 const DEFAULT_SOCKET: &str = "./tedge-p11-server.sock";
 const DEFAULT_PIN: &str = "123456";
-const DEFAULT_CONFIG_DIR: &str = "/etc/tedge";
-
-/// Why the server cannot start (or not go on with a new configuration).
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    /// There is nothing to load.
-    #[error(
-        "no PKCS#11 module is configured; set it with --module-path, \
-         TEDGE_DEVICE_CRYPTOKI_MODULE_PATH, or device.cryptoki.module_path in {}",
-        .0.display()
-    )]
-    NoModule(PathBuf),
-    /// The policy file is unusable.
-    #[error(transparent)]
-    Policy(#[from] policy::Error),
-    /// PKCS#11 has PINs in UTF-8. The value is not shown.
-    #[error("the PIN of {0} is not UTF-8 text")]
-    PinEncoding(&'static str),
-    /// The server's own URI is unusable.
-    #[error("the server's URI cannot be used: {0}")]
-    Uri(#[from] p11_uri::Error),
-    /// The file that the URI names as the source of the PIN.
-    #[error("cannot read the PIN from {}, the pin-source of the server's URI: {cause}", path.display())]
-    PinSource {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        cause: io::Error,
-    },
-}
 
 /// All that is configured.
 pub(crate) struct Config {
@@ -58,6 +28,8 @@ pub(crate) struct Config {
     pub(crate) socket_path: PathBuf,
     /// What the start-up line shows.
     pub(crate) cryptoki: CryptokiConfigDirect,
+    /// Whether there was a tedge.toml.
+    has_file: bool,
 }
 
 /// Which module, PIN and URI are used. Its `Debug` is the line that the reference page shows.
@@ -85,37 +57,49 @@ impl fmt::Debug for CryptokiConfigDirect {
 }
 
 impl Config {
-    /// Reads the configuration; an inherited socket needs no path. What the operator should know about
-    /// it is added to `warnings`, whatever the result.
+    /// Reads the configuration; an inherited socket needs no path. `before` is what holds now. What the operator
+    /// should know about it is added to `warnings`, whatever the result.
     ///
     /// # Errors
-    /// [`Error::NoModule`], [`Error::PinEncoding`]
+    /// [`Error`], where any of it cannot be used.
     pub(crate) fn load(
         args: &Args,
         inherited_socket: bool,
+        before: Option<&Config>,
         warnings: &mut Vec<String>,
     ) -> Result<Config, Error> {
         let pin = given_pin(args, warnings)?;
-        let dir = args.config_dir.as_deref();
-        let file_path = Path::new(dir.unwrap_or(DEFAULT_CONFIG_DIR.as_ref())).join("tedge.toml");
-        // Read when a value is first wanted.
-        let file = OnceCell::new();
-        let in_file = || file.get_or_init(|| TedgeToml::read(&file_path));
+        let file_path = args.tedge_toml();
+        let file = TedgeToml::read(&file_path)?;
+        let has_file = file.is_some();
+        let missing = |why| Error::Missing {
+            path: file_path.clone(),
+            why,
+        };
+        if !has_file && args.config_dir_is_flag {
+            return Err(missing(
+                "where --config-dir leads; make it, or leave out the flag",
+            ));
+        }
+        if !has_file && before.is_some_and(|before| before.has_file) {
+            return Err(missing(
+                "which was read before; put it back, or restart the server to do without",
+            ));
+        }
+        let in_file = file.unwrap_or_default();
         let path = |value: &Option<OsString>| value.clone().map(PathBuf::from);
 
         let socket_path = match inherited_socket {
             true => None,
-            false => path(&args.socket_path).or_else(|| in_file().socket_path.clone()),
+            false => path(&args.socket_path).or(in_file.socket_path),
         };
-        let module_path = path(&args.module_path).or_else(|| in_file().module_path.clone());
+        let module_path = path(&args.module_path).or(in_file.module_path);
         // What is not UTF-8 is no URI, with or without the replacement characters.
         let uri = args.uri.as_ref().map(|uri| uri.to_string_lossy().into());
-        let uri: Option<String> = uri.or_else(|| in_file().uri.clone());
-        let pin = pin.or_else(|| {
-            let origin = format!("device.cryptoki.pin in {}", file_path.display());
-            Some((in_file().pin.clone()?, origin))
-        });
-        warnings.extend(file.into_inner().into_iter().flat_map(|file| file.warnings));
+        let uri: Option<String> = uri.or(in_file.uri);
+        let origin = || format!("device.cryptoki.pin in {}", file_path.display());
+        let pin = pin.or_else(|| Some((in_file.pin?, origin())));
+        warnings.extend(in_file.warnings);
 
         // A URI that does not parse is refused later, after it was logged.
         let named_by_uri = || Some(Uri::parse(uri.as_deref()?).ok()?.module_path()?.into());
@@ -135,6 +119,7 @@ impl Config {
         }
         let (pin, pin_origin) = pin.unzip();
         Ok(Config {
+            has_file,
             socket_path: socket_path.unwrap_or_else(|| DEFAULT_SOCKET.into()),
             cryptoki: CryptokiConfigDirect {
                 module_path,
@@ -147,10 +132,21 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Another configuration holds from now on, but for what takes a restart.
+    pub(crate) fn take_over(&mut self, new: Config) {
+        self.has_file = new.has_file;
+        self.cryptoki = CryptokiConfigDirect {
+            module_path: std::mem::take(&mut self.cryptoki.module_path),
+            ..new.cryptoki
+        };
+    }
+}
+
 /// The PIN of flag, environment or credential, and which of these it is.
 fn given_pin(args: &Args, warnings: &mut Vec<String>) -> Result<Option<(Pin, String)>, Error> {
     let Some(pin) = &args.pin else {
-        return Ok(pin::credential(warnings).map(|pin| (pin, "the credential pin".into())));
+        return Ok(pin::credential()?.map(|pin| (pin, "the credential pin".into())));
     };
     let mut origin = args::PIN;
     if args.pin_is_flag {
@@ -170,7 +166,7 @@ impl CryptokiConfigDirect {
     ///
     /// # Errors
     /// [`Error::Uri`], [`Error::PinSource`]
-    pub(crate) fn settings(&self) -> Result<Settings, Error> {
+    pub(crate) fn settings(&self, warnings: &mut Vec<String>) -> Result<Settings, Error> {
         let scope = Uri::parse(self.uri.as_deref().unwrap_or("pkcs11:"))?;
         let (pin, pin_origin) = match (scope.pin_value(), scope.pin_source_path()?) {
             (Some(pin), _) => {
@@ -179,6 +175,7 @@ impl CryptokiConfigDirect {
             }
             (None, Some(path)) => {
                 let origin = format!("{}, the pin-source of the server's URI", path.display());
+                warnings.extend(files::warn_of_readers(&path));
                 let pin =
                     pin::read_file(&path).map_err(|cause| Error::PinSource { path, cause })?;
                 (pin, Some(origin))

@@ -8,17 +8,21 @@ use std::path::{Path, PathBuf};
 use p11_proto::Pin;
 use zeroize::Zeroizing;
 
+use super::error::Error;
+
 /// The systemd credential named `pin` (systemd.exec(5), `LoadCredential=`).
-pub(super) fn credential(warnings: &mut Vec<String>) -> Option<Pin> {
-    let folder = env::var_os("CREDENTIALS_DIRECTORY").filter(|folder| !folder.is_empty())?;
-    let path = PathBuf::from(folder).join("pin");
+///
+/// # Errors
+/// [`Error::Credential`]
+pub(super) fn credential() -> Result<Option<Pin>, Error> {
+    let folder = env::var_os("CREDENTIALS_DIRECTORY").filter(|folder| !folder.is_empty());
+    let Some(path) = folder.map(|folder| PathBuf::from(folder).join("pin")) else {
+        return Ok(None);
+    };
     match read_file(&path) {
-        Ok(pin) => Some(pin).filter(|pin| !pin.expose().is_empty()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => {
-            warnings.push(format!("Failed to read {}: {error}", path.display()));
-            None
-        }
+        Ok(pin) => Ok(Some(pin).filter(|pin| !pin.expose().is_empty())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(Error::Credential { path, cause }),
     }
 }
 

@@ -1,6 +1,5 @@
 //! Section `device.cryptoki` of `tedge.toml`, thin-edge's configuration file.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -8,8 +7,9 @@ use p11_proto::Pin;
 use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-use zeroize::Zeroizing;
 
+use super::error::Error;
+use crate::daemon::files;
 use crate::daemon::toml_table::{TomlError, into_struct, into_table};
 
 /// What the server uses of the section. Other keys, such as `mode`, are for thin-edge.
@@ -27,31 +27,37 @@ pub(super) struct TedgeToml {
 const KEYS: [&str; 4] = ["module_path", "pin", "uri", "socket_path"];
 
 impl TedgeToml {
-    /// Reads the file. Of one that cannot be used there are only warnings.
-    pub(super) fn read(path: &Path) -> TedgeToml {
-        let mut warnings = Vec::new();
-        let file = match fs::read(path) {
-            Ok(file) => Zeroizing::new(file),
-            Err(error) => {
-                if error.kind() != io::ErrorKind::NotFound {
-                    warnings.push(format!("Failed to read {}: {error}", path.display()));
-                }
-                return TedgeToml {
-                    warnings,
-                    ..TedgeToml::default()
-                };
-            }
+    /// Reads the file; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`], and [`Error::File`] where any of it is not understood: half of a configuration could
+    /// widen the scope, or bring another PIN.
+    pub(super) fn read(path: &Path) -> Result<Option<TedgeToml>, Error> {
+        let unreadable = |cause| Error::Unreadable {
+            path: path.into(),
+            cause,
         };
-        let mut warn = |error: TomlError| {
+        let file = match files::read(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unreadable(error)),
+        };
+        let place = |error: &TomlError| {
             let (line, column) = error.line_and_column(&file);
-            let place = format!("{} line {line}, column {column}", path.display());
-            warnings.push(format!("{place}: {}", error.what));
+            format!("{} line {line}, column {column}", path.display())
         };
-        let values = parse(&file, &mut warn).unwrap_or_else(|error| {
-            warn(error);
-            TedgeToml::default()
-        });
-        TedgeToml { warnings, ..values }
+        let mut warnings = Vec::new();
+        let mut warn = |error: TomlError| {
+            warnings.push(format!("{}: {}", place(&error), error.what));
+        };
+        let values = parse(&file, &mut warn).map_err(|error| Error::File {
+            place: place(&error),
+            what: error.what,
+        })?;
+        if values.pin.is_some() {
+            warnings.extend(files::warn_of_readers(path));
+        }
+        Ok(Some(TedgeToml { warnings, ..values }))
     }
 }
 

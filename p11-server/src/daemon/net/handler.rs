@@ -12,7 +12,7 @@ use super::connection::Connection;
 use super::timeouts::{DeadlineStream, IoTimeouts};
 use crate::daemon::audit::Entry;
 use crate::daemon::policy::Policy;
-use crate::daemon::request::RequestContext;
+use crate::daemon::request::{RequestContext, Served};
 use crate::daemon::{protocol1, tedge1 as old};
 use crate::engine::Timeouts;
 use crate::error::Error as ServiceError;
@@ -20,8 +20,7 @@ use crate::service::Service;
 
 /// What answers the requests of all connections.
 pub(crate) struct Handler {
-    service: Arc<dyn Service>,
-    policy: RwLock<Arc<Policy>>,
+    served: RwLock<Arc<Served>>,
     timeouts: Timeouts,
 }
 
@@ -29,15 +28,19 @@ impl Handler {
     /// A handler whose answers may take as long as the engine's `timeouts` say.
     pub fn new(service: Arc<dyn Service>, policy: Policy, timeouts: Timeouts) -> Handler {
         Handler {
-            service,
-            policy: RwLock::new(Arc::new(policy)),
+            served: RwLock::new(Arc::new(Served { service, policy })),
             timeouts,
         }
     }
 
-    /// From the next request on, another policy holds.
-    pub fn set_policy(&self, policy: Policy) {
-        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+    /// From the next request on, this answers, and this policy holds.
+    pub fn serve(&self, service: Arc<dyn Service>, policy: Policy) {
+        self.set_served(Arc::new(Served { service, policy }));
+    }
+
+    /// From the next request on, what `other` would answer.
+    pub fn serve_as(&self, other: &Handler) {
+        self.set_served(other.served());
     }
 
     /// Serves a connection until the client leaves, errs or falls silent. Its first byte tells which
@@ -157,8 +160,7 @@ impl Handler {
         entry: Entry,
     ) -> Option<RequestContext<'c>> {
         connection.begin(deadline).then(|| RequestContext {
-            service: &*self.service,
-            policy: self.policy(),
+            served: self.served(),
             peer: &connection.peer,
             connection,
             began: Instant::now(),
@@ -166,9 +168,13 @@ impl Handler {
         })
     }
 
-    /// The policy that holds at this moment.
-    fn policy(&self) -> Arc<Policy> {
-        self.policy
+    fn set_served(&self, served: Arc<Served>) {
+        *self.served.write().unwrap_or_else(PoisonError::into_inner) = served;
+    }
+
+    /// What holds at this moment.
+    fn served(&self) -> Arc<Served> {
+        self.served
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()

@@ -15,7 +15,6 @@ mod operation;
 
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,6 +23,7 @@ use nix::unistd::{Gid, Uid, User, getgrouplist};
 use p11_uri::{ObjectInfo, TokenInfo, Uri};
 use tracing::warn;
 
+use crate::daemon::files;
 use crate::error::Error as ServiceError;
 use crate::service::Access;
 
@@ -34,7 +34,11 @@ pub(super) use self::operation::Operation;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// It cannot be read.
-    #[error("cannot read the policy {}: {cause}", path.display())]
+    #[error(
+        "cannot read the policy {}: {cause}; put it there, readable for uid {}, or leave out --policy",
+        path.display(),
+        nix::unistd::geteuid()
+    )]
     Read {
         /// The file.
         path: PathBuf,
@@ -69,7 +73,11 @@ impl Policy {
     /// [`Error`] names line or rule.
     pub(crate) fn load(path: Option<&Path>, sign_only: bool) -> Result<Policy, Error> {
         let rules = path.map(|path| {
-            let text = fs::read_to_string(path).map_err(|cause| Error::Read {
+            let read = |path| {
+                let file = files::read(path)?;
+                Ok(str::from_utf8(&file).map_err(io::Error::other)?.to_owned())
+            };
+            let text = read(path).map_err(|cause| Error::Read {
                 path: path.into(),
                 cause,
             })?;

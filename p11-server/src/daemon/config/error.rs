@@ -1,0 +1,88 @@
+//! Why a configuration cannot be used. It is taken whole or not at all.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::daemon::policy;
+
+/// Why the server cannot start (or not go on with a new configuration).
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// There is nothing to load.
+    #[error(
+        "no PKCS#11 module is configured; set it with --module-path, \
+         TEDGE_DEVICE_CRYPTOKI_MODULE_PATH, or device.cryptoki.module_path in {}",
+        .0.display()
+    )]
+    NoModule(PathBuf),
+    /// A file is there and cannot be read.
+    #[error(
+        "cannot read {}: {cause}; make it readable for uid {}, as which the server runs, or remove it",
+        path.display(),
+        nix::unistd::geteuid()
+    )]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// A file is there and is not understood.
+    #[error("{place}: {what}")]
+    File {
+        /// File, line and column.
+        place: String,
+        /// What is wrong, and what to write.
+        what: String,
+    },
+    /// A file is not there that should be.
+    #[error("there is no {}, {why}", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// Why it should be there, and what to do.
+        why: &'static str,
+    },
+    /// The PIN is gone from where it was.
+    #[error("there is no PIN any more in {0}; put it back, or restart the server to do without")]
+    PinGone(String),
+    /// The credential of systemd.
+    #[error(
+        "cannot read the credential {}: {cause}; mend LoadCredential= or SetCredential= of the unit and restart it, \
+         which alone reads credentials anew",
+        path.display()
+    )]
+    Credential {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The policy file is unusable.
+    #[error(transparent)]
+    Policy(#[from] policy::Error),
+    /// PKCS#11 has PINs in UTF-8. The value is not shown.
+    #[error("the PIN of {0} is not UTF-8 text")]
+    PinEncoding(&'static str),
+    /// The server's own URI is unusable.
+    #[error("the server's URI cannot be used: {0}")]
+    Uri(#[from] p11_uri::Error),
+    /// The file that the URI names as the source of the PIN.
+    #[error("cannot read the PIN from {}, the pin-source of the server's URI: {cause}", path.display())]
+    PinSource {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+}
+
+impl Error {
+    /// The file that has to change, beside those that are always looked at.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match self {
+            Error::PinSource { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Files of the configuration: read whole, and whether others may read or write them.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use zeroize::Zeroizing;
+
+/// No file of a configuration is longer.
+const LONGEST: u64 = 1 << 20;
+
+/// How long a file must have been left alone before it is taken for whole.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// What is in a file, wiped when it is dropped. What is no regular file is not opened, since that may wait for ever.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let found = fs::metadata(path)?;
+    if found.is_dir() {
+        return Err(Errno::EISDIR.into());
+    }
+    if !found.is_file() || found.len() > LONGEST {
+        return Err(io::Error::other("it is no regular file of at most 1 MiB"));
+    }
+    fs::read(path).map(Zeroizing::new)
+}
+
+/// The warning about a file with a PIN that every user of the machine may read.
+pub(super) fn warn_of_readers(path: &Path) -> Option<String> {
+    let mode = fs::metadata(path).ok()?.mode();
+    (mode & 0o004 != 0).then(|| {
+        format!(
+            "{} holds a PIN, and every user of this machine may read it; chmod o-r it",
+            path.display()
+        )
+    })
+}
+
+/// The warning about a file that decides who may do what, and that others than root and the server may write.
+pub(super) fn warn_of_writers(path: &Path) -> Option<String> {
+    let mode = fs::metadata(path).ok()?.mode();
+    (mode & 0o022 != 0).then(|| {
+        format!(
+            "others may write the policy {}, and so give themselves every right; chmod go-w it",
+            path.display()
+        )
+    })
+}
+
+/// Files that are looked at again and again until one has been changed, and then been left alone for a while.
+pub(super) struct Watch {
+    files: Vec<PathBuf>,
+    /// As they were when they were last tried.
+    tried: Vec<Option<Seen>>,
+    seen: Vec<Option<Seen>>,
+    since: Instant,
+}
+
+/// What changes with a file: device, inode, length, and when contents or rights were last changed.
+type Seen = (u64, u64, u64, (i64, i64), (i64, i64));
+
+impl Watch {
+    /// Watches these from now on.
+    pub fn new(files: Vec<PathBuf>) -> Watch {
+        let seen: Vec<_> = files.iter().map(|file| look(file)).collect();
+        Watch {
+            files,
+            tried: seen.clone(),
+            seen,
+            since: Instant::now(),
+        }
+    }
+
+    /// Whether it is worth another try.
+    pub fn is_due(&mut self) -> bool {
+        let now: Vec<_> = self.files.iter().map(|file| look(file)).collect();
+        if now != self.seen {
+            self.seen = now;
+            self.since = Instant::now();
+        }
+        self.seen != self.tried && self.since.elapsed() >= SETTLED
+    }
+}
+
+fn look(file: &Path) -> Option<Seen> {
+    let seen = |found: Metadata| {
+        let changed = (found.mtime(), found.mtime_nsec());
+        let touched = (found.ctime(), found.ctime_nsec());
+        (found.dev(), found.ino(), found.len(), changed, touched)
+    };
+    fs::metadata(file).ok().map(seen)
+}
