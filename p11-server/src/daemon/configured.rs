@@ -11,13 +11,11 @@ use tracing::{error, info, warn};
 
 use super::config::{self, Args, Config};
 use super::files::Watch;
+use super::log::TARGET;
 use super::misconfigured::Misconfigured;
 use super::net::{Handler, Server};
 use super::policy::Policy;
 use crate::engine::{Engine, Settings, Timeouts};
-
-/// The target of log lines as the reference page shows them.
-pub(super) const TARGET: &str = "tedge_p11_server";
 
 /// How often the module is looked after.
 const TICK: Duration = Duration::from_secs(1);

@@ -1,60 +1,134 @@
 //! The log: lines on stderr in the form that the reference page shows, never in the way of a request.
 //!
 //! A thread of its own writes them. Where they come faster than stderr takes them, lines are dropped
-//! rather than waited for.
+//! rather than waited for, and counted.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
 use std::io::{self, IsTerminal, Write};
-use std::mem;
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use tracing::Level;
 use tracing::field::Field;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+
+/// The target of log lines as the reference page shows them.
+pub(super) const TARGET: &str = "tedge_p11_server";
+
+/// How many lines may wait to be written, and how long each may be, in bytes.
+const MOST_LINES: usize = 1024;
+const LONGEST_LINE: usize = 4096;
 
 /// How long lines are collected while there are many: waking a thread for each costs a signature a third of
 /// its time.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// From now on, what is of this level or graver is logged. Lines that wait are written when the guard
-/// is dropped.
-pub(super) fn init(level: Level) -> WorkerGuard {
+/// How long the lines that wait may take to be written at the end.
+const FLUSH: Duration = Duration::from_millis(1200);
+
+/// The log, as long as the process lives.
+pub(super) struct Log(WorkerGuard);
+
+/// From now on, what is of this level or graver is logged.
+pub(super) fn init(level: Level) -> Log {
+    let dropped = Arc::new(OnceLock::new());
     let (writer, guard) = NonBlockingBuilder::default()
         .thread_name("log")
+        .buffered_lines_limit(MOST_LINES)
         .lossy(true)
-        .finish(Batches::default());
+        .finish(Stderr {
+            dropped: dropped.clone(),
+            told: 0,
+            failed: 0,
+        });
+    let _ = dropped.set(writer.error_counter());
     tracing_subscriber::fmt()
-        .with_writer(writer)
+        .with_writer(move || Line(writer.clone()))
         .with_ansi(io::stderr().is_terminal())
         .with_max_level(level)
         // A log that cannot be written must not end the process: the error would go to stderr too.
         .log_internal_errors(false)
         .fmt_fields(debug_fn(write_field).delimited(" "))
         .init();
-    guard
+    Log(guard)
 }
 
-/// Lines that are written to stderr at once, those of a pause together.
-#[derive(Default)]
-struct Batches(Vec<u8>);
+impl Log {
+    /// Waits for the lines that are not written yet, but not for a reader of them that hangs.
+    pub fn end(self) {
+        let Log(guard) = self;
+        let (done, ended) = mpsc::channel::<()>();
+        // In a thread of its own: the guard tells of a writer that hangs by a line on stdout, which may hang too.
+        let thread = thread::Builder::new().spawn(move || {
+            drop(guard);
+            drop(done);
+        });
+        if thread.is_ok() {
+            let _ = ended.recv_timeout(FLUSH);
+        }
+    }
+}
 
-impl Write for Batches {
+/// Where lines go: to the thread that writes them.
+struct Line(NonBlocking);
+
+impl Write for Line {
+    /// Takes a whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.extend_from_slice(line);
+        match line.get(..LONGEST_LINE) {
+            // The next line begins where this one is cut.
+            Some(start) => self.0.write_all(&[start, b"...\n"].concat())?,
+            None => self.0.write_all(line)?,
+        }
         Ok(line.len())
     }
 
-    /// Called when no further line waits. What stderr does not take is lost: there is nobody to tell.
     fn flush(&mut self) -> io::Result<()> {
-        let lines = mem::take(&mut self.0);
-        let _ = io::stderr().write_all(&lines);
+        Ok(())
+    }
+}
+
+/// stderr, as the thread sees it that writes to it. It tells how many lines are missing before the next one.
+struct Stderr {
+    dropped: Arc<OnceLock<ErrorCounter>>,
+    /// How many of those that were dropped have been told of.
+    told: usize,
+    /// How many could not be written since the last that could.
+    failed: usize,
+}
+
+impl Write for Stderr {
+    /// Takes a whole line. One that cannot be written is no error: what follows may be.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let all = self.dropped.get().map_or(0, ErrorCounter::dropped_lines);
+        let lost = (all - self.told).saturating_add(self.failed);
+        if lost > 0 && io::stderr().write_all(missing(lost).as_bytes()).is_ok() {
+            (self.told, self.failed) = (all, 0);
+        }
+        if io::stderr().write_all(line).is_err() {
+            self.failed += 1;
+        }
+        Ok(line.len())
+    }
+
+    /// Called when no further line waits.
+    fn flush(&mut self) -> io::Result<()> {
         thread::sleep(PAUSE);
         Ok(())
     }
+}
+
+fn missing(lines: usize) -> String {
+    let mut line = String::new();
+    let _ = SystemTime.format_time(&mut Writer::new(&mut line));
+    line + &format!(
+        "  WARN {TARGET}: {lines} lines of the log were dropped, since stderr did not take them in time\n"
+    )
 }
 
 /// What a peer, a label or a URI brings must not look like a line of ours or steer a terminal, so

@@ -48,7 +48,8 @@ use signal_hook::low_level::exit;
 use tracing::{error, info, warn};
 
 use self::config::Args;
-use self::configured::{State, TARGET};
+use self::configured::State;
+use self::log::TARGET;
 use self::net::{Server, Socket};
 use self::supervise::Supervisor;
 use crate::engine::Timeouts;
@@ -92,8 +93,7 @@ pub fn run(timeouts: Timeouts) -> ! {
     if let Some(socket) = socket.get() {
         socket.remove();
     }
-    // Waits for the lines that are not written yet, but not for a reader of them that hangs.
-    drop(log);
+    log.end();
     exit(status)
 }
 

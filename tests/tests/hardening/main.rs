@@ -18,5 +18,6 @@ mod notify;
 mod pin_sources;
 mod policy;
 mod policy_filter;
+mod stderr;
 mod systemd;
 mod turns;
