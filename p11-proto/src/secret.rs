@@ -65,7 +65,7 @@ impl<'de> Deserialize<'de> for Pin {
 
 /// A PKCS#11 URI as a client wrote it, which may carry a PIN as `pin-value`.
 ///
-/// `Debug` prints what stands before the query; there is no `Display`.
+/// `Debug` prints what stands before the query, or nothing where that could hold a PIN too; there is no `Display`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct UriText(String);
@@ -98,10 +98,17 @@ impl Drop for UriText {
 
 impl fmt::Debug for UriText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.split_once('?') {
-            Some((path, _)) => write!(f, "\"{}?[REDACTED]\"", path.escape_debug()),
-            None => fmt::Debug::fmt(&self.0, f),
+        let (path, query) = match self.0.split_once('?') {
+            Some((path, _)) => (path, "?[REDACTED]"),
+            None => (self.0.as_str(), ""),
+        };
+        // Whatever is encoded but digits, as an id has them, may spell anything.
+        let encodes = |code: &str| !code.starts_with(['0', '1']);
+        let mut codes = path.split('%').skip(1);
+        if codes.any(encodes) || path.to_ascii_lowercase().contains("pin") {
+            return f.write_str("\"[REDACTED]\"");
         }
+        write!(f, "\"{}{query}\"", path.escape_debug())
     }
 }
 
@@ -116,5 +123,15 @@ mod tests {
         assert_eq!(pin.expose(), "1234-very-secret");
         let uri = UriText::from("pkcs11:token=t?pin-value=1234-very-secret");
         assert_eq!(format!("{uri:?}"), "\"pkcs11:token=t?[REDACTED]\"");
+        let uri = UriText::from("pkcs11:token=t;id=%01");
+        assert_eq!(format!("{uri:?}"), "\"pkcs11:token=t;id=%01\"");
+        for uri in [
+            "pkcs11:token=t;pin-value=1234-very-secret",
+            "pkcs11:token=t%3Fp%69n-value=1234-very-secret",
+            "pkcs11:token=t&PIN=1234-very-secret",
+        ] {
+            let shown = format!("{:?}", UriText::from(uri));
+            assert_eq!(shown, "\"[REDACTED]\"");
+        }
     }
 }

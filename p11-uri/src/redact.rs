@@ -1,65 +1,106 @@
 //! What may be logged of a text that should be a PKCS#11 URI.
 
-use crate::format::{REDACTED, holds_pin};
+use crate::format::REDACTED;
 use crate::uri::Uri;
+use percent_encoding::percent_decode;
+use secrecy::zeroize::Zeroizing;
 
-/// Longest piece of a text that is no URI that [`redact`] shows, in characters.
-const SHOWN: usize = 1024;
+/// Longest text that [`redact`] answers, in bytes.
+const SHOWN: usize = 256;
 
-/// What may be logged of a text that should be a PKCS#11 URI.
+/// A text that is encoded more often than this is shown in no case.
+const DECODED: usize = 8;
+
+/// So many bytes after the word `pin` the `=` may come that makes it the name of a PIN.
+const NAME: usize = 16;
+
+/// What may be logged of a text that should be a PKCS#11 URI, in at most 256 bytes.
 ///
-/// If it is one, it is shown as given but for the PINs. If not, everything after the first `?`, or from
-/// the first word `pin` on, is left out, the rest is cut after 1,024 characters, and control characters
-/// and others that could fake a log line or drive a terminal are escaped.
+/// Nothing is shown of what stands after the first `?`. Before it, the first value that looks like a PIN, or
+/// that has something like a PIN attribute in it, however often it was percent-encoded, is left out with all
+/// that follows; of a text that is no URI it is all from the first attribute on in which a word begins with `pin`.
+/// Control characters and others that could fake a log line or drive a terminal are escaped.
 ///
 /// ```
 /// use p11_uri::redact;
 ///
-/// assert_eq!(redact("pkcs11:token=a?pin-value=1234&x=y"), "pkcs11:token=a?pin-value=<REDACTED>&x=y");
-/// assert_eq!(redact("pkcs11:token=a b?pin-value=1234"), "pkcs11:token=a b?<REDACTED>");
+/// assert_eq!(redact("pkcs11:token=a?pin-value=1234&x=y"), "pkcs11:token=a?<REDACTED>");
+/// assert_eq!(redact("pkcs11:object=b;token=a%3fPin=1234"), "pkcs11:object=b;token=<REDACTED>");
 /// ```
 pub fn redact(text: &str) -> String {
-    if Uri::parse(text).is_ok() {
-        return match text.split_once('?') {
-            Some((path, query)) => {
-                format!("{}?{}", without_pins(path, ';'), without_pins(query, '&'))
-            }
-            None => without_pins(text, ';'),
-        };
+    let (path, query) = match text.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (text, None),
+    };
+    let safe = start_without_pin(path, Uri::parse(text).is_ok());
+    let mark = match query {
+        _ if safe.len() < path.len().min(SHOWN) => REDACTED,
+        None => "",
+        Some("") => "?",
+        Some(_) => "?<REDACTED>",
+    };
+    let mut shown = safe.escape_debug().to_string();
+    if shown.len() + mark.len() <= SHOWN {
+        return shown + mark;
     }
-    let safe = start_without_pin(text);
-    let shown: String = safe.chars().take(SHOWN).collect();
-    let mark = if safe.len() < text.len() {
-        REDACTED
-    } else if shown.len() < safe.len() {
-        "…"
-    } else {
-        ""
-    };
-    format!("{}{mark}", shown.escape_debug())
+    shown.truncate(start(&shown, SHOWN - '…'.len_utf8()).len());
+    shown + "…"
 }
 
-fn without_pins(list: &str, separator: char) -> String {
-    let shown = list
-        .split(separator)
-        .map(|attribute| match attribute.split_once('=') {
-            Some((name, _)) if holds_pin(name) => format!("{name}={REDACTED}"),
-            _ => attribute.to_owned(),
-        });
-    shown
-        .collect::<Vec<_>>()
-        .join(separator.encode_utf8(&mut [0; 4]))
+impl Uri {
+    /// What may be said of it to people: as [`redact`].
+    pub fn shown(&self) -> String {
+        redact(&self.without_query().to_string())
+    }
 }
 
-/// The text up to and with the first `?`, or up to the first word that starts with `pin`.
-fn start_without_pin(text: &str) -> &str {
-    let end = text.find('?').map_or(text.len(), |at| at + 1);
-    let start = text.get(..end).unwrap_or_default();
-    let lower = start.to_ascii_lowercase();
-    let starts_word = |at: usize| {
-        let before = lower.get(..at);
-        before.is_some_and(|before| !before.ends_with(char::is_alphanumeric))
+/// The path up to the first value that could hold a PIN. What is too long to be shown is not looked at.
+fn start_without_pin(path: &str, is_uri: bool) -> &str {
+    let path = start(path, SHOWN);
+    let mut begin = 0;
+    for attribute in path.split(';') {
+        if could_hold_pin(attribute, is_uri) {
+            let value = attribute.find('=').map_or(0, |at| at + 1);
+            return path.get(..begin + value).unwrap_or_default();
+        }
+        begin += attribute.len() + 1;
+    }
+    path
+}
+
+/// As much of a text as fits into so many bytes.
+fn start(text: &str, bytes: usize) -> &str {
+    let mut ends = (0..=bytes.min(text.len())).rev();
+    let end = ends.find(|end| text.is_char_boundary(*end));
+    end.and_then(|end| text.get(..end)).unwrap_or_default()
+}
+
+fn could_hold_pin(attribute: &str, is_uri: bool) -> bool {
+    let mut text = Zeroizing::new(attribute.as_bytes().to_ascii_lowercase());
+    for _ in 0..DECODED {
+        if names_pin(&text, is_uri) {
+            return true;
+        }
+        let decoded = Zeroizing::new(percent_decode(&text).collect::<Vec<u8>>());
+        if decoded == text {
+            return false;
+        }
+        text = Zeroizing::new(decoded.to_ascii_lowercase());
+    }
+    true
+}
+
+/// Whether it has something like `pin=`, `so-pin:` or `pin value =`, or, in what is no URI, a word that begins with
+/// `pin`.
+fn names_pin(text: &[u8], is_uri: bool) -> bool {
+    let is_pin = |at: usize| {
+        let (before, pin) = text.split_at(at);
+        let Some(after) = pin.strip_prefix(b"pin") else {
+            return false;
+        };
+        let begins_word = !before.last().is_some_and(u8::is_ascii_alphanumeric);
+        let mut after = after.iter().take(NAME);
+        after.any(|byte| matches!(byte, b'=' | b':')) || (begins_word && !is_uri)
     };
-    let pin = lower.match_indices("pin").find(|(at, _)| starts_word(*at));
-    pin.map_or(start, |(at, _)| start.get(..at).unwrap_or_default())
+    (0..text.len()).any(is_pin)
 }

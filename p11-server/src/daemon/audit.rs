@@ -89,7 +89,7 @@ impl Entry {
             Response::PinChanged(changed) => &changed.uri,
             _ => return,
         };
-        self.subject.uri = Some(uri.clone());
+        self.subject.uri = Some(p11_uri::redact(uri));
     }
 
     /// It failed.

@@ -66,8 +66,8 @@ impl KeyQuery<'_> {
         if !scoped.replaced.is_empty() {
             warn!(
                 "the request for {} is held to the server's own URI {}: {} replaced",
-                self.name,
-                scope.without_query(),
+                p11_uri::redact(&self.name),
+                scope.shown(),
                 scoped.replaced.join(", ")
             );
         }
@@ -87,11 +87,7 @@ impl KeyQuery<'_> {
         scoped.replaced.retain(|name| name != "type");
         match scoped.replaced.is_empty() {
             true => Ok(scoped.uri),
-            false => Err(out_of_scope(
-                &uri.without_query().to_string(),
-                scope,
-                &scoped.replaced,
-            )),
+            false => Err(out_of_scope(&uri.shown(), scope, &scoped.replaced)),
         }
     }
 
@@ -117,7 +113,7 @@ impl KeyQuery<'_> {
 pub(crate) fn out_of_scope(uri: &str, scope: &Uri, differing: &[String]) -> Error {
     Error::OutOfScope(format!(
         "{uri} lies outside of what this server may change, {}: {} differs",
-        scope.without_query(),
+        scope.shown(),
         differing.join(", ")
     ))
 }

@@ -82,12 +82,27 @@ fn version_is_one_line() {
 }
 
 #[test]
-fn a_mistyped_option_or_level_ends_the_start_and_is_named() {
-    let said = fails_to_start(Server::builder().args(["--modul-path", "x"]));
-    assert!(said.contains("--modul-path"), "{said}");
-    let said = fails_to_start(Server::builder().args(["--log-level", "loud"]));
-    assert!(said.contains("loud"), "{said}");
-    assert!(said.contains("trace"), "{said}");
+fn a_mistyped_option_or_level_ends_the_start_and_what_is_meant_is_named() {
+    for (arguments, expected) in [
+        (&["--modul-path", "x"][..], "did you mean --module-path?"),
+        (
+            &["--log-level", "loud"],
+            "--log-level is one of error, warn, info, debug, trace",
+        ),
+        (&["--pin"], "--pin needs a value"),
+        (
+            &["--max-connections", "many"],
+            "the value of --max-connections cannot be used",
+        ),
+        (&["--sign-only=yes"], "--sign-only takes no value"),
+        (
+            &["--uri", "pkcs11:", "--uri", "pkcs11:"],
+            "--uri is given more than once",
+        ),
+    ] {
+        let said = fails_to_start(Server::builder().args(arguments));
+        assert!(said.contains(expected), "{said}");
+    }
 }
 
 #[test]

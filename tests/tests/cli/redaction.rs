@@ -1,6 +1,9 @@
 //! A PIN, wherever it is configured, is in no log.
 
-use p11_tests::{server::Server, softhsm::SoftHsm, text::assert_contains};
+use p11_tests::{
+    fixture::Fixture, requests::requests_about, server::Server, softhsm::SoftHsm,
+    text::assert_contains,
+};
 
 use super::{NO_MODULE, fails_to_start, with_module};
 
@@ -30,8 +33,51 @@ fn a_pin_in_the_uri_is_not_logged() {
     let server = with_module(&hsm).uri(&uri).start();
     server.secrets().add(PIN);
     let line = server.wait_for_log("Using cryptoki configuration");
-    assert_contains(&line, ["pkcs11:token=a;object=b?pin-value="]);
-    assert_contains(&line, ["module-name=c"]);
+    assert_contains(&line, ["\"pkcs11:token=a;object=b?<REDACTED>\""]);
+}
+
+#[test]
+fn a_pin_in_the_wrong_place_of_the_command_line_is_not_printed() {
+    for arguments in [
+        &["--pin=", PIN][..],
+        &["--pin", "", PIN],
+        &[PIN],
+        &["--pin= ", PIN],
+        &["--pni", PIN],
+        &["--pni=482915"],
+        &["-p482915"],
+        &["--log-level", PIN],
+        &["--max-connections", PIN, "--max-connections=482915x"],
+        &["--sign-only=482915"],
+        &["--uri", "pkcs11:", "482915"],
+    ] {
+        let said = fails_to_start(Server::builder().args(arguments));
+        assert!(said.starts_with("error: "), "{said}");
+        assert!(!said.contains(PIN), "{said}");
+    }
+}
+
+#[test]
+fn no_spelling_of_a_pin_in_a_uri_is_logged_or_answered() {
+    let (fixture, server) = Fixture::started();
+    server.secrets().add(PIN);
+    for uri in [
+        "pkcs11:token=a%3Fpin-value=482915",
+        "pkcs11:token=a%253Fpin-value%253D482915",
+        "pkcs11:token=a&PIN-VALUE=482915",
+        "pkcs11:token=a?pinvalue=482915",
+        "pkcs11:object=key;x-pin=482915",
+        "pkcs11%3Atoken%3Da%3Fpin-value%3D482915",
+    ] {
+        for request in requests_about(uri, None, &fixture.certificate()) {
+            let answer = format!("{:?}", server.client().ask(&request));
+            assert!(!answer.contains(PIN), "{answer}");
+        }
+        let module = fixture.hsm.module();
+        let server = Server::builder().module(&module).uri(uri).spawn();
+        server.secrets().add(PIN);
+        server.wait_for_log("Using cryptoki configuration");
+    }
 }
 
 #[test]

@@ -2,11 +2,14 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser};
 use tracing::Level;
 
 use crate::daemon::files;
@@ -98,10 +101,11 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Reads flags and variables. Ends the process after `--help` and after an error that clap finds.
+    /// Reads flags and variables. Ends the process after `--help`, and after an error that clap finds.
     pub(crate) fn read() -> Args {
-        let matches = Args::command().get_matches();
-        let mut args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        let matches = Args::command().try_get_matches();
+        let matches = matches.unwrap_or_else(|error| end(&error));
+        let mut args = Args::from_arg_matches(&matches).unwrap_or_else(|error| end(&error));
         let is_flag = |name, value: &Option<OsString>| {
             matches.value_source(name) == Some(ValueSource::CommandLine)
                 && value.as_ref().is_some_and(|value| !value.is_empty())
@@ -157,5 +161,54 @@ impl Args {
         let file = self.policy.as_deref().map(Path::new);
         warnings.extend(file.and_then(files::warn_of_writers));
         Policy::load(file, self.sign_only)
+    }
+}
+
+/// Prints what was asked for, or what is wrong: by the name of a flag alone, since clap shows values, which may be
+/// PINs.
+fn end(error: &clap::Error) -> ! {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    ) {
+        error.exit();
+    }
+    let what = what_is_wrong(error);
+    let _ = writeln!(
+        io::stderr(),
+        "error: {what}\n\nFor more information, try '--help'."
+    );
+    process::exit(2)
+}
+
+fn what_is_wrong(error: &clap::Error) -> String {
+    let command = Args::command();
+    let longs = || command.get_arguments().filter_map(Arg::get_long);
+    let given = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(text)) => text.strip_prefix("--"),
+        _ => None,
+    };
+    let given = given.and_then(|text| text.split([' ', '=']).next());
+    let named = given.and_then(|given| longs().find(|long| *long == given));
+    match (error.kind(), named) {
+        (ErrorKind::ArgumentConflict, Some(flag)) => format!("--{flag} is given more than once"),
+        (ErrorKind::InvalidValue | ErrorKind::ValueValidation, Some("log-level")) => {
+            format!("--log-level is one of {}", LOG_LEVELS.join(", "))
+        }
+        (ErrorKind::InvalidValue, Some(flag)) => format!("--{flag} needs a value"),
+        (ErrorKind::TooManyValues, Some(flag)) => format!("--{flag} takes no value"),
+        (_, Some(flag)) => format!("the value of --{flag} cannot be used"),
+        (_, None) => {
+            let is_near = |long: &&str| {
+                let distance = given.map(|given| strsim::osa_distance(given, long));
+                distance.is_some_and(|distance| distance <= long.len() / 3)
+            };
+            let meant = longs().find(is_near);
+            let meant = meant.map(|flag| format!("; did you mean --{flag}?"));
+            format!(
+                "an argument is not known, and not shown, since it may be a PIN{}",
+                meant.unwrap_or_default()
+            )
+        }
     }
 }

@@ -17,7 +17,7 @@ const MOST_NAMED: usize = 10;
 impl Search<'_> {
     /// The URI matches none of the tokens.
     pub(super) fn no_token(&self, tokens: &[Arc<Token>]) -> Error {
-        let looked_for = self.uri.without_query();
+        let looked_for = self.uri.shown();
         let there = match self.known(tokens.iter()).as_slice() {
             [] => "there is none".into(),
             known => format!("there are {}", list(known)),
@@ -30,7 +30,7 @@ impl Search<'_> {
     /// The tokens that the URI matches hold no such key. What is said of them is what was read of them last,
     /// perhaps after a login.
     pub(super) fn not_found(&self, views: &[View], skipped: &[Skipped<'_>]) -> Error {
-        let looked_for = self.uri.without_query();
+        let looked_for = self.uri.shown();
         let latest = |view: &View| self.contents.latest(&view.contents);
         let all: Vec<_> = views.iter().map(|view| self.view(latest(view))).collect();
         // The URI leads to keys, but not to the one of the client's certificate.

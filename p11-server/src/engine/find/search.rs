@@ -370,7 +370,7 @@ impl Search<'_> {
         if let [_, _, ..] = all.as_slice() {
             warn!(
                 "several keys match {}, and the first is taken: {}",
-                self.uri.without_query(),
+                self.uri.shown(),
                 all.join(", ")
             );
         }

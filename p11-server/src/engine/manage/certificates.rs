@@ -73,7 +73,7 @@ impl Core {
             let key = key.ok_or_else(|| {
                 Error::KeyNotFound(format!(
                     "Failed to find a key: none that matches {} has the certificate's public key {}",
-                    uri.without_query(),
+                    uri.shown(),
                     public.identity()
                 ))
             })?;

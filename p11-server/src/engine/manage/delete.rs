@@ -73,7 +73,7 @@ fn delete_through(
     if !one_pair && !all {
         return Err(Error::AmbiguousKey(format!(
             "several keys match {}, and none was deleted: {}",
-            uri.without_query(),
+            uri.shown(),
             names.join(", ")
         )));
     }

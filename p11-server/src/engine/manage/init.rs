@@ -56,7 +56,11 @@ impl Core {
                 || matches!(name.as_str(), "manufacturer" | "model")
         });
         if !differing.is_empty() {
-            return Err(out_of_scope(&query.name, scope, &differing));
+            return Err(out_of_scope(
+                &p11_uri::redact(&query.name),
+                scope,
+                &differing,
+            ));
         }
         let in_scope = |slot: &&SlotToken| {
             in_scope_before_it_has_a_label(scope, &slot.info) && uri.matches_token(&slot.info)
@@ -82,7 +86,7 @@ impl Core {
             ([], []) => Err(Error::TokenNotFound(format!(
                 "No token matching the given URI was found: no slot that {} matches has a token \
                  that could be initialised",
-                query.name
+                p11_uri::redact(&query.name)
             ))),
             ([], several) => Err(Error::AmbiguousToken(format!(
                 "Found multiple initialized tokens, none of them labelled {:?}, and no slot that is \

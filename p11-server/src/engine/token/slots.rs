@@ -141,7 +141,7 @@ impl Registry {
         let matching = tokens
             .iter()
             .filter(|token| uri.matches_token(&token.info()));
-        let looked_for = uri.without_query();
+        let looked_for = uri.shown();
         match matching.collect::<Vec<_>>().as_slice() {
             [token] => Ok(Arc::clone(token)),
             [] => {
