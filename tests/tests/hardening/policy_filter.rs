@@ -6,6 +6,7 @@ use p11_client::{ErrorCode, Failure};
 use p11_fault_module::{Function::C_Sign, on};
 use p11_proto::{Request, Response, message::ListKeys};
 use p11_tests::{
+    as_user::AsUser,
     client::TestClient,
     fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
@@ -13,8 +14,6 @@ use p11_tests::{
     server::Server,
     wait::wait_until,
 };
-
-use super::users::AsUser;
 
 const ALICE: u32 = 4711;
 const BOB: u32 = 4712;
@@ -117,7 +116,7 @@ fn a_key_that_lost_a_half_does_not_take_that_of_another_with_the_same_id() {
 fn status_names_no_token_to_who_may_not_list_it() {
     let fixture = Fixture::new(KeyKind::P256);
     let builder = fixture.server().pin(PIN);
-    let builder = builder.program(env!("CARGO_BIN_EXE_quick-server"));
+    let builder = builder.quick();
     let file = builder.folder().join("policy.toml");
     let policy = format!(
         "[[rule]]\nusers = [{ALICE}]\noperations = [\"sign\"]\n\
