@@ -94,20 +94,7 @@ fn translate(context: &mut RequestContext<'_>, request: Request) -> Result<Respo
             let public = call!(context, GetPublicKey(get) -> PublicKey);
             Response::GetPublicKeyPem(pem(&public)?)
         }
-        Request::CreateKey(create) => {
-            let spec = match create.key {
-                tedge1::KeySpec::Rsa { bits } => KeySpec::new(KeyType::Rsa, bits.into()),
-                tedge1::KeySpec::Ec { curve } => KeySpec::new(KeyType::Ec, curve.into()),
-            };
-            let create = CreateKey::new(create.uri, spec, create.label)
-                .id(create.id)
-                .pin(create.pin);
-            let public = call!(context, CreateKey(create) -> PublicKey);
-            Response::CreateKey(CreatedKey {
-                pem: pem(&public)?,
-                uri: without_type(&public.uri)?,
-            })
-        }
+        Request::CreateKey(create) => create_key(context, create)?,
         Request::GetTokensUris => {
             let list = call!(context, ListTokens(ListTokens::default()) -> Tokens);
             let initialized = list.tokens.into_iter().filter(|token| token.initialized);
@@ -132,19 +119,7 @@ fn translate(context: &mut RequestContext<'_>, request: Request) -> Result<Respo
                 .reset(change.reset);
             Response::ChangePin(call!(context, ChangePin(change) -> PinChanged).uri)
         }
-        Request::DeleteKey(delete) => {
-            // Released clients expect all keys that match to go.
-            let delete = DeleteKey::new(delete.uri).pin(delete.pin).all(true);
-            let mut deleted = Vec::new();
-            for uri in call!(context, DeleteKey(delete) -> Deleted).deleted {
-                // Without its type the URI is that of both halves of the pair.
-                let uri = without_type(&uri)?;
-                if !deleted.contains(&uri) {
-                    deleted.push(uri);
-                }
-            }
-            Response::DeleteKey(deleted)
-        }
+        Request::DeleteKey(delete) => delete_key(context, delete)?,
         Request::ListKeys(list) => {
             let list = ListKeys::new(any(list.uri)).pin(list.pin);
             let objects = call!(context, ListKeys(list) -> Objects)
@@ -171,6 +146,41 @@ fn sign(
     let sign = Sign::new(uri, scheme, message, key.identity).pin(pin);
     let signature = call!(context, Sign(sign) -> Signature).signature;
     Ok(Response::Sign(signature))
+}
+
+fn create_key(
+    context: &mut RequestContext<'_>,
+    create: tedge1::CreateKey,
+) -> Result<Response, Error> {
+    let spec = match create.key {
+        tedge1::KeySpec::Rsa { bits } => KeySpec::new(KeyType::Rsa, bits.into()),
+        tedge1::KeySpec::Ec { curve } => KeySpec::new(KeyType::Ec, curve.into()),
+    };
+    let create = CreateKey::new(create.uri, spec, create.label)
+        .id(create.id)
+        .pin(create.pin);
+    let public = call!(context, CreateKey(create) -> PublicKey);
+    Ok(Response::CreateKey(CreatedKey {
+        pem: pem(&public)?,
+        uri: without_type(&public.uri)?,
+    }))
+}
+
+/// Released clients expect all keys that match to go.
+fn delete_key(
+    context: &mut RequestContext<'_>,
+    delete: tedge1::DeleteKey,
+) -> Result<Response, Error> {
+    let delete = DeleteKey::new(delete.uri).pin(delete.pin).all(true);
+    let mut deleted = Vec::new();
+    for uri in call!(context, DeleteKey(delete) -> Deleted).deleted {
+        // Without its type the URI is that of both halves of the pair.
+        let uri = without_type(&uri)?;
+        if !deleted.contains(&uri) {
+            deleted.push(uri);
+        }
+    }
+    Ok(Response::DeleteKey(deleted))
 }
 
 fn unexpected(response: &proto::Response) -> Error {

@@ -49,6 +49,8 @@ const TOKEN: &str = "pkcs11:token=device";
 struct Disturbance {
     name: &'static str,
     request: fn() -> Request,
+    /// Whether no signature can be made meanwhile, so that one waits for it.
+    closes: bool,
     /// How long each side has its turn: a few requests at least.
     turn: Duration,
 }
@@ -60,16 +62,19 @@ const DISTURBANCES: [Disturbance; 4] = [
             let rsa = KeySpec::new(KeyType::Rsa, 4096);
             Request::CreateKey(CreateKey::new(TOKEN, rsa, PASSING))
         },
+        closes: false,
         turn: Duration::from_secs(8),
     },
     Disturbance {
         name: "asks for a key that is missing",
         request: || Request::OpenKey(OpenKey::new("pkcs11:token=device;object=missing")),
+        closes: false,
         turn: Duration::from_secs(3),
     },
     Disturbance {
         name: "lists keys",
         request: || Request::ListKeys(ListKeys::new(TOKEN)),
+        closes: false,
         turn: Duration::from_secs(3),
     },
     Disturbance {
@@ -78,6 +83,7 @@ const DISTURBANCES: [Disturbance; 4] = [
             let reset = ChangePin::new(PIN).so_pin(Pin::from(SO_PIN)).reset(true);
             Request::ChangePin(reset)
         },
+        closes: true,
         turn: Duration::from_secs(3),
     },
 ];
@@ -93,6 +99,8 @@ pub struct Fairness {
     pub disturbed: Signatures,
     /// Beside Pings.
     pub undisturbed: Signatures,
+    /// What the disturbance and a signature after it take with nobody else, where a signature has to wait for it.
+    pub own: Duration,
 }
 
 /// Signatures of one side.
@@ -169,8 +177,13 @@ pub fn measure(store: &Path) -> Result<Vec<Fairness>, &'static str> {
         let sign = Sign::new(key.uri.as_str(), 0x0403, MESSAGE.to_vec(), key.identity);
         client.sign(sign).map(drop)
     };
-    let all = DISTURBANCES.iter().map(|Disturbance { name, turn, .. }| {
+    let all = DISTURBANCES.iter().map(|disturbance| {
+        let Disturbance { name, turn, .. } = disturbance;
         eprintln!("another user {name} …");
+        let own = match disturbance.closes {
+            true => alone(&ours, disturbance, &sign),
+            false => Duration::ZERO,
+        };
         let (mut disturbed, mut undisturbed) = (Signatures::default(), Signatures::default());
         for _ in 0..ROUNDS {
             disturbed.add(other_user(&ours, name, 0.0), *turn, sign);
@@ -181,9 +194,29 @@ pub fn measure(store: &Path) -> Result<Vec<Fairness>, &'static str> {
             name,
             disturbed,
             undisturbed,
+            own,
         }
     });
     Ok(all.collect())
+}
+
+/// The median of a disturbance and a signature after it.
+fn alone(
+    ours: &Ours,
+    disturbance: &Disturbance,
+    sign: &impl Fn() -> Result<(), p11_client::Error>,
+) -> Duration {
+    let mut raw = RawClient::connect(&ours.socket());
+    let mut times: Vec<_> = (0..9)
+        .map(|_| {
+            let began = Instant::now();
+            raw.ask(&(disturbance.request)()).unwrap();
+            sign().unwrap();
+            began.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    times[times.len() / 2]
 }
 
 /// Starts the process of the other user.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::fairness::Fairness;
 use crate::footprint::Footprint;
-use crate::measure::Figures;
+use crate::measure::{Figures, micros};
 use crate::searches::Searches;
 
 /// All that was measured in one run.
@@ -98,6 +98,7 @@ impl Report {
             name,
             disturbed,
             undisturbed,
+            ..
         } in all
         {
             let pings = "sends Ping at this rate";
@@ -161,11 +162,20 @@ impl Report {
             );
         }
         for of in self.fairness.iter().flatten() {
+            // What may come on top is one signature, and what no signature can be made beside.
+            let more = of.undisturbed.quantile(50) + micros(of.own);
+            let beside = match of.own.is_zero() {
+                true => String::new(),
+                false => format!("one reset ({:.0} ms) and ", of.own.as_secs_f64() * 1e3),
+            };
             goal(
-                &format!("another user {}: 99 %, against Pings", of.name),
+                &format!(
+                    "another user {}: 99 %, less {beside}one signature, against Pings",
+                    of.name
+                ),
                 format!(
                     "{:.1} times",
-                    of.disturbed.quantile(99) / of.undisturbed.quantile(99)
+                    (of.disturbed.quantile(99) - more) / of.undisturbed.quantile(99)
                 ),
                 "3 times or less",
             );

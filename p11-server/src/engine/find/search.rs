@@ -65,6 +65,14 @@ struct Candidate {
     half: Half,
 }
 
+/// Public objects whose private halves are looked for: by public key where it can be told, else by id and
+/// label.
+struct PublicHalves<'v> {
+    all: &'v [Object],
+    told: HashSet<Identity>,
+    untold: Vec<&'v Object>,
+}
+
 /// A token that could not be looked at.
 pub(super) struct Skipped<'t> {
     pub(super) token: &'t Token,
@@ -313,26 +321,10 @@ impl Search<'_> {
         view.public_objects = others.filter(matches).cloned().collect();
         view.public_objects
             .sort_by(|a, b| (&a.label, &a.id).cmp(&(&b.label, &b.id)));
-        let (mut told, mut untold) = (HashSet::new(), Vec::new());
-        for object in &view.public_objects {
-            match object.public_key() {
-                Ok(Some(public)) => drop(told.insert(public.identity())),
-                _ => untold.push(object),
-            }
-        }
-        // By public key where it can be told, else by id and label.
-        let is_other_half = |object: &Object, half: &Result<Half, Error>| match half {
-            Ok(half) => {
-                let is_pair = |public: &&Object| is_pair(object, public);
-                told.contains(&half.public.identity()) || untold.iter().any(is_pair)
-            }
-            Err(_) => {
-                let mut public = view.public_objects.iter();
-                public.any(|public| is_pair(object, public))
-            }
-        };
+        let public_halves = PublicHalves::of(&view.public_objects);
         for (object, half) in contents.private.iter().zip(contents.pairs.halves()) {
-            if !object.can_sign() || !(matches(&object) || is_other_half(object, half)) {
+            if !object.can_sign() || !(matches(&object) || public_halves.have_that_of(object, half))
+            {
                 continue;
             }
             match half {
@@ -398,6 +390,30 @@ impl View {
             _ => true,
         };
         self.public_objects.iter().filter(is_new).collect()
+    }
+}
+
+impl PublicHalves<'_> {
+    fn of(all: &[Object]) -> PublicHalves<'_> {
+        let (mut told, mut untold) = (HashSet::new(), Vec::new());
+        for object in all {
+            match object.public_key() {
+                Ok(Some(public)) => drop(told.insert(public.identity())),
+                _ => untold.push(object),
+            }
+        }
+        PublicHalves { all, told, untold }
+    }
+
+    fn have_that_of(&self, object: &Object, half: &Result<Half, Error>) -> bool {
+        let is_pair = |public: &Object| is_pair(object, public);
+        match half {
+            Ok(half) => {
+                let by_key = self.told.contains(&half.public.identity());
+                by_key || self.untold.iter().any(|public| is_pair(public))
+            }
+            Err(_) => self.all.iter().any(is_pair),
+        }
     }
 }
 
