@@ -96,9 +96,9 @@ impl Transport {
     }
 
     fn prepare<'a>(&'a self, request: &'a Request) -> Result<PreparedRequest<'a>, Error> {
-        let deadline = match request {
-            Request::CreateKey(_) | Request::InitToken(_) => self.config.long_deadline,
-            _ => self.config.deadline,
+        let deadline = match request.takes_minutes() {
+            true => self.config.long_deadline,
+            false => self.config.deadline,
         };
         Ok(PreparedRequest {
             request,
@@ -107,14 +107,7 @@ impl Transport {
                 path: &self.config.socket_path,
                 deadline: Deadline::after(deadline),
             },
-            once: matches!(
-                request,
-                Request::ImportCertificate(_)
-                    | Request::CreateKey(_)
-                    | Request::DeleteKey(_)
-                    | Request::InitToken(_)
-                    | Request::ChangePin(_)
-            ),
+            once: request.changes_token(),
         })
     }
 

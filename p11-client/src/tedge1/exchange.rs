@@ -29,16 +29,9 @@ pub(crate) fn probe(server: Target<'_>) -> Result<Protocol, Error> {
 
 /// Sends a request and returns the response, which is never [`Response::Error`].
 pub(super) fn send(server: Target<'_>, request: &Request) -> Result<Response, Error> {
-    let once = matches!(
-        request,
-        Request::CreateKey(_)
-            | Request::DeleteKey(_)
-            | Request::InitToken(_)
-            | Request::ChangePin(_)
-    );
-    let lost = |e| server.error(e).if_sent(once);
-    let request = request.encode().map_err(Error::Request)?;
-    let reply = exchange(server.connect()?, &request).map_err(lost)?;
+    let lost = |e| server.error(e).if_sent(request.changes_token());
+    let encoded = request.encode().map_err(Error::Request)?;
+    let reply = exchange(server.connect()?, &encoded).map_err(lost)?;
     if let Some(message::Response::Error(failure)) = protocol1_response(&reply) {
         return Err(failure.into());
     }

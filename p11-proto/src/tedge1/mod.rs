@@ -66,6 +66,24 @@ codec::messages! {
     }
 }
 
+impl Request {
+    /// Whether it changes a token, so that nobody sends it again when its answer is lost.
+    pub fn changes_token(&self) -> bool {
+        matches!(
+            self,
+            Request::CreateKey(_)
+                | Request::DeleteKey(_)
+                | Request::InitToken(_)
+                | Request::ChangePin(_)
+        )
+    }
+
+    /// Whether a card may take minutes for it.
+    pub fn takes_minutes(&self) -> bool {
+        matches!(self, Request::CreateKey(_) | Request::InitToken(_))
+    }
+}
+
 codec::messages! {
     /// What the server answers.
     pub enum Response {

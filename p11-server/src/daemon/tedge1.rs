@@ -21,9 +21,9 @@ use crate::error::Error;
 
 /// How long the operation behind a request may take.
 pub(super) fn deadline(request: &Request, timeouts: &Timeouts) -> Duration {
-    match request {
-        Request::CreateKey(_) | Request::InitToken(_) => timeouts.long_request,
-        _ => timeouts.request,
+    match request.takes_minutes() {
+        true => timeouts.long_request,
+        false => timeouts.request,
     }
 }
 

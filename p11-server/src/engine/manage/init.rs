@@ -10,8 +10,8 @@ use super::pin::refuse_pin_pad;
 use crate::engine::core::{Core, any};
 use crate::engine::module::TokenFlags;
 use crate::engine::query::{KeyQuery, out_of_scope};
+use crate::engine::token::SlotToken;
 use crate::engine::token::client::Client;
-use crate::engine::token::slots::SlotToken;
 use crate::error::Error;
 use crate::service::Access;
 

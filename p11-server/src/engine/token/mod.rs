@@ -35,7 +35,7 @@ pub(crate) struct Token {
 }
 
 struct State {
-    seen: Seen,
+    seen: SlotToken,
     /// When the slots were last listed it was in none of them.
     absent: bool,
     current: Arc<Opened>,
@@ -48,9 +48,9 @@ struct State {
     not_before: Instant,
 }
 
-/// What a token said when the slots were last listed.
-#[derive(Clone)]
-pub(crate) struct Seen {
+/// A slot with a token, and what it said when the slots were last listed.
+#[derive(Clone, Debug)]
+pub(crate) struct SlotToken {
     pub place: Place,
     pub info: Arc<TokenInfo>,
     pub flags: Arc<TokenFlags>,
@@ -100,7 +100,7 @@ pub(crate) type PinDigest = [u8; 32];
 
 impl Token {
     /// A token found in a slot.
-    pub fn new(id: TokenId, seen: Seen) -> Token {
+    pub fn new(id: TokenId, seen: SlotToken) -> Token {
         let state = State {
             absent: false,
             current: Arc::new(Opened::new()),
@@ -144,7 +144,7 @@ impl Token {
     }
 
     /// The slots were listed and this token is in one of them.
-    pub fn set_present(&self, seen: Seen) {
+    pub fn set_present(&self, seen: SlotToken) {
         self.turns.set_limit(seen.flags.most_sessions);
         let mut state = self.state.lock();
         if std::mem::take(&mut state.absent) {

@@ -14,7 +14,7 @@ use tracing::warn;
 
 use super::client::Client;
 use super::id::TokenId;
-use super::{Seen, Token};
+use super::{SlotToken, Token};
 use crate::engine::lock::{Mutex, Rank};
 use crate::engine::module::{Guard, LibraryInfo, Module, Place, TokenFlags};
 use crate::error::Error;
@@ -63,14 +63,6 @@ pub(crate) struct Slots {
     pub tokens: Vec<Arc<Token>>,
     /// Slots of which nothing is known, since a call does not return; each with what is to be said of it.
     hanging: Vec<String>,
-}
-
-/// A slot with a token.
-#[derive(Clone, Debug)]
-pub(crate) struct SlotToken {
-    pub place: Place,
-    pub info: Arc<TokenInfo>,
-    pub flags: Arc<TokenFlags>,
 }
 
 impl Registry {
@@ -362,11 +354,7 @@ impl State {
             while tokens.iter().any(|token| *token.id() == id) {
                 id.ordinal += 1;
             }
-            let seen = Seen {
-                place: slot.place.clone(),
-                info: slot.info.clone(),
-                flags: slot.flags.clone(),
-            };
+            let seen = slot.clone();
             let token = match self.known.get(&id) {
                 Some(token) => {
                     token.set_present(seen);
