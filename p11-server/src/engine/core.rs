@@ -131,7 +131,7 @@ impl Core {
         }
         self.keys
             .insert(&query.meaning(), &key, query.expected.is_none());
-        self.keys.insert(&key.message.uri, &key, false);
+        self.keys.insert(key.uri(), &key, false);
         Ok(key)
     }
 

@@ -121,7 +121,7 @@ impl Engine {
             if key.lies_idle(self.0.module.timeouts().idle) {
                 self.0.session_of(client, key)?;
             }
-            Ok(key.message.clone())
+            Ok(key.opened())
         })
     }
 
@@ -133,10 +133,9 @@ impl Engine {
         };
         self.0.retry(access, |client, failed| {
             let key = failed.insert(self.0.key(client, &query)?);
-            let method = key.method(request.scheme)?;
             let session = self.0.session_of(client, key)?;
             let pins = (&self.0.guard, query.pins());
-            let signature = key.sign(&session, client, pins, method, &request.message)?;
+            let signature = key.sign(&session, client, pins, request.scheme, &request.message)?;
             session.life().set_signed();
             Ok(Signature::new(signature))
         })

@@ -3,7 +3,7 @@
 
 use p11_client::ErrorCode;
 use p11_fault_module::{
-    Function::{C_GetMechanismInfo, C_SignInit},
+    Function::{C_GetMechanismInfo, C_Login, C_SignInit},
     cryptoki_sys::*,
     on, token,
 };
@@ -60,6 +60,38 @@ fn a_key_offers_and_makes_the_schemes_of_those_mechanisms_that_its_token_has() {
         for scheme in schemes {
             key.sign_with(*scheme).unwrap();
         }
+    }
+}
+
+#[test]
+fn a_mechanism_that_is_listed_and_refused_gives_way_to_the_next_and_the_last_takes_its_scheme_along()
+ {
+    for refusal in [
+        CKR_MECHANISM_INVALID,
+        CKR_MECHANISM_PARAM_INVALID,
+        CKR_KEY_FUNCTION_NOT_PERMITTED,
+    ] {
+        let fixture = Fixture::new(KeyKind::Rsa2048);
+        let server = fixture.start();
+        let client = server.client();
+        let key = client.open(KEY).unwrap();
+        let refuses = |calls| on(C_SignInit).next(calls).returns(refusal);
+        fixture.faults.set([refuses(1)]);
+        let before = fixture.faults.counts();
+        key.sign_with(PSS[0]).unwrap();
+        key.sign_with(PSS[0]).unwrap();
+        let calls = fixture.faults.counts().since(&before);
+        assert_eq!(calls.of(C_SignInit), 3, "it is remembered: {calls}");
+        assert_eq!(calls.of(C_Login), 0, "{calls}");
+
+        fixture.faults.set([refuses(2)]);
+        refused(key.sign_with(PSS[0]), ErrorCode::UnsupportedScheme);
+        refused(key.sign_with(PSS[0]), ErrorCode::UnsupportedScheme);
+        let left = client.open(KEY).unwrap();
+        assert_eq!(left.told().schemes, [&PSS[1..], &PKCS1].concat());
+        left.sign_with(PSS[1]).unwrap();
+        let log = server.wait_for_log("signed with in another way");
+        assert!(!log.contains("reloading"), "{log}");
     }
 }
 

@@ -4,12 +4,15 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use cryptoki::context::Function;
+use cryptoki::error::RvError;
 use cryptoki::object::{ObjectClass, ObjectHandle};
 use lru::LruCache;
 use p11_proto::message::OpenedKey;
 use p11_proto::spki::Kind;
 use p11_proto::{Identity, Scheme};
 use p11_uri::{ObjectInfo, Uri};
+use tracing::warn;
 
 use super::object::Object;
 use super::pair::Half;
@@ -42,8 +45,8 @@ pub(crate) struct Key {
     kind: Kind,
     /// What its private half says of itself.
     pub info: ObjectInfo,
-    /// What clients are told of it.
-    pub message: OpenedKey,
+    message: OpenedKey,
+    /// Its ways to sign, those of one scheme together, the best first.
     methods: Vec<Method>,
     state: Mutex<State>,
 }
@@ -52,6 +55,8 @@ struct State {
     used: Instant,
     /// Since when it fails, if it does.
     failing: Option<Instant>,
+    /// Ways that its token lists and then refuses.
+    refused: Vec<Method>,
 }
 
 impl Key {
@@ -72,6 +77,7 @@ impl Key {
         let state = State {
             used: Instant::now(),
             failing: None,
+            refused: Vec::new(),
         };
         Ok(Key {
             token: token.clone(),
@@ -81,11 +87,7 @@ impl Key {
             always_authenticate: object.always_authenticate(),
             kind,
             info: object.info(),
-            message: OpenedKey::new(
-                uri(token, object).to_string(),
-                &half.public,
-                methods.iter().map(|method| method.scheme),
-            ),
+            message: OpenedKey::new(uri(token, object).to_string(), &half.public, []),
             methods,
             state: Mutex::new(Rank::Key, state),
         })
@@ -102,57 +104,87 @@ impl Key {
         life.is_some_and(|life| self.token.is_current(&life))
     }
 
+    /// Its full URI.
+    pub fn uri(&self) -> &str {
+        &self.message.uri
+    }
+
+    /// What clients are told of it.
+    pub fn opened(&self) -> OpenedKey {
+        let schemes = self.schemes().into_iter().map(Scheme::number);
+        let mut opened = self.message.clone();
+        opened.schemes = schemes.collect();
+        opened
+    }
+
+    /// What it can sign, as far as is known.
+    pub fn schemes(&self) -> Vec<Scheme> {
+        let state = self.state.lock();
+        let usable = |method: &&Method| !state.refused.contains(method);
+        let usable = self.methods.iter().filter(usable);
+        let mut schemes: Vec<_> = usable.map(|method| method.scheme).collect();
+        schemes.dedup();
+        schemes
+    }
+
     /// How to sign a scheme with it.
-    ///
-    /// # Errors
-    /// [`Error::UnsupportedScheme`]
-    pub fn method(&self, scheme: u16) -> Result<&Method, Error> {
+    fn method(&self, scheme: u16) -> Result<Method, Error> {
         let wanted = Scheme::from_number(scheme);
-        let method = self
-            .methods
-            .iter()
-            .find(|method| Some(method.scheme) == wanted);
-        method.ok_or_else(|| Error::UnsupportedScheme {
+        let state = self.state.lock();
+        let mut ways = self.methods.iter();
+        let way = ways.find(|way| Some(way.scheme) == wanted && !state.refused.contains(way));
+        drop(state);
+        way.copied().ok_or_else(|| Error::UnsupportedScheme {
             scheme,
-            available: match self.methods.as_slice() {
+            available: match self.schemes().as_slice() {
                 [] => "none, since its token offers no mechanism for it".into(),
-                methods => {
-                    let names: Vec<_> = methods.iter().map(|method| method.scheme.name()).collect();
+                schemes => {
+                    let names: Vec<_> = schemes.iter().map(|scheme| scheme.name()).collect();
                     names.join(", ")
                 }
             },
         })
     }
 
-    /// Signs a message in this session.
+    /// Signs a message in this session. A way that the token lists and then refuses is not taken again.
     ///
     /// # Errors
-    /// What the module said, and the PIN errors where the key wants a login for each signature.
+    /// [`Error::UnsupportedScheme`], what the module said, and the PIN errors where the key wants a login for
+    /// each signature.
     pub fn sign(
         &self,
         session: &PooledSession<'_>,
         client: &Client<'_>,
         (guard, pins): (&Guard, Pins<'_>),
-        method: &Method,
+        scheme: u16,
         message: &[u8],
     ) -> Result<Vec<u8>, Error> {
         let log_in = || guard.log_in_for_signature(session, client, pins);
         let log_in = self
             .always_authenticate
             .then_some(&log_in as &dyn Fn() -> _);
-        let input = encode::input(method.input, self.kind, message)?;
-        let (how, length) = (method.mechanism(), encode::signature_len(self.kind));
-        let signed = session.sign(&how, self.handle, &input, length, log_in);
-        let signed = signed.and_then(|signature| encode::output(self.kind, signature));
-        let mut state = self.state.lock();
-        match &signed {
-            Ok(_) => {
-                state.failing = None;
-                state.used = Instant::now();
+        let length = encode::signature_len(self.kind);
+        loop {
+            let method = self.method(scheme)?;
+            let input = encode::input(method.input, self.kind, message)?;
+            let signed = session.sign(&method.mechanism(), self.handle, &input, length, log_in);
+            let signed = signed.and_then(|signature| encode::output(self.kind, signature));
+            let mut state = self.state.lock();
+            match &signed {
+                Ok(_) => {
+                    state.failing = None;
+                    state.used = Instant::now();
+                }
+                Err(error) if is_refusal(error) => {
+                    let uri = self.uri();
+                    warn!("{uri} is signed with in another way from now on: {error}");
+                    state.refused.push(method);
+                    continue;
+                }
+                Err(_) => drop(state.failing.get_or_insert_with(Instant::now)),
             }
-            Err(_) => drop(state.failing.get_or_insert_with(Instant::now)),
+            return signed;
         }
-        signed
     }
 
     /// Makes sure, after `idle` without use, that its handle still leads to the same key: by the attributes of
@@ -203,6 +235,19 @@ impl Key {
     pub fn failing_since(&self) -> Option<Instant> {
         self.state.lock().failing
     }
+}
+
+/// Whether the token lists a mechanism that it will not sign with.
+fn is_refusal(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Module {
+            rv: RvError::MechanismInvalid
+                | RvError::MechanismParamInvalid
+                | RvError::KeyFunctionNotPermitted,
+            function: Function::SignInit,
+        }
+    )
 }
 
 /// The full URI of a key by its private half.

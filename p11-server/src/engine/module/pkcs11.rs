@@ -73,11 +73,13 @@ impl Guard<'_> {
     pub fn library_info(&self) -> Result<LibraryInfo, Error> {
         let info = self.call("C_GetInfo", None, || self.module.pkcs11.get_library_info())?;
         let version = info.library_version();
-        let manufacturer = info.manufacturer_id();
-        self.module.manufacturer.get_or_init(|| manufacturer.into());
+        let manufacturer = text(info.manufacturer_id().as_bytes());
+        self.module
+            .manufacturer
+            .get_or_init(|| manufacturer.clone());
         Ok(LibraryInfo {
-            manufacturer: manufacturer.into(),
-            description: info.library_description().into(),
+            manufacturer,
+            description: text(info.library_description().as_bytes()),
             version: (version.major(), version.minor()),
         })
     }
@@ -104,8 +106,8 @@ impl Guard<'_> {
             self.module.pkcs11.get_slot_info(slot)
         })?;
         Ok((
-            info.slot_description().into(),
-            info.manufacturer_id().into(),
+            text(info.slot_description().as_bytes()),
+            text(info.manufacturer_id().as_bytes()),
         ))
     }
 
@@ -621,10 +623,10 @@ impl TokenFlags {
     }
 }
 
-/// A text that is padded with blanks.
+/// A text that is padded with blanks, or, by modules that should not, with NULs.
 fn text(padded: &[u8]) -> String {
     String::from_utf8_lossy(padded)
-        .trim_end_matches(' ')
+        .trim_end_matches([' ', '\0'])
         .to_owned()
 }
 

@@ -56,6 +56,10 @@ pub(crate) fn output(kind: Kind, signature: Vec<u8>) -> Result<Vec<u8>, Error> {
             signature_len(kind)
         )));
     }
+    if signature.iter().all(|byte| *byte == 0) {
+        let why = "the PKCS#11 module gave a signature of nothing but zeros";
+        return Err(Error::BadAnswer(why.into()));
+    }
     match kind {
         Kind::Ec(_) => ecdsa_der(&signature),
         _ => Ok(signature),
@@ -128,7 +132,8 @@ mod tests {
         raw[32] = 0x01;
         let der = output(Kind::Ec(Curve::P256), raw).unwrap();
         assert_eq!(der[..7], [0x30, 0x26, 0x02, 0x02, 0x00, 0x80, 0x02]);
-        assert!(output(Kind::Ec(Curve::P256), vec![0; 63]).is_err());
+        assert!(output(Kind::Ec(Curve::P256), vec![1; 63]).is_err());
+        assert!(output(Kind::Ec(Curve::P256), vec![0; 64]).is_err());
     }
 
     #[test]

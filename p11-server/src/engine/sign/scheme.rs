@@ -65,6 +65,17 @@ impl Family {
         }
     }
 
+    /// Whether a key is large enough for the scheme (RFC 8017 sections 9.1.1 and 9.2).
+    fn fits(self, kind: Kind, hash: Hash) -> bool {
+        match (self, kind) {
+            (Family::Pss, Kind::Rsa { bits }) => bits as usize >= 16 * hash.len() + 9,
+            (Family::Pkcs1, Kind::Rsa { bits }) => {
+                bits.div_ceil(8) as usize >= hash.len() + hash.digest_info().len() + 11
+            }
+            _ => true,
+        }
+    }
+
     /// The ways to sign, best first: hash here and sign there, else let the token hash, else leave it
     /// nothing but the raw RSA operation.
     fn inputs(self, hash: Hash, can_decrypt: bool) -> Vec<Input> {
@@ -136,7 +147,7 @@ pub(crate) enum Input {
     PssBlock(Hash),
 }
 
-/// How a key can sign its schemes, the preferred one first.
+/// How a key can sign its schemes, the preferred one first, and of one scheme's ways the best.
 ///
 /// `allowed` is its `CKA_ALLOWED_MECHANISMS`, where an empty list allows all.
 pub(crate) fn methods(
@@ -156,17 +167,18 @@ pub(crate) fn methods(
         let how = method.mechanism().mechanism_type();
         token.has(how, &bits) && (allowed.is_empty() || allowed.contains(&how))
     };
-    let of_kind = SCHEMES.iter().filter(|(_, family, _)| family.is_of(kind));
-    let best = |&(scheme, family, hash): &(Scheme, Family, Hash)| {
+    let of_kind = SCHEMES
+        .iter()
+        .filter(|(_, family, hash)| family.is_of(kind) && family.fits(kind, *hash));
+    let ways = |&(scheme, family, hash): &(Scheme, Family, Hash)| {
         let inputs = family.inputs(hash, can_decrypt).into_iter();
-        let methods = inputs.map(|input| Method {
+        inputs.map(move |input| Method {
             scheme,
             family,
             input,
-        });
-        methods.into_iter().find(usable)
+        })
     };
-    of_kind.filter_map(best).collect()
+    of_kind.flat_map(ways).filter(usable).collect()
 }
 
 /// RFC 8446 section 4.2.3: MGF1 with the same hash, and a salt as long as it.
@@ -193,6 +205,28 @@ mod tests {
         Mechanisms(mechanisms.iter().map(|how| (*how, any)).collect())
     }
 
+    /// The first way of each scheme.
+    fn best(kind: Kind, token: &Mechanisms, can_decrypt: bool) -> Vec<Method> {
+        let mut best = methods(kind, token, &[], can_decrypt);
+        best.dedup_by_key(|method| method.scheme);
+        best
+    }
+
+    #[test]
+    fn a_scheme_that_the_key_is_too_small_for_is_not_offered() {
+        let all = token(&SIGNING);
+        let schemes = |bits| -> Vec<Scheme> {
+            let best = best(Kind::Rsa { bits }, &all, true);
+            best.iter().map(|method| method.scheme).collect()
+        };
+        assert!(!schemes(1024).contains(&Scheme::RsaPssSha512));
+        assert!(!schemes(1032).contains(&Scheme::RsaPssSha512));
+        assert_eq!(schemes(1033).len(), 6);
+        assert_eq!(schemes(1024).len(), 5);
+        assert!(!schemes(512).contains(&Scheme::RsaPkcs1Sha512));
+        assert!(schemes(512).contains(&Scheme::RsaPkcs1Sha256));
+    }
+
     #[test]
     fn hashing_here_is_preferred_and_the_token_hashes_only_where_it_must() {
         let p256 = Kind::Ec(Curve::P256);
@@ -204,7 +238,7 @@ mod tests {
         };
         assert_eq!(
             methods(p256, &both, &[], true),
-            [method(Input::Digest(Hash::Sha256))]
+            [Input::Digest, Input::Message].map(|input| method(input(Hash::Sha256)))
         );
         let hashing = token(&[MechanismType::ECDSA_SHA256]);
         assert_eq!(
@@ -240,8 +274,8 @@ mod tests {
     fn a_key_that_may_not_decrypt_leaves_the_padding_of_pkcs1_to_the_token() {
         let all = token(&SIGNING);
         let inputs = |can_decrypt| -> Vec<Input> {
-            let methods = methods(Kind::Rsa { bits: 2048 }, &all, &[], can_decrypt);
-            methods.iter().map(|method| method.input).collect()
+            let best = best(Kind::Rsa { bits: 2048 }, &all, can_decrypt);
+            best.iter().map(|method| method.input).collect()
         };
         let (may, may_not) = (inputs(true), inputs(false));
         assert_eq!(may[..3], may_not[..3], "PSS as ever");
@@ -266,6 +300,7 @@ mod tests {
         assert!(methods(Kind::Rsa { bits: 1023 }, &small, &[], true).is_empty());
         assert!(methods(Kind::Rsa { bits: 4096 }, &small, &[], true).is_empty());
     }
+
     #[test]
     fn ed25519_has_255_or_256_bits() {
         for (min, max) in [(255, 255), (256, 456), (0, 0)] {
