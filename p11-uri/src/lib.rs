@@ -4,6 +4,7 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `matching` | which token and object a [`Uri`] means, and the scope of a service |
+//! | `hint` | what a URI that matches nothing was perhaps meant to be |
 //! | `parse` | text to [`Uri`] |
 //! | `format`, `redact` | [`Uri`] to text, with and without PIN; any text to what may be logged |
 //! | `uri` | [`Uri`] and the tables of its attributes |
@@ -14,6 +15,7 @@
 
 mod error;
 mod format;
+mod hint;
 mod info;
 mod matching;
 mod parse;

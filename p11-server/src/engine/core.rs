@@ -125,6 +125,7 @@ impl Core {
         if matches!(found, Err(Error::TokenNotFound(_) | Error::KeyNotFound(_))) {
             slots.found_all()?;
         }
+        let found = found.map_err(|error| slots.explain(error, client.access));
         let key = Arc::new(found?);
         if let Some(known) = known.filter(|known| known.identity() == key.identity()) {
             key.set_failing_since(known.failing_since());

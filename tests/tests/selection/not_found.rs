@@ -1,10 +1,14 @@
 //! The error about a key or token that is not there, and what it says of those that are.
 
 use p11_client::ErrorCode;
-use p11_fault_module::{Function::C_OpenSession, cryptoki_sys::CKR_DEVICE_ERROR, on};
+use p11_fault_module::{
+    Function::{C_GetTokenInfo, C_OpenSession},
+    cryptoki_sys::CKR_DEVICE_ERROR,
+    on,
+};
+use p11_tests::{server::Server, text::assert_in_order, tools::pkcs11_module};
 
 use super::{PIN, Store, assert_refused, full_uri};
-use p11_tests::text::assert_in_order;
 
 #[test]
 fn the_error_says_what_was_searched_where_and_what_is_there() {
@@ -84,4 +88,61 @@ fn the_error_names_the_token_that_could_not_be_searched() {
         "{failure}"
     );
     assert_in_order(failed, [one.serial.as_str(), "CKR_DEVICE_ERROR"]);
+}
+
+#[test]
+fn where_no_token_can_be_used_the_error_says_what_there_is() {
+    let store = Store::new();
+    let empty = store.server().start();
+    let failure = assert_refused(&empty, "pkcs11:token=device", ErrorCode::TokenNotFound);
+    assert_in_order(
+        &failure.message,
+        ["there is none", "not initialised", "slot-id="],
+    );
+
+    store.token("device");
+    let server = store.server().start();
+    let fails = on(C_GetTokenInfo).returns(CKR_DEVICE_ERROR);
+    store.faults.set([fails]);
+    let failure = assert_refused(&server, "pkcs11:token=device", ErrorCode::TokenNotFound);
+    let what = [
+        "there is none",
+        "slot",
+        "C_GetTokenInfo returned CKR_DEVICE_ERROR",
+    ];
+    assert_in_order(&failure.message, what);
+
+    // OpenSC without a card reader.
+    let module = pkcs11_module("opensc-pkcs11.so");
+    let server = Server::builder().pin(PIN).module(&module).start();
+    let failure = assert_refused(&server, "pkcs11:token=device", ErrorCode::TokenNotFound);
+    assert_in_order(&failure.message, ["there is none", "no slot", "pcscd"]);
+}
+
+#[test]
+fn an_attribute_that_does_not_exist_is_named_with_the_right_one() {
+    let store = Store::new();
+    let token = store.token("device");
+    store.key(&token, "key", 1);
+    let server = store.server().start();
+    for (uri, code, advice) in [
+        (
+            "pkcs11:token=device;label=key",
+            ErrorCode::TokenNotFound,
+            "`object=…`",
+        ),
+        (
+            "pkcs11:object-type=private",
+            ErrorCode::TokenNotFound,
+            "`type=…`",
+        ),
+        (
+            "pkcs11:token=device;id=01",
+            ErrorCode::KeyNotFound,
+            "`id=%01`",
+        ),
+    ] {
+        let failure = assert_refused(&server, uri, code);
+        assert!(failure.message.contains(advice), "{failure}");
+    }
 }

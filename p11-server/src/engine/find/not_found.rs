@@ -23,7 +23,8 @@ impl Search<'_> {
             known => format!("there are {}", list(known)),
         };
         Error::TokenNotFound(format!(
-            "Didn't find a slot to use: no initialised token matches {looked_for}; {there}"
+            "Didn't find a slot to use: no initialised token matches {looked_for}{}; {there}",
+            slots::hint(self.uri)
         ))
     }
 
@@ -56,8 +57,10 @@ impl Search<'_> {
             none if none.is_empty() => "no token that you may use".into(),
             known => known.join(", "),
         };
-        let mut message =
-            format!("Failed to find a signing key: none matches {looked_for}; searched {searched}");
+        let hint = slots::hint(self.uri);
+        let mut message = format!(
+            "Failed to find a signing key: none matches {looked_for}{hint}; searched {searched}"
+        );
         let any_key = Search {
             uri: &Uri::default(),
             ..*self

@@ -84,16 +84,20 @@ impl Guard<'_> {
         })
     }
 
-    /// `C_GetSlotList`: the slots with a token.
-    pub fn slots(&self) -> Result<Vec<u64>, Error> {
+    /// `C_GetSlotList`: the slots with a token, or all.
+    pub fn slots(&self, with_token: bool) -> Result<Vec<u64>, Error> {
         self.call("C_GetSlotList", None, || match &self.module.raw {
             Some(raw) => raw
-                .slots()?
+                .slots(with_token)?
                 .into_iter()
                 .map(|slot| Ok(Slot::try_from(slot)?.id()))
                 .collect(),
             None => {
-                let slots = self.module.pkcs11.get_slots_with_token()?;
+                let pkcs11 = &self.module.pkcs11;
+                let slots = match with_token {
+                    true => pkcs11.get_slots_with_token()?,
+                    false => pkcs11.get_all_slots()?,
+                };
                 Ok(slots.iter().map(Slot::id).collect())
             }
         })

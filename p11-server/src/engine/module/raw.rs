@@ -85,10 +85,10 @@ impl Raw {
         call!(self, C_Initialize(pointer)).into_result(Function::Initialize)
     }
 
-    /// `C_GetSlotList` (section 5.5.1): the slots with a token.
-    pub fn slots(&self) -> Result<Vec<CK_SLOT_ID>> {
+    /// `C_GetSlotList` (section 5.5.1): the slots with a token, or all.
+    pub fn slots(&self, with_token: bool) -> Result<Vec<CK_SLOT_ID>> {
         list(Function::GetSlotList, |slots, count| {
-            Ok(call!(self, C_GetSlotList(CK_TRUE, slots, count)))
+            Ok(call!(self, C_GetSlotList(with_token.into(), slots, count)))
         })
     }
 

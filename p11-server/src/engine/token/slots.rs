@@ -63,6 +63,10 @@ pub(crate) struct Slots {
     pub tokens: Vec<Arc<Token>>,
     /// Slots of which nothing is known, since a call does not return; each with what is to be said of it.
     hanging: Vec<String>,
+    /// Slots that fail, likewise.
+    failing: Vec<String>,
+    /// How many slots there are, where none has a token.
+    empty: usize,
 }
 
 impl Registry {
@@ -142,9 +146,11 @@ impl Registry {
                     known => format!("there are: {}", known.join(", ")),
                 };
                 slots.found_all()?;
-                Err(Error::TokenNotFound(format!(
-                    "No token matching the given URI was found: none matches {looked_for}; {there}"
-                )))
+                let hint = hint(uri);
+                let missing = Error::TokenNotFound(format!(
+                    "No token matching the given URI was found: none matches {looked_for}{hint}; {there}"
+                ));
+                Err(slots.explain(missing, client.access))
             }
             several => Err(Error::AmbiguousToken(format!(
                 "Found multiple initialized tokens that match {looked_for}; add token=… or serial=… \
@@ -178,35 +184,30 @@ impl Registry {
         if !state.is_run_by(number) {
             return;
         }
-        let result = listed.map(|(all, hanging)| {
-            state.slots = all
-                .iter()
-                .map(|slot| (slot.place.slot, slot.clone()))
-                .collect();
-            let tokens = state.tokens(&all);
-            Arc::new(Slots {
-                all,
-                tokens,
-                hanging,
-            })
+        let result = listed.map(|mut slots| {
+            let by_slot = |slot: &SlotToken| (slot.place.slot, slot.clone());
+            state.slots = slots.all.iter().map(by_slot).collect();
+            slots.tokens = state.tokens(&slots.all);
+            Arc::new(slots)
         });
         state.done = number;
         state.result = Some(result);
     }
 
-    fn list(
-        &self,
-        module: &Guard<'_>,
-        number: u64,
-    ) -> Result<(Vec<SlotToken>, Vec<String>), Error> {
+    /// What the slots hold, but for which of it was known before.
+    fn list(&self, module: &Guard<'_>, number: u64) -> Result<Slots, Error> {
         let library = module.library_info()?;
-        let (mut all, mut hanging) = (Vec::new(), Vec::new());
-        for slot in module.slots()? {
+        let mut found = Slots::default();
+        let slots = module.slots(true)?;
+        if slots.is_empty() {
+            found.empty = module.slots(false)?.len();
+        }
+        for slot in slots {
             let slow = self.module.timeouts().slow_slot;
             let busy = self.module.busy_slot(slot, slow);
             let mut state = self.state.lock();
             if !state.is_run_by(number) {
-                return Ok((all, hanging));
+                return Ok(found);
             }
             let known = state.slots.get(&slot).cloned();
             if busy.is_some() || state.hanging.contains_key(&slot) {
@@ -216,8 +217,10 @@ impl Registry {
                     format!("{function} does not return; what was known of it is kept"),
                 );
                 match known {
-                    Some(known) => all.push(known),
-                    None => hanging.push(format!("{function} on slot {slot} does not return")),
+                    Some(known) => found.all.push(known),
+                    None => found
+                        .hanging
+                        .push(format!("{function} on slot {slot} does not return")),
                 }
                 continue;
             }
@@ -242,12 +245,15 @@ impl Registry {
                     state
                         .said
                         .retain(|(of, _)| *of != slot || !flags.token_initialized());
-                    all.push(SlotToken::new(slot, texts, flags, &library));
+                    found.all.push(SlotToken::new(slot, texts, flags, &library));
                 }
-                Err(error) => state.say(slot, format!("it fails: {error}")),
+                Err(error) => {
+                    state.say(slot, format!("it fails: {error}"));
+                    found.failing.push(format!("slot {slot} fails: {error}"));
+                }
             }
         }
-        Ok((all, hanging))
+        Ok(found)
     }
 }
 
@@ -313,6 +319,45 @@ impl Slots {
             ))),
         }
     }
+}
+
+impl Slots {
+    /// Says of a token that was not found what there is instead, where no token can be used at all.
+    pub fn explain(&self, error: Error, access: &dyn Access) -> Error {
+        match self.tokens.is_empty() && matches!(error, Error::TokenNotFound(_)) {
+            true => error.with_hint(&format!(": {}", self.what_there_is(access))),
+            false => error,
+        }
+    }
+
+    fn what_there_is(&self, access: &dyn Access) -> String {
+        let known = |slot: &&SlotToken| access.check(&slot.info, None).is_ok();
+        let free = self.all.iter().filter(known).map(|slot| &*slot.place.name);
+        let mut there = self.failing.clone();
+        match free.collect::<Vec<_>>().as_slice() {
+            [] => {}
+            free => there.push(format!(
+                "what is there is not initialised: {}",
+                free.join(", ")
+            )),
+        }
+        match (there.as_slice(), self.empty) {
+            ([], 0) => "the PKCS#11 module shows no slot with a token; is the device there, does the service \
+                        behind it run (pcscd, pkcsslotd, a TPM's resource manager), and may the account of \
+                        this server use it?"
+                .into(),
+            ([], slots) => format!(
+                "the PKCS#11 module shows {slots} slots, such as card readers, and none holds a token"
+            ),
+            _ => there.join("; "),
+        }
+    }
+}
+
+/// What to write instead, where a URI can match nothing; empty where that is not so.
+pub(crate) fn hint(uri: &Uri) -> String {
+    uri.hint()
+        .map_or_else(String::new, |hint| format!("; {hint}"))
 }
 
 impl State {
