@@ -29,9 +29,21 @@ pub(super) fn deadline(request: &Request, timeouts: &Timeouts) -> Duration {
 
 /// Answers one request.
 pub(super) fn answer(context: &mut RequestContext<'_>, request: Request) -> Response {
+    let finds_a_key = matches!(
+        request,
+        Request::ChooseScheme(_)
+            | Request::Sign(_)
+            | Request::SignWithSigScheme(_)
+            | Request::GetPublicKeyPem(_)
+    );
     translate(context, request).unwrap_or_else(|error| {
         context.fail(&error);
-        failure(&error)
+        match &error {
+            Error::TokenNotFound(why) if finds_a_key => Response::Error(format!(
+                "PKCS #11 service failed: Failed to find a signing key: {why}"
+            )),
+            _ => failure(&error),
+        }
     })
 }
 
@@ -44,7 +56,7 @@ pub(super) fn not_understood(error: &proto::Error) -> Response {
 pub(super) fn failure(error: &Error) -> Response {
     let text = error.to_string();
     let phrase = match error {
-        Error::KeyNotFound(_) => "Failed to find a key",
+        Error::KeyNotFound(_) | Error::KeyHidden(_) => "Failed to find a key",
         Error::TokenNotFound(_) => "Didn't find a slot to use",
         _ => "",
     };

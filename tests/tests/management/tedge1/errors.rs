@@ -19,6 +19,8 @@ const NO_TOKEN: &str = "Didn't find a slot to use";
 const NO_TOKEN_EITHER: &str = "No token matching the given URI was found";
 const NO_KEY: &str = "Failed to find a key";
 const NO_SIGNING_KEY: &str = "Failed to find a signing key";
+/// What thin-edge's own tests look for.
+const NO_TOKEN_TO_SIGN: &str = "Failed to find a signing key: Didn't find a slot to use";
 const WRONG_PIN: &str = "The specified PIN is incorrect";
 const MANY_TOKENS: &str = "Found multiple initialized tokens";
 
@@ -35,12 +37,14 @@ fn each_kind_of_failure_has_its_phrases() {
     let old = Tedge1Client::of(&server);
     let none = "pkcs11:token=none";
     let no_key = "pkcs11:token=device;object=none";
+    let hidden = "pkcs11:object=none";
     let any = "pkcs11:";
     let pin = text("305419");
     for (request, phrases) in [
-        (choose(&[], none), &[NO_TOKEN][..]),
-        (sign(b"m", none), &[NO_TOKEN]),
-        (message(6, &[&some(none)]), &[NO_TOKEN]),
+        (choose(&[], none), &[NO_TOKEN_TO_SIGN][..]),
+        (sign(b"m", none), &[NO_TOKEN_TO_SIGN]),
+        (message(6, &[&some(none)]), &[NO_TOKEN_TO_SIGN]),
+        (sign(b"m", hidden), &[NO_KEY, MANY_TOKENS]),
         (choose(&[], no_key), &[NO_KEY, NO_SIGNING_KEY]),
         (sign(b"m", no_key), &[NO_KEY, NO_SIGNING_KEY]),
         (message(6, &[&some(no_key)]), &[NO_KEY]),
