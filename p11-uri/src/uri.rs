@@ -95,7 +95,8 @@ macro_rules! path_attributes {
 }
 
 // A line is: the name in a URI, the method of `Uri` and the type of the value => the method of `Option` that
-// returns it -> as which type, the field of the info struct. The order is that in which p11tool prints.
+// returns it -> as which type, the field of the info struct. The order is that in which p11tool prints, but for
+// `slot-id`: scripts of thin-edge cut a token's URI behind it.
 
 path_attributes! { TokenAttributes in token, compared with TokenInfo by Value::matches {
     /// `library-description` (`CK_INFO`).
@@ -108,8 +109,6 @@ path_attributes! { TokenAttributes in token, compared with TokenInfo by Value::m
     "slot-description" slot_description: String => as_deref -> &str, slot_description;
     /// `slot-manufacturer` (`CK_SLOT_INFO`).
     "slot-manufacturer" slot_manufacturer: String => as_deref -> &str, slot_manufacturer;
-    /// `slot-id` (`CK_SLOT_ID`).
-    "slot-id" slot_id: u64 => clone -> u64, slot_id;
     /// `model` of the token (`CK_TOKEN_INFO`).
     "model" model: String => as_deref -> &str, model;
     /// `manufacturer` of the token (`CK_TOKEN_INFO`).
@@ -118,6 +117,8 @@ path_attributes! { TokenAttributes in token, compared with TokenInfo by Value::m
     "serial" serial: String => as_deref -> &str, serial;
     /// `token`: the token's label (`CK_TOKEN_INFO`).
     "token" token: String => as_deref -> &str, label;
+    /// `slot-id` (`CK_SLOT_ID`).
+    "slot-id" slot_id: u64 => clone -> u64, slot_id;
 } }
 
 path_attributes! { ObjectAttributes in object, compared with ObjectInfo by PartialEq::eq {

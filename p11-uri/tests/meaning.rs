@@ -147,8 +147,8 @@ fn what_names_a_token_or_an_object_finds_it() {
 
 #[test]
 fn scope_takes_the_place_of_every_path_attribute() {
-    let all = "library-description=L;library-manufacturer=M;library-version=1.1;slot-description=D;slot-manufacturer=S;slot-id=1;model=O;manufacturer=F;serial=E;token=T;id=%01;object=B;type=cert;x-vendor=V";
-    let other = "library-description=l;library-manufacturer=m;library-version=2.2;slot-description=d;slot-manufacturer=s;slot-id=2;model=o;manufacturer=f;serial=e;token=t;id=%02;object=b;type=data;x-vendor=v";
+    let all = "library-description=L;library-manufacturer=M;library-version=1.1;slot-description=D;slot-manufacturer=S;model=O;manufacturer=F;serial=E;token=T;slot-id=1;id=%01;object=B;type=cert;x-vendor=V";
+    let other = "library-description=l;library-manufacturer=m;library-version=2.2;slot-description=d;slot-manufacturer=s;model=o;manufacturer=f;serial=e;token=t;slot-id=2;id=%02;object=b;type=data;x-vendor=v";
     let names: Vec<_> = all
         .split(';')
         .filter_map(|attribute| attribute.split('=').next())

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use secrecy::ExposeSecret;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
-const WHOLE: &str = "pkcs11:library-description=a%20b;library-manufacturer=c;library-version=2.6;slot-description=d;slot-manufacturer=e;slot-id=3;model=f;manufacturer=g;serial=h;token=i%2F%7E;id=%01%41;object=j;type=private;x-k=l?pin-value=%26&module-name=m&module-path=/n/o%20p&x-q=r&x-q=s";
+const WHOLE: &str = "pkcs11:library-description=a%20b;library-manufacturer=c;library-version=2.6;slot-description=d;slot-manufacturer=e;model=f;manufacturer=g;serial=h;token=i%2F%7E;slot-id=3;id=%01%41;object=j;type=private;x-k=l?pin-value=%26&module-name=m&module-path=/n/o%20p&x-q=r&x-q=s";
 
 #[test]
 fn attributes_are_printed_in_the_order_of_p11tool() {
@@ -80,7 +80,7 @@ fn tokens_slots_and_objects_are_named_as_p11tool_names_them() {
     );
     assert_eq!(
         Uri::of_slot(&token).to_string(),
-        "pkcs11:slot-id=7;model=SoftHSM%20v2"
+        "pkcs11:model=SoftHSM%20v2;slot-id=7"
     );
 }
 

@@ -42,7 +42,7 @@ fn every_token_is_listed_initialised_or_not_and_no_login_happens() {
     let free = client.token("");
     assert!(!free.initialized && !free.user_pin_set);
     // It has no label or serial number by which it could be named.
-    let uri = format!("pkcs11:slot-id={};model=SoftHSM%20v2", free.slot);
+    let uri = format!("pkcs11:model=SoftHSM%20v2;slot-id={}", free.slot);
     assert_eq!(free.uri, uri);
 
     assert_eq!(fixture.faults.count(C_Login), 0);

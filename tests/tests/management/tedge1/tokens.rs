@@ -31,7 +31,7 @@ fn tokens_are_listed() {
         &model,
         &text(""),
         &[0],
-        &text(format!("pkcs11:slot-id={free};model=SoftHSM%20v2")),
+        &text(format!("pkcs11:model=SoftHSM%20v2;slot-id={free}")),
     ];
     let device = [
         &varint(fixture.token.slot)[..],
