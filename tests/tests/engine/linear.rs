@@ -4,40 +4,28 @@ use p11_client::ErrorCode;
 use p11_fault_module::{Counts, Function::C_Login};
 use p11_tests::{
     client::{TestClient, refused},
-    fixture::{Fixture, KEY, PIN},
+    fixture::{Fixture, KEY},
     keys::KeyKind,
 };
 
 /// What a client asks of a token that it has used before.
-struct Row {
-    name: &'static str,
-    ask: fn(&TestClient),
-}
-
-const ROWS: [Row; 5] = [
-    Row {
-        name: "OpenKey by token and label",
-        ask: |client| drop(client.open(KEY).unwrap()),
-    },
-    Row {
-        name: "OpenKey by token",
-        ask: |client| drop(client.open("pkcs11:token=device").unwrap()),
-    },
-    Row {
-        name: "GetPublicKey",
-        ask: |client| drop(client.get_public_key(KEY).unwrap()),
-    },
-    Row {
-        name: "ListKeys",
-        ask: |client| drop(client.list_keys("pkcs11:token=device").unwrap()),
-    },
-    Row {
-        name: "a miss",
-        ask: |client| {
-            let missing = client.open("pkcs11:token=device;object=missing");
-            refused(missing, ErrorCode::KeyNotFound);
-        },
-    },
+const ROWS: [(&str, fn(&TestClient)); 5] = [
+    ("OpenKey by token and label", |client| {
+        drop(client.open(KEY).unwrap());
+    }),
+    ("OpenKey by token", |client| {
+        drop(client.open("pkcs11:token=device").unwrap());
+    }),
+    ("GetPublicKey", |client| {
+        drop(client.get_public_key(KEY).unwrap());
+    }),
+    ("ListKeys", |client| {
+        drop(client.list_keys("pkcs11:token=device").unwrap());
+    }),
+    ("a miss", |client| {
+        let missing = client.open("pkcs11:token=device;object=missing");
+        refused(missing, ErrorCode::KeyNotFound);
+    }),
 ];
 
 /// The calls of each request on a token of so many objects, each by a server of its own.
@@ -45,13 +33,13 @@ fn costs(objects: usize) -> Vec<Counts> {
     let fixture = Fixture::new(KeyKind::P256);
     // All of one id, but for the first pair.
     fixture.fill(objects);
-    let cost = |row: &Row| {
-        let mut server = fixture.server().pin(PIN).start();
+    let cost = |(name, ask): &(&str, fn(&TestClient))| {
+        let mut server = fixture.start();
         let before = fixture.faults.counts();
-        (row.ask)(&server.client());
+        ask(&server.client());
         let calls = fixture.faults.counts().since(&before);
         // A request that makes many calls is no call that hangs.
-        assert_eq!(server.client().status().trouble, None, "{}", row.name);
+        assert_eq!(server.client().status().trouble, None, "{name}");
         assert!(server.is_running());
         calls
     };
@@ -62,8 +50,7 @@ fn costs(objects: usize) -> Vec<Counts> {
 fn calls_grow_with_the_objects_and_no_faster() {
     const SIZES: [usize; 3] = [20, 200, 2000];
     let [few, more, many] = SIZES.map(costs);
-    for (((row, few), more), many) in ROWS.iter().zip(few).zip(more).zip(many) {
-        let name = row.name;
+    for ((((name, _), few), more), many) in ROWS.iter().zip(few).zip(more).zip(many) {
         assert!(few.of(C_Login) <= 1, "{name}: {few}");
         // What ten times the objects add, a hundred times add ten times, and a few for the first.
         let per_object = |calls: &Counts, objects: usize| calls.total() as f64 / objects as f64;

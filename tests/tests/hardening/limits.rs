@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use p11_client::ErrorCode;
 use p11_fault_module::{Function::C_Sign, on};
 use p11_proto::{Request, Response};
 use p11_tests::{
@@ -115,34 +114,5 @@ fn a_user_who_fills_his_part_of_the_queue_keeps_nobody_else_out() {
     wait_until(|| server.log().contains("all places are at work"));
     // All places are at work; the next one that is free is for the user with fewer.
     assert!(RawClient::admitted(other.socket()).ping());
-    working.iter_mut().for_each(signed);
-}
-
-#[test]
-fn where_all_connections_are_busy_the_newest_waits_5_s_and_is_refused() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let (server, key) = with_limits(&fixture, 2, 2);
-    fixture.faults.set([on(C_Sign).hangs()]);
-    let mut working = [(); 2].map(|()| at_work(&fixture, server.socket(), &key));
-    let began = Instant::now();
-    let mut newest = RawClient::with_preamble(server.socket());
-    match newest.answer() {
-        Some(Response::Error(failure)) => assert_eq!(failure.code, ErrorCode::Busy),
-        other => panic!("not refused but {other:?}"),
-    }
-    let waited = began.elapsed();
-    assert!(waited > Duration::from_millis(4900), "{waited:?}");
-    assert!(newest.is_closed());
-    fixture.faults.clear();
-    working.iter_mut().for_each(signed);
-}
-
-#[test]
-fn a_connection_that_waits_is_served_when_another_is_done() {
-    let fixture = Fixture::new(KeyKind::P256);
-    let (server, key) = with_limits(&fixture, 2, 2);
-    fixture.faults.set([on(C_Sign).delays(300)]);
-    let mut working = [(); 2].map(|()| at_work(&fixture, server.socket(), &key));
-    assert!(RawClient::admitted(server.socket()).ping());
     working.iter_mut().for_each(signed);
 }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use p11_client::{ErrorCode, message::ChangePin};
-use p11_fault_module::{Function::*, on, token};
+use p11_fault_module::{
+    Function::{self, *},
+    on, token,
+};
 use p11_tests::{
     as_user::AsUser,
     client::{ClientKey, P256, TestClient, refused},
@@ -40,36 +43,24 @@ fn beside_another_user(start: fn(&Fixture) -> Server) -> (Fixture, Server, AsUse
 }
 
 /// What a user asks for again and again, and the function that makes it slow.
-struct Row {
-    function: p11_fault_module::Function,
-    ask: fn(&TestClient, &Fixture),
-}
-
-fn rows() -> [Row; 4] {
-    [
-        Row {
-            function: C_GenerateKeyPair,
-            ask: |client, _| drop(client.create_key(DEVICE, P256, "new", None)),
-        },
-        Row {
-            function: C_CreateObject,
-            ask: |client, fixture| drop(client.import_certificate(KEY, &fixture.certificate())),
-        },
-        Row {
-            function: C_FindObjectsFinal,
-            ask: |client, _| drop(client.list_keys(DEVICE)),
-        },
-        Row {
-            function: C_FindObjectsInit,
-            ask: |client, _| drop(client.open("pkcs11:token=device;object=missing")),
-        },
-    ]
-}
+const ROWS: [(Function, fn(&TestClient, &Fixture)); 4] = [
+    (C_GenerateKeyPair, |client, _| {
+        drop(client.create_key(DEVICE, P256, "new", None));
+    }),
+    (C_CreateObject, |client, fixture| {
+        drop(client.import_certificate(KEY, &fixture.certificate()));
+    }),
+    (C_FindObjectsFinal, |client, _| {
+        drop(client.list_keys(DEVICE));
+    }),
+    (C_FindObjectsInit, |client, _| {
+        drop(client.open("pkcs11:token=device;object=missing"));
+    }),
+];
 
 #[test]
 fn another_users_signatures_wait_for_no_slow_work_and_his_search_for_one_piece() {
-    for row in rows() {
-        let function = row.function;
+    for (function, ask) in ROWS {
         let (fixture, server, other, key) = beside_another_user(Fixture::start);
         fixture.add_key(KeyKind::P256, "second", 2);
         let millis = match function {
@@ -86,7 +77,7 @@ fn another_users_signatures_wait_for_no_slow_work_and_his_search_for_one_piece()
                 scope.spawn(|| {
                     let client = server.client();
                     while !over.load(Relaxed) {
-                        (row.ask)(&client, &fixture);
+                        ask(&client, &fixture);
                         thread::sleep(Duration::from_millis(1));
                     }
                 });
