@@ -8,8 +8,10 @@ use p11_tests::{
     keys::KeyKind,
 };
 
-/// What a client asks of a token that it has used before.
-const ROWS: [(&str, fn(&TestClient)); 5] = [
+/// What a client asks of a token that it has used before, and its name.
+type Row = (&'static str, fn(&TestClient));
+
+const ROWS: [Row; 5] = [
     ("OpenKey by token and label", |client| {
         drop(client.open(KEY).unwrap());
     }),
@@ -33,7 +35,7 @@ fn costs(objects: usize) -> Vec<Counts> {
     let fixture = Fixture::new(KeyKind::P256);
     // All of one id, but for the first pair.
     fixture.fill(objects);
-    let cost = |(name, ask): &(&str, fn(&TestClient))| {
+    let cost = |(name, ask): &Row| {
         let mut server = fixture.start();
         let before = fixture.faults.counts();
         ask(&server.client());

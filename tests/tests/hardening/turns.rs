@@ -43,7 +43,9 @@ fn beside_another_user(start: fn(&Fixture) -> Server) -> (Fixture, Server, AsUse
 }
 
 /// What a user asks for again and again, and the function that makes it slow.
-const ROWS: [(Function, fn(&TestClient, &Fixture)); 4] = [
+type Row = (Function, fn(&TestClient, &Fixture));
+
+const ROWS: [Row; 4] = [
     (C_GenerateKeyPair, |client, _| {
         drop(client.create_key(DEVICE, P256, "new", None));
     }),
