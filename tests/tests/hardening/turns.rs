@@ -159,6 +159,10 @@ fn a_reset_of_the_pin_holds_up_signatures_for_its_own_time_only() {
     });
 }
 
+/// How many resets may come before a signature, which takes a turn to find its key and one to sign: each behind the
+/// reset that runs.
+const MOST_RESETS: u64 = 4;
+
 #[test]
 fn resets_of_the_pin_one_after_the_other_starve_no_signature() {
     // With two sessions one signature at a time can be made, and others sign, too.
@@ -193,12 +197,17 @@ fn resets_of_the_pin_one_after_the_other_starve_no_signature() {
                     }
                 });
             }
+            let resets = || fixture.faults.count(C_InitPIN);
             for _ in 0..50 {
                 // Another reset comes between nearly every two of them, and each has to find its key again.
                 thread::sleep(Duration::from_millis(20));
-                let start = Instant::now();
+                let before = resets();
                 key.sign().unwrap();
-                assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+                let meanwhile = resets() - before;
+                assert!(
+                    meanwhile <= MOST_RESETS,
+                    "{meanwhile} resets came before it"
+                );
             }
         });
     }
