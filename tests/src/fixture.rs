@@ -17,6 +17,7 @@ use p11_fault_module::{
     Faults,
     Function::{C_FindObjectsInit, C_GetAttributeValue},
     Pin,
+    cryptoki_sys::*,
 };
 
 use crate::{
@@ -33,6 +34,20 @@ pub const PIN: &str = "open-sesame";
 pub const SO_PIN: &str = "open-barley";
 /// What leads to the key of a new fixture.
 pub const KEY: &str = "pkcs11:token=device;object=key";
+
+/// Every code that stands for trouble which may pass.
+pub const TROUBLE: [CK_RV; 10] = [
+    CKR_DEVICE_ERROR,
+    CKR_GENERAL_ERROR,
+    CKR_FUNCTION_FAILED,
+    CKR_DEVICE_REMOVED,
+    CKR_DEVICE_MEMORY,
+    CKR_HOST_MEMORY,
+    CKR_SESSION_HANDLE_INVALID,
+    CKR_SESSION_CLOSED,
+    CKR_OPERATION_ACTIVE,
+    CKR_USER_NOT_LOGGED_IN,
+];
 
 /// A token store and the faults of the module that is loaded in place of SoftHSM.
 pub struct Fixture {

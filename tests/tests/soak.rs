@@ -33,7 +33,7 @@ use p11_proto::{Request, Response, frame, message::ListTokens};
 use p11_tests::{
     as_user::AsUser,
     client::{ClientKey, P256, TestClient},
-    fixture::{Fixture, KEY, PIN, SO_PIN},
+    fixture::{Fixture, KEY, PIN, SO_PIN, TROUBLE},
     keys::KeyKind,
     proc,
     raw_client::RawClient,
@@ -491,19 +491,7 @@ impl RandomFaults {
     }
 
     fn trouble(&mut self) -> CK_RV {
-        self.one_of(&[
-            CKR_DEVICE_ERROR,
-            CKR_GENERAL_ERROR,
-            CKR_FUNCTION_FAILED,
-            CKR_DEVICE_REMOVED,
-            CKR_DEVICE_MEMORY,
-            CKR_HOST_MEMORY,
-            CKR_TOKEN_NOT_PRESENT,
-            CKR_SESSION_HANDLE_INVALID,
-            CKR_SESSION_CLOSED,
-            CKR_OPERATION_ACTIVE,
-            CKR_USER_NOT_LOGGED_IN,
-        ])
+        self.one_of(&[&TROUBLE[..], &[CKR_TOKEN_NOT_PRESENT]].concat())
     }
 
     fn one_of<T: Copy>(&mut self, all: &[T]) -> T {

@@ -11,7 +11,7 @@ use p11_fault_module::{Function::*, Rule, cryptoki_sys::*, every_token, on, toke
 use p11_proto::{Request, Response, message::ListKeys};
 use p11_tests::{
     client::refused,
-    fixture::{Fixture, KEY, PIN, SO_PIN},
+    fixture::{Fixture, KEY, PIN, SO_PIN, TROUBLE},
     keys::KeyKind,
     text::assert_contains,
     tools::run,
@@ -40,20 +40,6 @@ fn the_next_request_succeeds_whatever_happened_between_two() {
         server.client().open(KEY).unwrap().sign().unwrap();
     }
 }
-
-/// Every code that stands for trouble which may pass.
-const TROUBLE: [CK_RV; 10] = [
-    CKR_DEVICE_ERROR,
-    CKR_GENERAL_ERROR,
-    CKR_FUNCTION_FAILED,
-    CKR_DEVICE_REMOVED,
-    CKR_DEVICE_MEMORY,
-    CKR_HOST_MEMORY,
-    CKR_SESSION_HANDLE_INVALID,
-    CKR_SESSION_CLOSED,
-    CKR_OPERATION_ACTIVE,
-    CKR_USER_NOT_LOGGED_IN,
-];
 
 #[test]
 fn a_call_that_fails_once_is_not_noticed() {

@@ -3,6 +3,7 @@
 
 use std::thread;
 
+use fastrand::Rng;
 use p11_proto::message::{
     ChangePin, CreateKey, DeleteKey, GetCertificates, GetPublicKey, GetStatus, ImportCertificate,
     InitToken, KeySpec, KeyType, ListKeys, ListTokens, Message, OpenKey, Ping,
@@ -22,11 +23,11 @@ fn random_frames_are_answered_or_refused() {
     thread::scope(|scope| {
         for seed in 1..=THREADS as u64 {
             scope.spawn(move || {
-                let mut dice = Dice(seed);
+                let mut random = Rng::with_seed(seed);
                 let frames = every_request();
                 let mut sent = 0;
                 while sent < FRAMES / THREADS {
-                    sent += one_connection(&mut dice, &frames);
+                    sent += one_connection(&mut random, &frames);
                 }
             });
         }
@@ -34,34 +35,34 @@ fn random_frames_are_answered_or_refused() {
 }
 
 /// Sends random frames until one ends the connection. Answers how many were read.
-fn one_connection(dice: &mut Dice, frames: &[Vec<u8>]) -> usize {
+fn one_connection(random: &mut Rng, frames: &[Vec<u8>]) -> usize {
     let mut input = frame::PREAMBLE.to_vec();
     for _ in 0..32 {
-        input.extend(random_frame(dice, frames));
+        input.extend(random_frame(random, frames));
     }
     checks::exchange(&input)
 }
 
 /// Mostly a request with some bytes changed or cut, which may still be one; or only random bytes.
-fn random_frame(dice: &mut Dice, frames: &[Vec<u8>]) -> Vec<u8> {
-    let mut body = match dice.below(16) {
-        0 => (0..dice.below(64)).map(|_| dice.byte()).collect(),
-        _ => frames[dice.below(frames.len())][4..].to_vec(),
+fn random_frame(random: &mut Rng, frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut body = match random.usize(..16) {
+        0 => (0..random.usize(..64)).map(|_| random.u8(..)).collect(),
+        _ => frames[random.usize(..frames.len())][4..].to_vec(),
     };
-    for _ in 0..dice.below(3) {
-        match (dice.below(16), dice.below(body.len() + 1)) {
+    for _ in 0..random.usize(..3) {
+        match (random.usize(..16), random.usize(..body.len() + 1)) {
             (0, at) => body.truncate(at),
-            (1, at) => body.insert(at, dice.byte()),
+            (1, at) => body.insert(at, random.u8(..)),
             (_, at) => {
                 if let Some(byte) = body.get_mut(at) {
-                    *byte = dice.byte();
+                    *byte = random.u8(..);
                 }
             }
         }
     }
     let mut length = (body.len() as u32).to_be_bytes();
-    if dice.below(64) == 0 {
-        length[dice.below(4)] = dice.byte();
+    if random.usize(..64) == 0 {
+        length[random.usize(..4)] = random.u8(..);
     }
     [&length[..], &body].concat()
 }
@@ -103,24 +104,4 @@ pub fn every_request() -> Vec<Vec<u8>> {
         .iter()
         .map(|request| frame::encode(request).unwrap().to_vec())
         .collect()
-}
-
-/// Random numbers, the same in each run (Marsaglia's xorshift).
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn byte(&mut self) -> u8 {
-        (self.next() >> 32) as u8
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() >> 32) as usize % end
-    }
 }
