@@ -100,7 +100,7 @@ pub enum Error {
     /// The module is down; it is tried again at the next request after `retry_in`.
     #[error(
         "the PKCS#11 module is not available ({cause}); it is tried again in {} s",
-        retry_in.as_millis().div_ceil(1000)
+        retry_in.as_micros().div_ceil(1_000_000).max(1)
     )]
     ModuleUnavailable {
         /// What its `C_Initialize` said.
