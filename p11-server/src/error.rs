@@ -117,7 +117,7 @@ pub enum Error {
         cause: String,
     },
     /// A call of the module failed.
-    #[error("the PKCS#11 module failed: {}", ckr(*rv, *function))]
+    #[error("the PKCS#11 module failed: {}{}", ckr(*rv, *function), advice(*rv))]
     Module {
         /// Its return value.
         rv: RvError,
@@ -272,6 +272,19 @@ impl From<&Error> for Failure {
             failure.ckr = Some(ckr_name(*rv));
         }
         failure
+    }
+}
+
+/// What to do after return values that are about PINs.
+fn advice(rv: RvError) -> &'static str {
+    match rv {
+        RvError::UserPinNotInitialized => {
+            "; the token has no user PIN yet: set one with InitToken, ChangePin with reset, or the token's own tool"
+        }
+        RvError::PinExpired => {
+            "; the PIN is right but has expired: set another one with ChangePin or the token's own tool"
+        }
+        _ => "",
     }
 }
 

@@ -18,6 +18,7 @@ const EVERY: &[&str] = &[
     "736104",
     "771122",
     "902461",
+    "another-pin",
     "not-the-pin",
     "officer's PIN",
     "open-barley",

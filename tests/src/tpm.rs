@@ -126,6 +126,16 @@ impl Tpm {
         self.resource_manager = start_resource_manager(self.folder.path(), self.port);
     }
 
+    /// Another program uses up all tries, until the TPM is in its lockout.
+    pub fn lock_out(&self) {
+        let one_try = [
+            "--setup-parameters",
+            "--max-tries=1",
+            "--recovery-time=1000",
+        ];
+        run(self.command("tpm2_dictionarylockout").args(one_try));
+    }
+
     /// A command that sees this TPM.
     pub fn command(&self, tool: &str) -> Command {
         let mut command = command(tool);

@@ -5,12 +5,13 @@
     reason = "helpers of tests, which fail by panicking"
 )]
 
-use p11_client::ErrorCode;
-use p11_fault_module::{Faults, Function::*};
+use p11_client::{ErrorCode, message::ChangePin};
+use p11_fault_module::{Faults, Function::*, token};
 use p11_tests::{
     client::{ClientKey, refused},
     fixture::assert_no_search_after_idleness,
     server::{Builder, Server},
+    tools::run,
     tpm::Tpm,
 };
 
@@ -102,6 +103,51 @@ fn a_token_of_a_tpm_is_found_by_its_model_without_trailing_nuls() {
 }
 
 #[test]
+fn restarts_with_a_wrong_pin_leave_the_tpm_open_and_its_lockout_is_told_as_what_it_is() {
+    let setup = setup();
+    setup.tpm.init_token("second", PIN, SO_PIN);
+    setup.tpm.generate("device", PIN, "ecc256", "key");
+    let uri = "pkcs11:token=device;object=key";
+    let folder = tempfile::tempdir().unwrap();
+    let start = |pin| {
+        let runtime = [("RUNTIME_DIRECTORY", folder.path())];
+        let server = setup.server().envs(runtime).pin(pin).start();
+        server.secrets().add(PIN);
+        server
+    };
+    for _ in 0..3 {
+        refused(start("999111").client().open(uri), ErrorCode::PinIncorrect);
+    }
+    assert_eq!(setup.tpm.lockout_counter(), 1);
+    // All its tokens count together.
+    let server = start("999111");
+    let second = |pin| {
+        let client = server.client().with_pin(pin);
+        client.list_keys("pkcs11:token=second")
+    };
+    let without = server.client().list_keys("pkcs11:token=second");
+    refused(without, ErrorCode::PinIncorrect);
+    assert_eq!(setup.tpm.lockout_counter(), 2);
+    let told = refused(second("999333"), ErrorCode::PinGuarded);
+    assert!(told.message.contains("TPM"), "{told}");
+    assert_eq!(setup.tpm.lockout_counter(), 2);
+    drop(server);
+
+    setup.tpm.lock_out();
+    let server = start(PIN);
+    let told = refused(server.client().open(uri), ErrorCode::PinLocked);
+    for words in ["dictionary-attack", "Nothing is lost", "--clear-lockout"] {
+        assert!(told.message.contains(words), "{told}");
+    }
+    assert!(!told.message.contains("security officer"), "{told}");
+    run(setup
+        .tpm
+        .command("tpm2_dictionarylockout")
+        .arg("--clear-lockout"));
+    server.client().open(uri).unwrap().sign().unwrap();
+}
+
+#[test]
 fn a_wrong_pin_costs_one_try_of_the_tpm() {
     let setup = setup();
     setup.tpm.generate("device", PIN, "ecc256", "key");
@@ -155,4 +201,43 @@ fn a_restart_of_the_resource_manager_heals_by_the_second_request() {
         assert_eq!(setup.tpm.lockout_counter(), 0);
         std::thread::sleep(std::time::Duration::from_secs(3));
     }
+}
+
+#[test]
+fn right_pins_between_wrong_ones_give_a_client_no_more_tries_of_the_tpm() {
+    let setup = setup();
+    setup.tpm.init_token("second", PIN, SO_PIN);
+    let server = setup.server().start();
+    let client = server.client();
+    let list = |pin: &str, token: &str| {
+        server.secrets().add(pin);
+        client
+            .with_pin(pin)
+            .list_keys(&format!("pkcs11:token={token}"))
+    };
+    let reset = |so_pin: &str| {
+        server.secrets().add(so_pin);
+        let change = ChangePin::new(PIN).uri(Some("pkcs11:token=device".into()));
+        client.change_pin(change.so_pin(Some(so_pin.into())).reset(true))
+    };
+    list(PIN, "device").unwrap();
+    for guess in 0..4 {
+        setup.faults.set([token("device").logged_out()]);
+        assert!(list(&format!("99911{guess}"), "device").is_err());
+        list(PIN, "device").unwrap();
+        assert!(reset(&format!("88811{guess}")).is_err());
+    }
+    assert_eq!(setup.tpm.lockout_counter(), 1);
+    // Nor do other tokens that are asked at once.
+    std::thread::scope(|scope| {
+        for (pin, token) in [
+            ("999221", "device"),
+            ("999222", "second"),
+            ("999223", "second"),
+        ] {
+            let list = &list;
+            scope.spawn(move || assert!(list(pin, token).is_err()));
+        }
+    });
+    assert!(setup.tpm.lockout_counter() <= 2);
 }

@@ -11,8 +11,7 @@ use super::find::contents::{Contents, ContentsCache};
 use super::find::key::{Key, KeyCache};
 use super::find::search::Search;
 use super::lock::{Mutex, Rank};
-use super::login::pin_guard::{Guard, Pins};
-use super::login::same;
+use super::login::{Logins, Pins};
 use super::module::Module;
 use super::query::{KeyQuery, query};
 use super::settings::{Settings, Timeouts};
@@ -30,8 +29,7 @@ pub(crate) struct Core {
     pub registry: Arc<Registry>,
     pub contents: ContentsCache,
     pub keys: KeyCache,
-    pub guard: Guard,
-    settings: Mutex<Arc<Settings>>,
+    pub logins: Logins,
     /// Held by who initialises a token: the next one finds it made.
     pub initializing: Mutex<()>,
 }
@@ -40,13 +38,13 @@ impl Core {
     /// Loads the module, which is initialised by the first request.
     pub fn load(module: &Path, settings: Settings, timeouts: Timeouts) -> Result<Core, Error> {
         let module = Arc::new(Module::load(module, timeouts)?);
+        let registry = Registry::new(module.clone());
         Ok(Core {
-            registry: Registry::new(module.clone()),
+            logins: Logins::new(registry.clone(), settings)?,
+            registry,
             module,
             contents: ContentsCache::new(),
             keys: KeyCache::new(),
-            guard: Guard::new()?,
-            settings: Mutex::new(Rank::Settings, Arc::new(settings)),
             initializing: Mutex::new(Rank::InitToken, ()),
         })
     }
@@ -58,28 +56,15 @@ impl Core {
         self.module.guard(deadline).map(drop)
     }
 
-    /// The operator has changed the settings, or says that PINs may be tried again.
+    /// The operator has changed the settings, or says that refused PINs may be tried once more.
     pub fn reconfigure(&self, settings: Settings) {
-        let before = std::mem::replace(&mut *self.settings.lock(), Arc::new(settings));
-        let same_pin = match (&before.pin, &self.settings().pin) {
-            (Some(old), Some(new)) => same(old, new),
-            (old, new) => old.is_none() && new.is_none(),
-        };
-        if !same_pin {
-            self.guard.forget_replaced();
-            // The new one has to be checked by the token. A login that is being made at this moment ends with
-            // the life in which it began.
-            for token in self.registry.known() {
-                token.give_up(&token.life());
-            }
-        }
-        self.guard.forget_all();
+        self.logins.reconfigure(settings);
         self.keys.invalidate_all();
     }
 
     /// The operator's settings, as they are now.
     pub fn settings(&self) -> Arc<Settings> {
-        self.settings.lock().clone()
+        self.logins.settings()
     }
 
     /// What a request about a token asks for, of whatever key.
@@ -97,7 +82,9 @@ impl Core {
     pub fn reload_if_requested(&self, deadline: Instant) {
         if let Some((life, why)) = self.module.requested_reload() {
             let forget = || self.registry.forget_lives();
-            let _ = self.module.reload(&life, &why, deadline, &forget);
+            if self.module.reload(&life, &why, deadline, &forget).is_ok() {
+                self.logins.reloaded();
+            }
         }
     }
 
@@ -109,7 +96,9 @@ impl Core {
             && key.is_current()
         {
             client.access.check(&key.token.info(), Some(&key.info))?;
-            self.log_in(client, &key.token, query.pins())?;
+            if key.needs_login {
+                self.log_in(client, &key.token, query.pins())?;
+            }
             return Ok(key.clone());
         }
         let uri = query.scoped()?;
@@ -130,9 +119,14 @@ impl Core {
         if let Some(known) = known.filter(|known| known.identity() == key.identity()) {
             key.set_failing_since(known.failing_since());
         }
-        self.keys
-            .insert(&query.meaning(), &key, query.expected.is_none());
-        self.keys.insert(key.uri(), &key, false);
+        // What was found within an older scope is for this request alone.
+        let is_current = || Arc::ptr_eq(&query.settings, &self.settings());
+        let by_itself = query.expected.is_none();
+        self.keys.insert_if(
+            is_current,
+            &key,
+            [(&query.meaning(), by_itself), (key.uri(), false)],
+        );
         Ok(key)
     }
 
@@ -154,9 +148,9 @@ impl Core {
         token: &Arc<Token>,
         pins: Pins<'_>,
     ) -> Result<(), Error> {
-        if !self.guard.is_logged_in(token, &token.life(), pins)? {
+        if !self.logins.may_use(client, token, &token.life(), pins)? {
             let session = token.acquire(&self.module, client, Lane::Search)?;
-            self.guard.log_in(&session, client, pins)?;
+            self.logins.log_in(&session, client, pins)?;
         }
         Ok(())
     }
@@ -169,7 +163,7 @@ impl Core {
         pins: Pins<'_>,
     ) -> Result<PooledSession<'t>, Error> {
         let session = token.acquire(&self.module, client, Lane::Slow)?;
-        self.guard.log_in(&session, client, pins)?;
+        self.logins.log_in(&session, client, pins)?;
         self.contents.forget(token);
         Ok(session)
     }
@@ -201,7 +195,7 @@ impl Core {
             module: &self.module,
             contents: &self.contents,
             client,
-            guard: &self.guard,
+            logins: &self.logins,
             uri,
             pins: query.pins(),
             expected: None,

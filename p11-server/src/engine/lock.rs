@@ -15,7 +15,7 @@ use parking_lot::{Condvar, MutexGuard};
 pub(crate) enum Rank {
     /// Initialising a token, so that the next one finds it made. Held during module calls.
     InitToken,
-    /// Who may log in to a token, one at a time. Held during `C_Login`.
+    /// Who may send PINs to a token, or to those of one TPM, one at a time. Held during `C_Login`.
     Login,
     /// A module that must be called from one thread at a time. Held during its calls.
     Serial,
@@ -39,6 +39,8 @@ pub(crate) enum Rank {
     Pins,
     /// PINs that were changed through us.
     Replaced,
+    /// Who may send PINs to which token.
+    Sending,
     /// Whether the module is up, and who is inside.
     Module,
     /// The calls that run.

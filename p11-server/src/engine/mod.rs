@@ -10,7 +10,7 @@
 //! | `find` | the key that a URI means: objects, pairs, search, the cache of keys |
 //! | `query` | a request's URI and PIN beside the operator's |
 //! | `sign` | what a key can sign, by which mechanism, and the two calls |
-//! | `login` | every `C_Login`, behind the guard that remembers refused PINs |
+//! | `login` | every call that takes a PIN, behind the rules for PINs |
 //! | `token` | the tokens in the slots, and their sessions |
 //! | `module` | the loaded module, and the calls that run in it |
 //! | `settings` | what the operator decides, and deadlines |
@@ -30,6 +30,7 @@ mod token;
 
 use std::path::Path;
 
+use cryptoki::error::RvError;
 use p11_proto::message::{Message, OpenKey, OpenedKey, Pong, Sign, Signature, Status};
 use p11_proto::{Identity, Request, Response, frame};
 
@@ -79,7 +80,7 @@ impl Engine {
         self.0.start()
     }
 
-    /// The operator has changed the settings, or says that PINs may be tried again.
+    /// The operator has changed the settings, or says that refused PINs may be tried once more.
     pub fn reconfigure(&self, settings: Settings) {
         self.0.reconfigure(settings);
     }
@@ -133,9 +134,20 @@ impl Engine {
         };
         self.0.retry(access, |client, failed| {
             let key = failed.insert(self.0.key(client, &query)?);
-            let session = self.0.session_of(client, key)?;
-            let pins = (&self.0.guard, query.pins());
-            let signature = key.sign(&session, client, pins, request.scheme, &request.message)?;
+            let mut session = self.0.session_of(client, key)?;
+            let logins = &self.0.logins;
+            let mut signed = key.sign(&session, client, logins, request.scheme, &request.message);
+            if let Err(error) = &signed
+                && error.rv() == Some(RvError::UserNotLoggedIn)
+                && !key.needs_login
+            {
+                // Its token shows it without a login, and has it sign after one.
+                drop(session);
+                self.0.log_in(client, &key.token, query.pins())?;
+                session = self.0.session_of(client, key)?;
+                signed = key.sign(&session, client, logins, request.scheme, &request.message);
+            }
+            let signature = signed?;
             session.life().set_signed();
             Ok(Signature::new(signature))
         })

@@ -7,7 +7,7 @@ use p11_proto::{Identity, Pin};
 use p11_uri::Uri;
 use tracing::warn;
 
-use super::login::pin_guard::Pins;
+use super::login::Pins;
 use super::settings::Settings;
 use crate::error::Error;
 use crate::service::Access;
@@ -104,7 +104,6 @@ impl KeyQuery<'_> {
     pub fn pins(&self) -> Pins<'_> {
         Pins {
             own: self.own_pin.as_deref(),
-            server: self.settings.pin.as_ref(),
         }
     }
 }

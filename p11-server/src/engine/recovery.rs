@@ -177,7 +177,10 @@ impl Core {
         };
         self.module
             .reload(seen, &why, client.deadline, &forget)
-            .inspect_err(|later| warn!("{later}"))
+            .inspect_err(|later| warn!("{later}"))?;
+        client.set_reloaded();
+        self.logins.reloaded();
+        Ok(())
     }
 
     /// A token that is not there may have come into being since the module was initialised.

@@ -1,5 +1,6 @@
 //! What the operator decides about the engine, and its deadlines.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use p11_proto::Pin;
@@ -11,8 +12,17 @@ use p11_uri::Uri;
 pub struct Settings {
     /// The PIN for requests that bring none.
     pub pin: Option<Pin>,
-    /// Where the operator has set it, for people; `None` for a default that nobody has set.
+    /// Where the operator has set it, for people.
     pub pin_origin: Option<String>,
+    /// Whether it is a default that nobody has set: it is tried once per token, while no try was used, and never for a new
+    /// token.
+    pub pin_is_default: bool,
+    /// PINs that the operator has set elsewhere, each with where, and that are not used: only to tell which of them are out of
+    /// date.
+    pub other_pins: Vec<(String, Pin)>,
+    /// The folder in which refused PINs are remembered from one process to the next, as salted digests: readable by the
+    /// server's user alone, kept over a restart and gone after a boot. Read when the engine is loaded.
+    pub refusals: Option<PathBuf>,
     /// The server's URI: its path attributes replace those of every request.
     pub scope: Uri,
     /// Whether the module shows tokens that other programs have made only when it is initialised again. Of

@@ -224,6 +224,59 @@ fn a_sighup_with_a_new_pin_counts_while_a_login_with_the_old_one_is_made() {
 }
 
 #[test]
+fn a_request_that_waits_while_sighup_brings_another_pin_uses_that_one() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let toml = |pin| format!("[device.cryptoki]\npin = \"{pin}\"\n");
+    let server = fixture.server().tedge_toml(&toml("wrong-sesame")).start();
+    for pin in [PIN, "wrong-sesame"] {
+        server.secrets().add(pin);
+    }
+    let client = server.client();
+    fixture
+        .faults
+        .set([on(C_Login).at("device").next(1).delays(3000)]);
+    thread::scope(|scope| {
+        let first = scope.spawn(|| client.open(KEY));
+        wait_until(|| fixture.faults.counts().injected() > 0);
+        let second = scope.spawn(|| client.open(KEY).and_then(|key| key.sign()));
+        thread::sleep(Duration::from_millis(500));
+        fs::write(server.folder().join("tedge.toml"), toml(PIN)).unwrap();
+        server.sighup();
+        refused(first.join().unwrap(), ErrorCode::PinIncorrect);
+        second.join().unwrap().unwrap();
+    });
+    assert_eq!(fixture.faults.count(C_Login), 2);
+}
+
+#[test]
+fn a_key_that_is_found_while_the_scope_is_narrowed_is_not_cached() {
+    let fixture = Fixture::new(KeyKind::P256);
+    fixture.add_token("second");
+    let toml = |uri| format!("[device.cryptoki]\nuri = \"{uri}\"\n");
+    let server = fixture.server().pin(PIN);
+    let server = server.tedge_toml(&toml("pkcs11:")).start();
+    let client = server.client();
+    let injected = fixture.faults.counts().injected();
+    fixture
+        .faults
+        .set([on(C_FindObjectsInit).at("device").next(1).delays(2000)]);
+    let during = {
+        let client = client.clone();
+        thread::spawn(move || client.open(KEY).map(drop))
+    };
+    wait_until(|| fixture.faults.counts().injected() > injected);
+    fs::write(
+        server.folder().join("tedge.toml"),
+        toml("pkcs11:token=second"),
+    )
+    .unwrap();
+    server.sighup();
+    during.join().unwrap().unwrap();
+    let key = client.open(KEY).unwrap();
+    assert!(key.told().uri.contains("token=second"), "{:?}", key.told());
+}
+
+#[test]
 fn signatures_wait_for_no_change_of_their_token() {
     const CHANGE: u32 = 5000;
     for function in [C_GenerateKeyPair, C_CreateObject, C_DestroyObject] {

@@ -12,6 +12,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 use p11_client::ErrorCode;
+use p11_fault_module::Function::C_Login;
 use p11_tests::{
     client::refused,
     fixture::{Fixture, KEY, PIN},
@@ -120,22 +121,104 @@ fn a_pin_on_the_command_line_works_with_a_warning_that_others_can_read_it() {
 }
 
 #[test]
-fn one_newline_at_the_end_of_a_file_is_not_part_of_the_pin() {
-    let fixture = Fixture::new(KeyKind::P256);
+fn line_ends_at_the_end_of_a_file_are_not_part_of_the_pin() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("the pin");
     let encoded = path.display().to_string().replace(' ', "%20");
-    let open = |content: &str, source: &str| {
-        fs::write(&path, content).unwrap();
-        let uri = format!("pkcs11:?pin-source={source}");
+    for (end, source) in [
+        ("\n", "file:"),
+        ("", ""),
+        ("\r\n", ""),
+        ("\n\n", ""),
+        ("\r\n\r\n", "file:"),
+    ] {
+        let fixture = Fixture::new(KeyKind::P256);
+        fs::write(&path, format!("{PIN}{end}")).unwrap();
+        let uri = format!("pkcs11:?pin-source={source}{encoded}");
         let server = fixture.server().uri(&uri).start();
-        server.client().open(KEY).map(drop)
-    };
-    let with_newline = format!("{PIN}\n");
-    open(&with_newline, &format!("file:{encoded}")).unwrap();
-    open(PIN, &encoded).unwrap();
-    let two = open(&format!("{with_newline}\n"), &encoded);
-    refused(two, ErrorCode::PinIncorrect);
+        server.client().open(KEY).unwrap().sign().unwrap();
+    }
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = with_pins(&fixture, &[("credential", &format!("{PIN}\r\n"))]);
+    server.client().open(KEY).unwrap().sign().unwrap();
+}
+
+#[test]
+fn a_file_that_holds_no_pin_alone_is_named_and_nothing_of_it_is_sent() {
+    for (content, reason) in [
+        (String::new(), "it is empty"),
+        ("\r\n".into(), "it is empty"),
+        ("  \n".into(), "it is empty"),
+        (format!("{PIN} \n"), "a blank before or after the PIN"),
+        (format!("\t{PIN}"), "a blank before or after the PIN"),
+        (format!("{PIN}\n{WRONG}\n"), "several lines"),
+    ] {
+        for of_uri in [true, false] {
+            let fixture = Fixture::new(KeyKind::P256);
+            let builder = fixture.server();
+            let folder = builder.folder().to_owned();
+            let path = file(&folder, "pin", &content);
+            let mut server = match of_uri {
+                true => builder.uri(&format!("pkcs11:?pin-source={}", path.display())),
+                false => builder.envs([("CREDENTIALS_DIRECTORY", &folder)]),
+            }
+            // Another source takes the place of none that is broken.
+            .tedge_toml(&format!("[device.cryptoki]\npin = \"{PIN}\"\n"))
+            .spawn();
+            assert_eq!(server.wait(TIMEOUT).code(), Some(1), "{content:?}");
+            let log = server.log();
+            let last = log.lines().last().unwrap();
+            let path = path.display().to_string();
+            assert_contains(last, [" ERROR ", reason, path.as_str()]);
+            assert_eq!(fixture.faults.count(C_Login), 0);
+        }
+    }
+}
+
+#[test]
+fn an_empty_variable_is_said_and_brings_no_default() {
+    let fixture = Fixture::new(KeyKind::P256);
+    for source in ["environment", "flag"] {
+        let server = with_pins(&fixture, &[(source, "")]);
+        let line = server.wait_for_log("is empty, which is the same as none");
+        assert_contains(line, [" WARN ", "TEDGE_DEVICE_CRYPTOKI_PIN"]);
+        refused(server.client().open(KEY), ErrorCode::PinRequired);
+        assert_eq!(fixture.faults.count(C_Login), 0);
+    }
+}
+
+#[test]
+fn a_refused_pin_is_named_by_its_source_and_the_line_in_a_file() {
+    for (source, name) in [
+        ("pin-value", "pin-value of the server's URI"),
+        ("pin-source", "/source, the pin-source of the server's URI"),
+        ("flag", "--pin"),
+        ("environment", "TEDGE_DEVICE_CRYPTOKI_PIN"),
+        ("credential", "the credential pin"),
+        ("file", "tedge.toml line 2"),
+    ] {
+        let fixture = Fixture::new(KeyKind::P256);
+        let server = with_pins(&fixture, &[(source, WRONG)]);
+        for _ in 0..2 {
+            let told = refused(server.client().open(KEY), ErrorCode::PinIncorrect);
+            assert_contains(&told.message, [name]);
+        }
+    }
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.server().start();
+    for _ in 0..2 {
+        let told = refused(server.client().open(KEY), ErrorCode::PinIncorrect);
+        assert_contains(
+            &told.message,
+            ["the default PIN", "--pin or device.cryptoki.pin"],
+        );
+    }
+    server.secrets().add(WRONG);
+    let told = refused(
+        server.client().with_pin(WRONG).open(KEY),
+        ErrorCode::PinIncorrect,
+    );
+    assert_contains(&told.message, ["the request's PIN"]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use p11_client::{ErrorCode, Pin, UriText, message::ChangePin};
 use p11_fault_module::{
     self as fault,
-    Function::{C_InitPIN, C_Login, C_SetPIN},
+    Function::{C_GetSlotList, C_InitPIN, C_Login, C_SetPIN},
     cryptoki_sys::*,
     every_token, on,
 };
@@ -82,7 +82,7 @@ fn the_old_pin_is_not_tried_any_more() {
         server.client().change_pin(change).unwrap();
         let client = server.client();
         refused(client.with_pin(PIN).open(KEY), ErrorCode::PinIncorrect);
-        assert_eq!(fixture.faults.count(C_Login), 0);
+        assert!(!server.log().contains("CKR_PIN_INCORRECT"));
         client.open(KEY).unwrap().sign().unwrap();
     }
 }
@@ -145,14 +145,84 @@ fn reply_and_log_name_the_source_that_still_holds_the_old_pin() {
 }
 
 #[test]
-fn a_source_that_never_held_the_pin_is_not_stale() {
+fn a_source_is_compared_with_the_new_pin_alone_and_the_token_is_named() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let (second, _) = fixture.add_token("second");
+    let server = start(&fixture);
+    let client = server.client();
+    // The first change leaves the source stale, and the second one as well.
+    for new in [NEW, "another-pin"] {
+        let uri = Some("pkcs11:token=device".into());
+        let changed = client.change_pin(ChangePin::new(new).uri(uri)).unwrap();
+        assert_contains(
+            changed.stale.unwrap(),
+            [
+                "TEDGE_DEVICE_CRYPTOKI_PIN",
+                "token=device",
+                "if it is meant for this token",
+            ],
+        );
+    }
+    // Of another token, the advice is for that one.
+    let uri = Some(second.uri().as_str().into());
+    let changed = client.change_pin(reset(SO_PIN, NEW).uri(uri)).unwrap();
+    assert_contains(changed.stale.unwrap(), ["token=second"]);
+}
+
+#[test]
+fn each_source_that_holds_another_pin_is_named() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let toml = |pin| format!("[device.cryptoki]\n\npin = \"{pin}\"\n");
+    let server = fixture.server().pin(PIN).tedge_toml(&toml(WRONG)).start();
+    for secret in [NEW, WRONG] {
+        server.secrets().add(secret);
+    }
+    let client = server.client();
+    let change = |new| client.change_pin(ChangePin::new(new)).unwrap().stale;
+    let both = change(NEW).unwrap();
+    assert_contains(
+        both,
+        ["TEDGE_DEVICE_CRYPTOKI_PIN and ", "tedge.toml line 3"],
+    );
+    let file = change(PIN).unwrap();
+    assert!(!file.contains("TEDGE_DEVICE_CRYPTOKI_PIN"), "{file}");
+    assert_contains(file, ["tedge.toml line 3 holds"]);
+}
+
+#[test]
+fn a_new_pin_that_is_refused_gives_way_to_the_configured_one() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = start(&fixture);
+    let client = server.client();
+    client.change_pin(ChangePin::new(NEW)).unwrap();
+    client.open(KEY).unwrap().sign().unwrap();
+    // Another server changes it back, which SoftHSM sees when it is initialised again.
+    let other = fixture.server().pin(NEW).start();
+    other.client().change_pin(ChangePin::new(PIN)).unwrap();
+    drop(other);
+    let reload = on(C_GetSlotList).next(1);
+    fixture
+        .faults
+        .set([reload.returns(CKR_CRYPTOKI_NOT_INITIALIZED)]);
+    // A key that is opened by another URI is looked for.
+    let by_id = "pkcs11:token=device;id=%01";
+    let told = refused(client.open(by_id), ErrorCode::PinIncorrect);
+    assert_contains(told.message, ["which ChangePin has set"]);
+    // The configured one was the old one, and is sent when the operator says so.
+    server.sighup();
+    client.open(KEY).unwrap().sign().unwrap();
+}
+
+#[test]
+fn what_a_reset_sets_is_the_servers_only_where_the_old_one_was() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.server().pin(WRONG).start();
-    let old_pin = some(PIN);
-    let changed = server
-        .client()
-        .change_pin(ChangePin::new(NEW).old_pin(old_pin));
-    assert_eq!(changed.unwrap().stale, None);
+    server.secrets().add(NEW);
+    let client = server.client();
+    client.change_pin(reset(SO_PIN, NEW)).unwrap();
+    refused(client.open(KEY), ErrorCode::PinIncorrect);
+    client.with_pin(NEW).open(KEY).unwrap().sign().unwrap();
+    refused(client.open(KEY), ErrorCode::PinIncorrect);
 }
 
 #[test]
@@ -166,7 +236,7 @@ fn the_new_pin_holds_until_another_is_configured() {
 }
 
 #[test]
-fn a_wrong_old_pin_is_tried_once() {
+fn a_wrong_old_pin_is_not_tried_where_the_servers_opens_the_token() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = start(&fixture);
     let client = server.client();
@@ -181,8 +251,8 @@ fn a_wrong_old_pin_is_tried_once() {
             "{told}"
         );
     }
-    assert_eq!(fixture.faults.count(C_SetPIN), 1);
-    // The right one still works, and makes up for it.
+    // The server's PIN opens the token, so it is compared.
+    assert_eq!(fixture.faults.count(C_SetPIN), 0);
     server.client().open(KEY).unwrap().sign().unwrap();
     client.change_pin(ChangePin::new(NEW)).unwrap();
 }
@@ -241,9 +311,9 @@ fn the_security_officer_unlocks_a_pin() {
 fn a_pin_is_changed_even_if_the_login_after_it_fails() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = start(&fixture);
-    // The first login is the security officer's.
-    let second = on(C_Login).every(2).returns(CKR_FUNCTION_FAILED);
-    fixture.faults.set([second]);
+    // The server's login and the security officer's go before it.
+    let third = on(C_Login).every(3).returns(CKR_FUNCTION_FAILED);
+    fixture.faults.set([third]);
     server.client().change_pin(reset(SO_PIN, NEW)).unwrap();
     assert!(fixture.takes_pin("device", NEW));
     server.client().open(KEY).unwrap().sign().unwrap();
@@ -268,6 +338,8 @@ fn a_refused_security_officer_leaves_everything_as_it_was() {
     assert_contains(server.log(), ["as the security officer's"]);
     // The user's, the officer's, and the user's again since the officer wanted no session to be open.
     assert_eq!(fixture.faults.count(C_Login), 3);
+    refused(client.change_pin(reset(SO_PIN, NEW)), ErrorCode::PinGuarded);
+    server.sighup();
     client.change_pin(reset(SO_PIN, NEW)).unwrap();
     key.sign().unwrap();
 }

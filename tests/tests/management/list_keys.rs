@@ -133,15 +133,16 @@ fn a_listing_is_narrowed_by_label_id_and_type() {
 }
 
 #[test]
-fn a_wrong_pin_of_the_server_shows_what_is_public_and_one_of_the_request_nothing() {
+fn a_wrong_pin_is_told_whether_the_servers_or_the_requests() {
     let fixture = fixture(KeyKind::P256);
     let server = fixture.server().pin("000001").start();
     let client = server.client();
     for _ in 0..5 {
-        assert_eq!(
-            classes(&client.list_keys("pkcs11:token=device").unwrap()),
-            PUBLIC
+        let told = refused(
+            client.list_keys("pkcs11:token=device"),
+            ErrorCode::PinIncorrect,
         );
+        assert_contains(&told.message, ["TEDGE_DEVICE_CRYPTOKI_PIN"]);
     }
     assert_eq!(fixture.faults.count(C_Login), 1);
     let client = client.with_pin("000002");
@@ -149,6 +150,24 @@ fn a_wrong_pin_of_the_server_shows_what_is_public_and_one_of_the_request_nothing
         client.list_keys("pkcs11:token=device"),
         ErrorCode::PinIncorrect,
     );
+}
+
+#[test]
+fn where_another_client_has_logged_in_what_is_private_is_shown_to_its_pin_alone() {
+    let fixture = fixture(KeyKind::P256);
+    let server = fixture.server().start();
+    let client = server.client();
+    let with_pin = client.with_pin(PIN);
+    with_pin.open(KEY).unwrap().sign().unwrap();
+    let uri = "pkcs11:token=device";
+    assert_eq!(classes(&client.list_keys(uri).unwrap()), PUBLIC);
+    assert_eq!(classes(&with_pin.list_keys(uri).unwrap()), ALL);
+    refused(client.open(KEY), ErrorCode::PinRequired);
+    refused(
+        client.with_pin("000002").list_keys(uri),
+        ErrorCode::PinIncorrect,
+    );
+    assert_eq!(fixture.faults.count(C_Login), 1);
 }
 
 #[test]

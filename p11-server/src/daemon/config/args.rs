@@ -95,6 +95,10 @@ pub(crate) struct Args {
     #[arg(skip)]
     pub(super) pin_is_flag: bool,
 
+    /// Whether flag or variable is there and empty, and no PIN is in either.
+    #[arg(skip)]
+    pub(super) pin_is_empty: bool,
+
     /// Whether the folder is that of `--config-dir`.
     #[arg(skip)]
     pub(super) config_dir_is_flag: bool,
@@ -112,6 +116,7 @@ impl Args {
         };
         args.pin_is_flag = is_flag("pin", &args.pin);
         args.config_dir_is_flag = is_flag("config_dir", &args.config_dir);
+        let is_given = args.pin.is_some();
         for (value, variable) in [
             (&mut args.socket_path, SOCKET_PATH),
             (&mut args.module_path, MODULE_PATH),
@@ -125,6 +130,7 @@ impl Args {
                 *value = env::var_os(variable).filter(|value| !value.is_empty());
             }
         }
+        args.pin_is_empty = is_given && args.pin.is_none();
         args
     }
 

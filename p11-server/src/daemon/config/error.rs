@@ -55,8 +55,8 @@ pub(crate) enum Error {
     Credential {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        cause: io::Error,
+        /// What the system said, or what should be there.
+        cause: String,
     },
     /// The policy file is unusable.
     #[error(transparent)]
@@ -72,8 +72,8 @@ pub(crate) enum Error {
     PinSource {
         /// The file.
         path: PathBuf,
-        /// What the system said.
-        cause: io::Error,
+        /// What the system said, or what should be there.
+        cause: String,
     },
 }
 

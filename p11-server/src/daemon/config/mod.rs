@@ -17,6 +17,7 @@ use crate::engine::Settings;
 
 pub(crate) use self::args::Args;
 pub(crate) use self::error::Error;
+use self::pin::ConfiguredPin;
 use self::tedge_toml::TedgeToml;
 
 const DEFAULT_SOCKET: &str = "./tedge-p11-server.sock";
@@ -36,10 +37,10 @@ pub(crate) struct Config {
 pub(crate) struct CryptokiConfigDirect {
     /// The module to load.
     pub(crate) module_path: PathBuf,
-    /// The PIN of flag, environment, credential or file.
-    pub(crate) pin: Pin,
-    /// Which of these it is; `None` for the default.
-    pub(crate) pin_origin: Option<String>,
+    /// The PINs of flag, environment, credential and file, the one that is used first.
+    pins: Vec<ConfiguredPin>,
+    /// Whether the default PIN is used where there is none.
+    takes_default_pin: bool,
     /// The server's URI, as given.
     pub(crate) uri: Option<String>,
     /// Whether a token that is not there is looked for by a reload.
@@ -48,9 +49,12 @@ pub(crate) struct CryptokiConfigDirect {
 
 impl fmt::Debug for CryptokiConfigDirect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let default = self.takes_default_pin.then(|| Pin::from(DEFAULT_PIN));
+        let first = self.pins.first().map(|first| &first.pin);
+        let pin = first.or(default.as_ref());
         f.debug_struct("CryptokiConfigDirect")
             .field("module_path", &self.module_path)
-            .field("pin", &self.pin)
+            .field("pin", pin.map_or(&"none", |pin| pin as &dyn fmt::Debug))
             .field("uri", &self.uri.as_deref().map(p11_uri::redact))
             .finish()
     }
@@ -68,7 +72,7 @@ impl Config {
         before: Option<&Config>,
         warnings: &mut Vec<String>,
     ) -> Result<Config, Error> {
-        let pin = given_pin(args, warnings)?;
+        let mut pins = pin::given(args, warnings)?;
         let file_path = args.tedge_toml();
         let file = TedgeToml::read(&file_path)?;
         let has_file = file.is_some();
@@ -97,8 +101,11 @@ impl Config {
         // What is not UTF-8 is no URI, with or without the replacement characters.
         let uri = args.uri.as_ref().map(|uri| uri.to_string_lossy().into());
         let uri: Option<String> = uri.or(in_file.uri);
-        let origin = || format!("device.cryptoki.pin in {}", file_path.display());
-        let pin = pin.or_else(|| Some((in_file.pin?, origin())));
+        let line = in_file.pin_line;
+        pins.extend(in_file.pin.map(|pin| ConfiguredPin {
+            pin,
+            origin: format!("device.cryptoki.pin in {} line {line}", file_path.display()),
+        }));
         warnings.extend(in_file.warnings);
 
         // A URI that does not parse is refused later, after it was logged.
@@ -111,20 +118,20 @@ impl Config {
                  set --socket-path or device.cryptoki.socket_path"
             ));
         }
-        if pin.is_none() {
+        let takes_default_pin = pins.is_empty() && !args.pin_is_empty;
+        if takes_default_pin {
             warnings.push(
                 "no PIN is configured, using the default one; set --pin or device.cryptoki.pin"
                     .into(),
             );
         }
-        let (pin, pin_origin) = pin.unzip();
         Ok(Config {
             has_file,
             socket_path: socket_path.unwrap_or_else(|| DEFAULT_SOCKET.into()),
             cryptoki: CryptokiConfigDirect {
                 module_path,
-                pin: pin.unwrap_or_else(|| DEFAULT_PIN.into()),
-                pin_origin,
+                pins,
+                takes_default_pin,
                 reload_for_new_tokens: args.reload_for_new_tokens,
                 uri,
             },
@@ -143,24 +150,6 @@ impl Config {
     }
 }
 
-/// The PIN of flag, environment or credential, and which of these it is.
-fn given_pin(args: &Args, warnings: &mut Vec<String>) -> Result<Option<(Pin, String)>, Error> {
-    let Some(pin) = &args.pin else {
-        return Ok(pin::credential()?.map(|pin| (pin, "the credential pin".into())));
-    };
-    let mut origin = args::PIN;
-    if args.pin_is_flag {
-        origin = "--pin";
-        warnings.push(
-            "the PIN was given on the command line, where every user of this machine can read \
-             it in the process list; TEDGE_DEVICE_CRYPTOKI_PIN or a systemd credential hides it"
-                .into(),
-        );
-    }
-    let pin = pin.to_str().ok_or(Error::PinEncoding(origin))?;
-    Ok(Some((pin.into(), origin.into())))
-}
-
 impl CryptokiConfigDirect {
     /// What the engine needs: parses the URI and reads the PIN that it may name.
     ///
@@ -168,23 +157,33 @@ impl CryptokiConfigDirect {
     /// [`Error::Uri`], [`Error::PinSource`]
     pub(crate) fn settings(&self, warnings: &mut Vec<String>) -> Result<Settings, Error> {
         let scope = Uri::parse(self.uri.as_deref().unwrap_or("pkcs11:"))?;
-        let (pin, pin_origin) = match (scope.pin_value(), scope.pin_source_path()?) {
-            (Some(pin), _) => {
-                let origin = "pin-value of the server's URI".to_owned();
-                (Pin::from(pin.clone()), Some(origin))
-            }
+        let of_uri = match (scope.pin_value(), scope.pin_source_path()?) {
+            (Some(pin), _) => Some(ConfiguredPin {
+                pin: Pin::from(pin.clone()),
+                origin: "pin-value of the server's URI".into(),
+            }),
             (None, Some(path)) => {
-                let origin = format!("{}, the pin-source of the server's URI", path.display());
                 warnings.extend(files::warn_of_readers(&path));
+                let origin = format!("{}, the pin-source of the server's URI", path.display());
                 let pin =
                     pin::read_file(&path).map_err(|cause| Error::PinSource { path, cause })?;
-                (pin, Some(origin))
+                Some(ConfiguredPin { pin, origin })
             }
-            (None, None) => (self.pin.clone(), self.pin_origin.clone()),
+            (None, None) => None,
+        };
+        let mut pins = of_uri.into_iter().chain(self.pins.iter().cloned());
+        let first = pins.next();
+        let pin_is_default = first.is_none() && self.takes_default_pin;
+        let (pin, pin_origin) = match first {
+            Some(first) => (Some(first.pin), Some(first.origin)),
+            None => (pin_is_default.then(|| DEFAULT_PIN.into()), None),
         };
         Ok(Settings {
-            pin: Some(pin),
+            pin,
             pin_origin,
+            pin_is_default,
+            other_pins: pins.map(|other| (other.origin, other.pin)).collect(),
+            refusals: pin::refusals(),
             scope,
             reload_for_new_tokens: self.reload_for_new_tokens,
         })

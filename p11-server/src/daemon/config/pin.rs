@@ -1,33 +1,95 @@
-//! PINs in files: the systemd credential, and the `pin-source` of a URI.
+//! The server's PIN: flag, environment, systemd credential, and files.
 
 use std::env;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use p11_proto::Pin;
-use zeroize::Zeroizing;
 
+use super::args::{self, Args};
 use super::error::Error;
+use crate::daemon::files;
+
+/// A PIN that the operator has set.
+#[derive(Clone)]
+pub(super) struct ConfiguredPin {
+    pub(super) pin: Pin,
+    /// Where, for people.
+    pub(super) origin: String,
+}
+
+/// Those of flag, environment and credential, the one that goes before the others first.
+///
+/// # Errors
+/// [`Error`]
+pub(super) fn given(args: &Args, warnings: &mut Vec<String>) -> Result<Vec<ConfiguredPin>, Error> {
+    let variable = env::var_os(args::PIN).filter(|pin| !pin.is_empty());
+    let (flag, variable) = match args.pin_is_flag {
+        true => (args.pin.clone(), variable),
+        false => (None, args.pin.clone()),
+    };
+    if flag.is_some() {
+        warnings.push(
+            "the PIN was given on the command line, where every user of this machine can read \
+             it in the process list; TEDGE_DEVICE_CRYPTOKI_PIN or a systemd credential hides it"
+                .into(),
+        );
+    }
+    if args.pin_is_empty {
+        let text = "--pin or TEDGE_DEVICE_CRYPTOKI_PIN is empty, which is the same as none; write the PIN there, or \
+                    remove it";
+        warnings.push(text.into());
+    }
+    let mut pins = Vec::new();
+    for (given, origin) in [(flag, "--pin"), (variable, args::PIN)] {
+        if let Some(pin) = given {
+            pins.push(ConfiguredPin {
+                pin: pin.to_str().ok_or(Error::PinEncoding(origin))?.into(),
+                origin: origin.into(),
+            });
+        }
+    }
+    pins.extend(credential()?);
+    Ok(pins)
+}
 
 /// The systemd credential named `pin` (systemd.exec(5), `LoadCredential=`).
 ///
 /// # Errors
 /// [`Error::Credential`]
-pub(super) fn credential() -> Result<Option<Pin>, Error> {
+fn credential() -> Result<Option<ConfiguredPin>, Error> {
     let folder = env::var_os("CREDENTIALS_DIRECTORY").filter(|folder| !folder.is_empty());
-    let Some(path) = folder.map(|folder| PathBuf::from(folder).join("pin")) else {
+    let path = folder.map(|folder| PathBuf::from(folder).join("pin"));
+    let Some(path) = path.filter(|path| path.symlink_metadata().is_ok()) else {
         return Ok(None);
     };
-    match read_file(&path) {
-        Ok(pin) => Ok(Some(pin).filter(|pin| !pin.expose().is_empty())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(cause) => Err(Error::Credential { path, cause }),
-    }
+    let pin = read_file(&path).map_err(|cause| Error::Credential { path, cause })?;
+    let origin = "the credential pin".into();
+    Ok(Some(ConfiguredPin { pin, origin }))
 }
 
-/// A file that holds a PIN; one newline at its end is not part of it.
-pub(super) fn read_file(path: &Path) -> io::Result<Pin> {
-    let text = Zeroizing::new(fs::read_to_string(path)?);
-    Ok(Pin::from(text.strip_suffix('\n').unwrap_or(&text)))
+/// The folder for refused PINs: the first of `RuntimeDirectory=` (systemd.exec(5)).
+pub(super) fn refusals() -> Option<PathBuf> {
+    let folders = env::var_os("RUNTIME_DIRECTORY").filter(|folders| !folders.is_empty())?;
+    env::split_paths(&folders).next()
+}
+
+/// A file that holds a PIN; line ends at its end are not part of it. What else could be there by mistake is no PIN, so that
+/// it uses up no try.
+///
+/// # Errors
+/// What the system said, or what should be there.
+pub(super) fn read_file(path: &Path) -> Result<Pin, String> {
+    let text = files::read(path).map_err(|error| error.to_string())?;
+    let text = str::from_utf8(&text).map_err(|_| "it is not UTF-8 text".to_owned())?;
+    let pin = text.trim_end_matches(['\r', '\n']);
+    Err(match pin {
+        _ if pin.trim().is_empty() => "it is empty; write the PIN into it",
+        _ if pin.contains(['\r', '\n']) => "it has several lines; write the PIN alone into it",
+        _ if pin.trim() != pin => {
+            "there is a blank before or after the PIN; remove it, or give a PIN that has one by \
+             TEDGE_DEVICE_CRYPTOKI_PIN"
+        }
+        _ => return Ok(Pin::from(pin)),
+    }
+    .into())
 }

@@ -18,6 +18,9 @@ use crate::daemon::toml_table::{TomlError, into_struct, into_table};
 pub(super) struct TedgeToml {
     pub(super) module_path: Option<PathBuf>,
     pub(super) pin: Option<Pin>,
+    /// The line that it is in.
+    #[serde(skip)]
+    pub(super) pin_line: usize,
     pub(super) uri: Option<String>,
     pub(super) socket_path: Option<PathBuf>,
     #[serde(skip)]
@@ -91,8 +94,14 @@ fn parse(file: &[u8], warn: &mut impl FnMut(TomlError)) -> Result<TedgeToml, Tom
             table.get_mut().remove(key);
         }
     }
-    into_struct(table, |key| {
+    let pin = table.get_ref().get("pin").map(Spanned::span);
+    let pin_line = pin.map(|span| TomlError::new(span, "").line_and_column(file).0);
+    let values: TedgeToml = into_struct(table, |key| {
         format!("device.cryptoki.{key} must be text: {key} = \"...\"")
+    })?;
+    Ok(TedgeToml {
+        pin_line: pin_line.unwrap_or_default(),
+        ..values
     })
 }
 

@@ -205,20 +205,31 @@ impl Access for Grant<'_> {
         let Some(rules) = &self.rules else {
             return Ok(());
         };
+        // Who may touch one object may not touch what all others on the token depend on.
+        let is_of_token = matches!(self.operation, Operation::ChangePin | Operation::InitToken);
         let covers = |rule: &&Rule| {
             rule.uri.matches_token(token)
+                && !(is_of_token && rule.uri.names_object())
                 && object.is_none_or(|object| rule.uri.matches_key(&object.label, &object.id))
         };
         if rules.iter().any(covers) {
             return Ok(());
+        }
+        let name = self.operation.name();
+        if is_of_token && rules.iter().any(|rule| rule.uri.names_object()) {
+            return Err(ServiceError::NotAllowed(format!(
+                "{name} is not allowed for {}: it concerns the whole token, and {} of the policy names an object; a \
+                 rule for it names the token alone",
+                Uri::of_token(token),
+                numbers(rules)
+            )));
         }
         let uri = match object {
             Some(object) => Uri::of_object(token, object),
             None => Uri::of_token(token),
         };
         Err(ServiceError::NotAllowed(format!(
-            "{} is not allowed for {uri}: {} of the policy is limited to other URIs",
-            self.operation.name(),
+            "{name} is not allowed for {uri}: {} of the policy is limited to other URIs",
             numbers(rules)
         )))
     }

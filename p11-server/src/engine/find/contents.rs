@@ -100,7 +100,7 @@ impl ContentsCache {
         lane: Lane,
         then: Instant,
     ) -> Result<Arc<Contents>, Error> {
-        let known = || self.known(token).filter(|contents| contents.is_as_of(then));
+        let known = || self.known_since(token, then);
         if let Some(contents) = known() {
             return Ok(contents);
         }
@@ -128,6 +128,11 @@ impl ContentsCache {
         known.retain(|_, contents| contents.life.strong_count() > 0);
         known.insert(id, contents.clone());
         Ok(contents)
+    }
+
+    /// What was read of a token at `then` or later.
+    pub fn known_since(&self, token: &Token, then: Instant) -> Option<Arc<Contents>> {
+        self.known(token).filter(|contents| contents.is_as_of(then))
     }
 
     /// What was read of the same token last.

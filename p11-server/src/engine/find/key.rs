@@ -17,7 +17,7 @@ use tracing::warn;
 use super::object::Object;
 use super::pair::Half;
 use crate::engine::lock::{Mutex, Rank};
-use crate::engine::login::pin_guard::{Guard, Pins};
+use crate::engine::login::Logins;
 use crate::engine::sign::encode;
 use crate::engine::sign::scheme::{Method, methods};
 use crate::engine::token::client::Client;
@@ -40,6 +40,8 @@ pub(crate) struct Key {
     handle: ObjectHandle,
     /// The object that tells its public key, where it does not itself.
     told_by: Option<(ObjectHandle, ObjectClass)>,
+    /// Whether it signs after a login only.
+    pub needs_login: bool,
     /// Whether each signature wants a login of its own.
     always_authenticate: bool,
     kind: Kind,
@@ -84,6 +86,7 @@ impl Key {
             life: Arc::downgrade(session.life()),
             handle: object.handle,
             told_by: half.told_by,
+            needs_login: object.needs_login(),
             always_authenticate: object.always_authenticate(),
             kind,
             info: object.info(),
@@ -155,11 +158,11 @@ impl Key {
         &self,
         session: &PooledSession<'_>,
         client: &Client<'_>,
-        (guard, pins): (&Guard, Pins<'_>),
+        logins: &Logins,
         scheme: u16,
         message: &[u8],
     ) -> Result<Vec<u8>, Error> {
-        let log_in = || guard.log_in_for_signature(session, client, pins);
+        let log_in = || logins.log_in_for_signature(session, client);
         let log_in = self
             .always_authenticate
             .then_some(&log_in as &dyn Fn() -> _);
@@ -289,17 +292,23 @@ impl KeyCache {
         self.uris.lock().get(uri)?.preferred
     }
 
-    /// A URI led to this key; `by_itself` if no identity was asked for.
-    pub fn insert(&self, uri: &str, key: &Arc<Key>, by_itself: bool) {
+    /// These URIs led to this key, each by itself if no identity was asked for. That is cached if it still holds: what
+    /// ends it is followed by [`KeyCache::invalidate_all`].
+    pub fn insert_if(&self, holds: impl Fn() -> bool, key: &Arc<Key>, by: [(&str, bool); 2]) {
         let mut uris = self.uris.lock();
-        let cached = uris.get_or_insert_mut(uri.to_owned(), CachedUri::default);
-        cached
-            .keys
-            .retain(|other| other.identity() != key.identity());
-        cached.keys.truncate(MOST_KEYS - 1);
-        cached.keys.insert(0, key.clone());
-        if by_itself {
-            cached.preferred = Some(key.identity());
+        if !holds() {
+            return;
+        }
+        for (uri, by_itself) in by {
+            let cached = uris.get_or_insert_mut(uri.to_owned(), CachedUri::default);
+            cached
+                .keys
+                .retain(|other| other.identity() != key.identity());
+            cached.keys.truncate(MOST_KEYS - 1);
+            cached.keys.insert(0, key.clone());
+            if by_itself {
+                cached.preferred = Some(key.identity());
+            }
         }
     }
 

@@ -18,11 +18,13 @@ pub(crate) struct Object {
     pub handle: ObjectHandle,
     pub label: String,
     pub id: Vec<u8>,
+    is_private_key: bool,
     attributes: Attributes,
 }
 
 /// What is read of a private key, and how long it may be.
-const PRIVATE: [(AttributeType, usize); 14] = [
+const PRIVATE: [(AttributeType, usize); 15] = [
+    (AttributeType::Private, BOOL),
     (AttributeType::Label, TEXT),
     (AttributeType::Id, TEXT),
     (AttributeType::KeyType, NUMBER),
@@ -40,7 +42,8 @@ const PRIVATE: [(AttributeType, usize); 14] = [
 ];
 
 /// What is read of a public key.
-const PUBLIC: [(AttributeType, usize); 8] = [
+const PUBLIC: [(AttributeType, usize); 9] = [
+    (AttributeType::Private, BOOL),
     (AttributeType::Label, TEXT),
     (AttributeType::Id, TEXT),
     (AttributeType::KeyType, NUMBER),
@@ -52,7 +55,8 @@ const PUBLIC: [(AttributeType, usize); 8] = [
 ];
 
 /// What is read of a certificate.
-const CERTIFICATE: [(AttributeType, usize); 3] = [
+const CERTIFICATE: [(AttributeType, usize); 4] = [
+    (AttributeType::Private, BOOL),
     (AttributeType::Label, TEXT),
     (AttributeType::Id, TEXT),
     (AttributeType::Value, 64 * 1024),
@@ -114,8 +118,21 @@ impl Object {
                 .bytes(AttributeType::Id)
                 .unwrap_or_default()
                 .to_vec(),
+            is_private_key: class == ObjectClass::PRIVATE_KEY,
             attributes,
         })
+    }
+
+    /// Whether it shows after a login only. A private key that does not say is.
+    pub fn is_private(&self) -> bool {
+        self.attributes
+            .bool(AttributeType::Private)
+            .unwrap_or(self.is_private_key)
+    }
+
+    /// Whether a signature with it needs a login.
+    pub fn needs_login(&self) -> bool {
+        self.is_private() || self.always_authenticate()
     }
 
     /// What it says of itself, as the private half of a pair.

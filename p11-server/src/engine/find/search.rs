@@ -17,7 +17,7 @@ use super::contents::{Contents, ContentsCache};
 use super::key::{self, Key};
 use super::object::Object;
 use super::pair::{Half, is_pair};
-use crate::engine::login::pin_guard::{Guard, Pins};
+use crate::engine::login::{Logins, Pins};
 use crate::engine::module::Module;
 use crate::engine::token::Token;
 use crate::engine::token::client::Client;
@@ -30,7 +30,7 @@ pub(crate) struct Search<'a> {
     pub contents: &'a ContentsCache,
     pub client: &'a Client<'a>,
     /// Stands before every login.
-    pub guard: &'a Guard,
+    pub logins: &'a Logins,
     /// What is looked for, already held to the server's scope.
     pub uri: &'a Uri,
     /// The PINs for a token that wants one.
@@ -231,7 +231,9 @@ impl Search<'_> {
         let token = &view.contents.token;
         if let Some(chosen) = self.choose(view)? {
             let session = token.acquire(self.module, self.client, Lane::Search)?;
-            self.guard.log_in(&session, self.client, self.pins)?;
+            if chosen.object.needs_login() {
+                self.logins.log_in(&session, self.client, self.pins)?;
+            }
             if !std::ptr::eq(Arc::as_ptr(session.life()), view.contents.life.as_ptr()) {
                 return Err(self.changed(token));
             }
@@ -258,8 +260,12 @@ impl Search<'_> {
     /// What the token shows after a login.
     fn log_in_and_look(&self, token: &Arc<Token>) -> Result<View, Error> {
         let session = token.acquire(self.module, self.client, Lane::Search)?;
-        self.guard.log_in(&session, self.client, self.pins)?;
-        let contents = self.contents.read(&session, self.client)?;
+        self.logins.log_in(&session, self.client, self.pins)?;
+        // What was read for others who are logged in is as good.
+        let contents = match self.contents.known_since(token, self.since) {
+            Some(contents) if !contents.hidden => contents,
+            _ => self.contents.read(&session, self.client)?,
+        };
         Ok(self.view(contents))
     }
 
@@ -306,24 +312,29 @@ impl Search<'_> {
             self.uri.object_type(),
             None | Some(ObjectType::Private | ObjectType::Public)
         );
+        let token = &contents.token;
+        let sees_private = self.logins.may_see_private(self.client, token, self.pins);
+        let shows = |object: &&Object| sees_private || !object.is_private();
         let matches = |object: &&Object| self.uri.matches_key(&object.label, &object.id);
         let mut view = View {
             candidates: Vec::new(),
             public_objects: Vec::new(),
             unusable: Vec::new(),
-            hidden: names_keys && contents.hidden,
+            hidden: names_keys && (contents.hidden || !sees_private),
             contents: contents.clone(),
         };
         if !names_keys {
             return view;
         }
         let others = contents.public.iter().chain(&contents.certificates);
-        view.public_objects = others.filter(matches).cloned().collect();
+        view.public_objects = others.filter(shows).filter(matches).cloned().collect();
         view.public_objects
             .sort_by(|a, b| (&a.label, &a.id).cmp(&(&b.label, &b.id)));
         let public_halves = PublicHalves::of(&view.public_objects);
         for (object, half) in contents.private.iter().zip(contents.pairs.halves()) {
-            if !object.can_sign() || !(matches(&object) || public_halves.have_that_of(object, half))
+            if !shows(&object)
+                || !object.can_sign()
+                || !(matches(&object) || public_halves.have_that_of(object, half))
             {
                 continue;
             }

@@ -1,28 +1,159 @@
-//! Every `C_Login`: no token is ever locked, since the guard stands before each.
+//! Every call that takes a PIN: `C_Login`, `C_SetPIN`, `C_InitPIN` and `C_InitToken`, each behind the rules for PINs.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | `mod` | what is shared, and who may use a login that is there |
+//! | `log_in` | `C_Login`: which PIN goes first, one attempt, what its answer tells |
+//! | `change` | `C_SetPIN` and `C_InitPIN` |
+//! | `init` | `C_InitToken` |
+//! | `server_pin` | which PIN is the server's |
+//! | `checks` | what is looked at before a PIN is sent, and what answers mean |
+//! | `texts` | what people are told |
+//! | `states` | **the table of states** |
+//! | `pin_guard` | what is known of PINs, and in which state it puts one |
+//! | `misses` | wrong PINs of users |
+//! | `refusals` | the file in which refusals outlive the process |
+//! | `digests` | salted PINs, and how they are compared |
 
-pub mod pin_guard;
+mod change;
+mod checks;
+mod digests;
+mod init;
+mod log_in;
+mod misses;
+mod pin_guard;
+mod refusals;
+mod server_pin;
+mod states;
+#[cfg(test)]
+mod tests;
+mod texts;
 
-use cryptoki::context::Function;
-use cryptoki::error::{Error as Cryptoki, RvError};
-use cryptoki::session::UserType;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
 use p11_proto::Pin;
-use subtle::ConstantTimeEq;
-use tracing::{info, warn};
+use tracing::warn;
 
-use self::pin_guard::{Guard, Pins, Role};
-use super::module::TokenFlags;
+pub(crate) use self::checks::same;
+use self::digests::Salted;
+use self::pin_guard::{Attempt, PinGuard, Subject};
+use self::refusals::RefusalsFile;
+use self::states::{Fate, Owner, Role, State, Tries};
+use self::texts::About;
+use super::lock::{Locked, Mutex, Rank};
+use super::module::Place;
+use super::settings::Settings;
 use super::token::client::Client;
-use super::token::session::PooledSession;
-use super::token::{Accepted, Login, Opened, Token};
-use crate::error::{Error, ckr_name};
+use super::token::id::TokenId;
+use super::token::slots::Registry;
+use super::token::{Login, Opened, Token};
+use crate::error::Error;
 
-impl Guard {
-    /// Whether the user is logged in to a token in this life already, with the PIN of this request.
+/// Stands before every call that takes a PIN.
+pub(crate) struct Logins {
+    registry: Arc<Registry>,
+    /// The operator's, as they are now: a request that began before them does not bring an older PIN.
+    settings: Mutex<Arc<Settings>>,
+    guard: Mutex<PinGuard>,
+    file: Option<RefusalsFile>,
+    /// Whether it was said that there is no file.
+    has_warned: AtomicBool,
+    /// What took the place of the server's PIN on tokens whose PIN was changed through us.
+    replaced: Mutex<HashMap<TokenId, Pin>>,
+    /// Held by who sends PINs to a token, or to any of one TPM: of many that come with a wrong one, the first one tells.
+    sending: Mutex<HashMap<Salted, Arc<Mutex<()>>>>,
+}
+
+/// The PIN that a request brings for a token that wants one.
+#[derive(Clone, Copy)]
+pub(crate) struct Pins<'a> {
+    /// `None` uses the server's.
+    pub own: Option<&'a Pin>,
+}
+
+/// A PIN, and who has given it.
+#[derive(Clone, Copy)]
+struct Given<'a> {
+    /// `None` is whatever is typed at a PIN pad.
+    pin: Option<&'a Pin>,
+    owner: Owner,
+}
+
+impl Logins {
+    /// Knows what an earlier process has left in a folder; without one, nothing yet.
     ///
     /// # Errors
-    /// [`Error::PinIncorrect`] where it was another one: a token that is logged in checks no further PINs.
-    pub fn is_logged_in(
+    /// [`Error::Internal`] where the system gives no random bytes.
+    pub fn new(registry: Arc<Registry>, settings: Settings) -> Result<Logins, Error> {
+        let file = settings.refusals.as_deref().map(RefusalsFile::new);
+        let guard = match file.as_ref().and_then(RefusalsFile::load) {
+            Some(mut guard) => {
+                let server = settings.pin.as_ref();
+                guard.restarted(server.map(|pin| of_server(&guard, pin)));
+                guard
+            }
+            None => {
+                let mut salt = [0; 32];
+                getrandom::fill(&mut salt)
+                    .map_err(|error| Error::Internal(format!("no random bytes: {error}")))?;
+                PinGuard::new(salt)
+            }
+        };
+        Ok(Logins {
+            registry,
+            settings: Mutex::new(Rank::Settings, Arc::new(settings)),
+            guard: Mutex::new(Rank::Pins, guard),
+            file,
+            has_warned: AtomicBool::new(false),
+            replaced: Mutex::new(Rank::Replaced, HashMap::new()),
+            sending: Mutex::new(Rank::Sending, HashMap::new()),
+        })
+    }
+
+    /// The operator's settings, as they are now.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.lock().clone()
+    }
+
+    /// The operator has changed the settings, or says that refused PINs may be tried again. Where the server's PIN is another
+    /// one than before, it is the one for every token again.
+    pub fn reconfigure(&self, settings: Settings) {
+        let settings = Arc::new(settings);
+        let before = std::mem::replace(&mut *self.settings.lock(), settings.clone());
+        let has_other_pin = match (&before.pin, &settings.pin) {
+            (Some(old), Some(new)) => !same(old, new),
+            (old, new) => old.is_some() || new.is_some(),
+        };
+        if has_other_pin {
+            self.replaced.lock().clear();
+        }
+        self.change(|guard| guard.free(has_other_pin));
+        if has_other_pin {
+            // The token has to check the new one. A login that is being made at this moment ends with
+            // the life in which it began.
+            for token in self.registry.known() {
+                token.give_up(&token.life());
+            }
+        }
+    }
+
+    /// The module was reloaded, which may have healed what gave unclear answers.
+    pub fn reloaded(&self) {
+        self.guard.lock().reloaded();
+    }
+
+    /// Whether a token is logged in already so that this request may use it, in this life of it.
+    ///
+    /// # Errors
+    /// [`Error::PinIncorrect`] where it is logged in with another PIN than the request's, [`Error::PinRequired`] where
+    /// another client's PIN has opened it and the request has none, [`Error::PinGuarded`] where the user has missed
+    /// too often.
+    pub fn may_use(
         &self,
+        client: &Client<'_>,
         token: &Token,
         life: &Opened,
         pins: Pins<'_>,
@@ -30,331 +161,190 @@ impl Guard {
         if !token.flags().login_required() {
             return Ok(true);
         }
-        match life.login_state() {
-            Login::Out => Ok(false),
-            Login::In(None) => Ok(true),
-            Login::In(Some(with)) => match self.choose(token, pins) {
-                Some(pin) if same(&with, &pin) => Ok(true),
-                _ => Err(logged_in_otherwise(token)),
+        let (open, by_server) = match life.login_state() {
+            Login::Out => return Ok(false),
+            Login::In { pin: None, .. } => return Ok(true),
+            Login::In {
+                pin: Some(pin),
+                by_server,
+            } => (pin, by_server),
+        };
+        let settings = self.settings();
+        match pins.own {
+            None if by_server => Ok(true),
+            None => Err(self.opened_by_another(token, &settings)),
+            Some(_) if client.has_matched(token) => Ok(true),
+            Some(own) => {
+                let subject = self.subject(token, Role::User);
+                let given = Given {
+                    pin: Some(own),
+                    owner: Owner::Client(client.access.user()),
+                };
+                let attempt = Attempt {
+                    open: Some(self.digest(&subject, &open)),
+                    ..self.attempt_of(&subject, client, given, Tries::default())
+                };
+                let about = self.about(token, Role::User, given.owner, &settings);
+                self.decide(&subject, &attempt, &about)?;
+                client.set_matched(token);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Whether a request may see what the login of this moment shows, if there is one. A PIN is not compared for who may not
+    /// touch the token.
+    pub fn may_see_private(&self, client: &Client<'_>, token: &Token, pins: Pins<'_>) -> bool {
+        let may_ask = pins.own.is_none() || client.access.check(&token.info(), None).is_ok();
+        may_ask && self.may_use(client, token, &token.life(), pins).is_ok()
+    }
+
+    /// The error for a request without a PIN of its own, on a token that another client's PIN has opened.
+    fn opened_by_another(&self, token: &Token, settings: &Settings) -> Error {
+        match self.server_pin(token, settings) {
+            Some((_, owner @ Owner::Server)) => self
+                .about(token, Role::User, owner, settings)
+                .of_state(State::OpenOther),
+            _ => Error::PinRequired {
+                token: token.name().into(),
             },
         }
     }
 
-    /// Makes sure that a token may be shown its user's PIN, then logs the process in, in a slow turn.
-    ///
-    /// # Errors
-    /// The PIN errors of [`Error`], each with what to do, or what `C_Login` said.
-    pub fn log_in(
-        &self,
-        session: &PooledSession<'_>,
-        client: &Client<'_>,
-        pins: Pins<'_>,
-    ) -> Result<(), Error> {
-        let token = session.token();
-        if self.is_logged_in(token, session.life(), pins)? {
-            return Ok(());
-        }
-        // Another part of this program has initialised the module, and is left in peace where it is logged in.
-        if !session.module().is_ours() && session.user_is_logged_in()? {
-            session.life().set_login(Login::In(None));
-            return Ok(());
-        }
-        let pin = self.choose(token, pins);
-        let pin = pin.as_deref();
-        let by_pin_pad = self.attempt(session, client, UserType::User, Role::User, pin)?;
-        let with = pin.cloned().filter(|_| !by_pin_pad);
-        session.life().set_login(Login::In(with));
-        info!("logged in to the token {}", token.name());
-        Ok(())
-    }
-
-    /// The login for one signature, between `C_SignInit` and `C_Sign`, that a key with
-    /// `CKA_ALWAYS_AUTHENTICATE` wants.
-    ///
-    /// # Errors
-    /// As [`Guard::log_in`].
-    pub fn log_in_for_signature(
-        &self,
-        session: &PooledSession<'_>,
-        client: &Client<'_>,
-        pins: Pins<'_>,
-    ) -> Result<(), Error> {
-        let pin = self.choose(session.token(), pins);
-        let user = UserType::ContextSpecific;
-        self.attempt(session, client, user, Role::User, pin.as_deref())
-            .map(drop)
-    }
-
-    /// `C_SetPIN` by the user, in a slow turn. Afterwards the process is logged in as it was before. Requests
-    /// without a PIN may use the new one only where they could use the old one.
-    ///
-    /// # Errors
-    /// As [`Guard::log_in`] for the old PIN, and [`Error::BadRequest`] for a new one that the token
-    /// does not take.
-    pub fn change_pin(
-        &self,
-        session: &PooledSession<'_>,
-        (old, new): (&Pin, &Pin),
-        server: Option<&Pin>,
-    ) -> Result<(), Error> {
-        let token = session.token();
-        let login = session.life().login_state();
-        if let Login::In(Some(with)) = &login
-            && !same(with, old)
+    /// Asks the rules. Each miss is a warning.
+    fn decide(&self, subject: &Subject, attempt: &Attempt, about: &About<'_>) -> Result<(), Error> {
+        let (state, fate) = self.guard.lock().decide(subject, attempt);
+        if fate == Fate::Miss
+            && let Owner::Client(user) = attempt.owner
         {
-            return Err(logged_in_otherwise(token));
+            warn!(
+                "uid {user} has brought a PIN that is not the one of the token {}",
+                about.token
+            );
         }
-        let flags = allowing_flags(session, Role::User)?;
-        self.check(token, Role::User, Some(old))?;
-        match session.set_pin(old, new)? {
-            Ok(()) => {}
-            Err(Cryptoki::Pkcs11(rv @ RvError::PinIncorrect, _)) => {
-                return Err(self.refused(session, Role::User, Some(old), rv));
-            }
-            Err(Cryptoki::Pkcs11(RvError::PinLocked, _)) => return Err(locked(token, Role::User)),
-            Err(error) => return Err(of_new_pin(error, &flags, token)),
+        match fate {
+            Fate::Send | Fate::Use => Ok(()),
+            Fate::Refuse | Fate::Miss => Err(about.of_state(state)),
         }
-        let of_server = self.choose(token, Pins { own: None, server });
-        let was_the_servers = of_server.is_some_and(|pin| same(&pin, old));
-        self.changed(token, Some(old), new, was_the_servers);
-        if let Login::In(Some(_)) = login {
-            session.life().set_login(Login::In(Some(new.clone())));
-        }
-        Ok(())
     }
 
-    /// Whether the security officer may try to log in with this PIN, asked before anybody is disturbed.
-    ///
-    /// # Errors
-    /// As [`Guard::log_in`].
-    pub fn check_officer(&self, session: &PooledSession<'_>, so: &Pin) -> Result<(), Error> {
-        allowing_flags(session, Role::So)?;
-        self.check(session.token(), Role::So, Some(so))
-    }
-
-    /// `C_InitPIN` by the security officer, in the only session that is open on the token. `old` is the PIN
-    /// that logged in before, if one is known.
-    ///
-    /// # Errors
-    /// As [`Guard::log_in`] for the security officer's PIN, and [`Error::BadRequest`] for a new one
-    /// that the token does not take.
-    pub fn reset_pin(
+    fn attempt_of(
         &self,
-        session: &PooledSession<'_>,
+        subject: &Subject,
         client: &Client<'_>,
-        old: Option<&Pin>,
-        (so, new): (&Pin, &Pin),
-    ) -> Result<(), Error> {
-        self.attempt(session, client, UserType::So, Role::So, Some(so))?;
-        let outcome = session.init_pin(new)?;
-        // However it went, the next login is the user's.
-        let _ = session.logout();
-        let token = session.token();
-        outcome.map_err(|error| of_new_pin(error, &token.flags(), token))?;
-        // Nobody else knows what it was; the security officer wants the token to be of use.
-        self.changed(token, old, new, true);
-        Ok(())
-    }
-
-    /// One `C_Login`, if the guard lets it pass. Answers whether the PIN came from a PIN pad.
-    fn attempt(
-        &self,
-        session: &PooledSession<'_>,
-        client: &Client<'_>,
-        user: UserType,
-        role: Role,
-        pin: Option<&Pin>,
-    ) -> Result<bool, Error> {
-        let token = session.token();
-        // One after the other: of many that come with the same wrong PIN, the first one tells.
-        let late = || Error::Timeout(format!("a login to {} takes long; try again", token.name()));
-        let _alone = session
-            .life()
-            .login
-            .lock_until(client.deadline)
-            .ok_or_else(late)?;
-        let accepted: Option<Accepted> = token
-            .accepted()
-            .filter(|last| pin.is_some_and(|pin| last.pin == self.digest(token.id(), role, pin)));
-        let idle = session.module().timeouts().idle;
-        let flags = match (user, &accepted) {
-            // For keys that want a login for each signature, a look would be a fourth call.
-            (UserType::ContextSpecific, Some(last)) if last.at.elapsed() <= idle => {
-                token.flags().as_ref().clone()
-            }
-            _ => allowing_flags(session, role)?,
-        };
-        let by_pin_pad = flags.protected_authentication_path();
-        let pin = match (by_pin_pad, pin) {
-            (true, _) => None,
-            (false, Some(pin)) => Some(pin),
-            (false, None) => {
-                return Err(Error::PinRequired {
-                    token: token.name().into(),
-                });
-            }
-        };
-        self.check(token, role, pin)?;
-        token.set_accepted(None);
-        let mut answer = session.login(user, pin)?;
-        if let Err(Cryptoki::Pkcs11(RvError::UserAlreadyLoggedIn, _)) = answer {
-            answer = match (user, pin) {
-                // A logout would end the signature that this login is for.
-                (UserType::ContextSpecific, _) => answer,
-                // It is our own login, kept alive by sessions of an earlier life.
-                (_, Some(_)) if accepted.is_some() => Ok(()),
-                // Somebody logged in behind our back, so the PIN was not checked. The failure of a logout
-                // would show in the login.
-                (_, Some(_)) => {
-                    let _ = session.logout();
-                    session.login(user, pin)?
-                }
-                (_, None) => Ok(()),
-            };
-        }
-        match answer {
-            Ok(()) => {
-                self.remember_success(token.id(), role);
-                token.set_accepted(pin.map(|pin| self.digest(token.id(), role, pin)));
-                Ok(by_pin_pad)
-            }
-            Err(Cryptoki::Pkcs11(rv, Function::Login)) if means_refused(rv) => {
-                Err(self.refused(session, role, pin, rv))
-            }
-            Err(Cryptoki::Pkcs11(RvError::PinLocked, _)) => Err(locked(token, role)),
-            Err(other) => Err(other.into()),
+        given: Given<'_>,
+        tries: Tries,
+    ) -> Attempt {
+        Attempt {
+            owner: given.owner,
+            pin: given.pin.map(|pin| self.digest(subject, pin)),
+            open: None,
+            tries,
+            server: None,
+            is_retry: client.has_reloaded(),
+            now: Instant::now(),
         }
     }
 
-    /// The token has refused this PIN. Answers what the client is told.
-    fn refused(
+    fn about<'s>(
         &self,
-        session: &PooledSession<'_>,
+        token: &Token,
         role: Role,
-        pin: Option<&Pin>,
-        rv: RvError,
-    ) -> Error {
-        let token = session.token();
-        self.remember_refusal(token.id(), role, pin);
-        let left = session.token_flags();
-        let error = Error::PinIncorrect(format!(
-            "The specified PIN is incorrect: the token {} refused it{} ({}). {} {}",
-            token.name(),
-            match role {
-                Role::User => "",
-                Role::So => " as the security officer's",
-            },
-            ckr_name(rv),
-            left.as_ref().map_or(UNTOLD, |flags| remaining(flags, role)),
-            match (pin, role) {
-                (None, _) => "Type the right one at the token's PIN pad",
-                (Some(_), Role::User) =>
-                    "It will not be sent to the token again; set the right one \
-                     (--pin, device.cryptoki.pin or the request's) and send SIGHUP or restart",
-                (Some(_), Role::So) => "It will not be sent to the token again; give the right one",
-            },
-        ));
-        warn!("{error}");
-        error
+        owner: Owner,
+        settings: &'s Settings,
+    ) -> About<'s> {
+        About {
+            token: token.name().into(),
+            in_tpm: token.id().is_tpm(&token.info()),
+            role,
+            owner,
+            settings,
+            was_replaced: self.replaced.lock().contains_key(token.id()),
+        }
     }
-}
 
-const UNTOLD: &str = "The token does not say how many tries are left.";
-
-fn logged_in_otherwise(token: &Token) -> Error {
-    Error::PinIncorrect(format!(
-        "The specified PIN is incorrect: the token {} is logged in with another one",
-        token.name()
-    ))
-}
-
-/// A failure to set a PIN, which may be that the token wants another length.
-fn of_new_pin(error: Cryptoki, flags: &TokenFlags, token: &Token) -> Error {
-    match error {
-        Cryptoki::Pkcs11(
-            rv @ (RvError::PinLenRange | RvError::PinInvalid | RvError::PinTooWeak),
-            _,
-        ) => Error::BadRequest(format!(
-            "the token {} does not take the new PIN ({}): it wants {} to {} characters",
-            token.name(),
-            ckr_name(rv),
-            flags.pin_len.start(),
-            flags.pin_len.end(),
-        )),
-        other => other.into(),
+    fn subject(&self, token: &Token, role: Role) -> Subject {
+        let in_tpm = token.id().is_tpm(&token.info());
+        self.subject_of(token.id(), &token.place(), in_tpm, role)
     }
-}
 
-/// Compares in a time that tells nothing but the length.
-pub(crate) fn same(a: &Pin, b: &Pin) -> bool {
-    a.expose().as_bytes().ct_eq(b.expose().as_bytes()).into()
-}
+    /// A token that has no name yet is told apart by its slot.
+    fn subject_of(&self, id: &TokenId, place: &Place, in_tpm: bool, role: Role) -> Subject {
+        let guard = self.guard.lock();
+        let name = match id.is_named() {
+            true => format!("{id:?}"),
+            false => format!("{id:?} in slot {}", place.slot),
+        };
+        Subject {
+            token: guard.salted(b"token", name.as_bytes()),
+            role,
+            counter: match in_tpm {
+                true => guard.salted(b"TPM", id.device().as_bytes()),
+                false => guard.salted(b"counter", format!("{role:?} {name}").as_bytes()),
+            },
+            in_tpm,
+        }
+    }
 
-/// The answers that say that the PIN is wrong. Every other failure says nothing about the PIN.
-fn means_refused(rv: RvError) -> bool {
-    matches!(
-        rv,
-        RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange
-    )
-}
+    fn digest(&self, subject: &Subject, pin: &Pin) -> Salted {
+        let role: &[u8] = match subject.role {
+            Role::User => b"user",
+            Role::So => b"so",
+        };
+        let scope = [subject.token.as_slice(), role].concat();
+        self.guard.lock().salted(&scope, pin.expose().as_bytes())
+    }
 
-/// What a token says of itself at this moment, in which another program may have used up tries: no
-/// PIN is sent to one that is locked or has one try left, nor to another one in its slot.
-fn allowing_flags(session: &PooledSession<'_>, role: Role) -> Result<TokenFlags, Error> {
-    let token = session.token();
-    let flags = session.token_flags()?;
-    if !token.id().is_of(&flags) {
-        return Err(Error::Module {
-            rv: RvError::TokenNotRecognized,
-            function: Function::GetTokenInfo,
+    /// Whose turn it is to send PINs to a token.
+    fn sending(&self, subject: &Subject) -> Arc<Mutex<()>> {
+        let name = match subject.in_tpm {
+            true => subject.counter,
+            false => subject.token,
+        };
+        let mut sending = self.sending.lock();
+        let lock = sending.entry(name);
+        let lock = lock.or_insert_with(|| Arc::new(Mutex::new(Rank::Login, ())));
+        lock.clone()
+    }
+
+    /// Changes what outlives the process.
+    fn change(&self, change: impl FnOnce(&mut PinGuard)) {
+        self.change_if(|guard| {
+            change(guard);
+            true
         });
     }
-    let (is_locked, final_try) = match role {
-        Role::User => (flags.user_pin_locked(), flags.user_pin_final_try()),
-        Role::So => (flags.so_pin_locked(), flags.so_pin_final_try()),
-    };
-    if is_locked {
-        return Err(locked(token, role));
+
+    fn change_if(&self, change: impl FnOnce(&mut PinGuard) -> bool) {
+        let mut guard = self.guard.lock();
+        if !change(&mut guard) {
+            return;
+        }
+        match &self.file {
+            Some(file) => file.save(&guard),
+            None if guard.has_refusals() && !self.has_warned.swap(true, Ordering::Relaxed) => {
+                warn!(
+                    "a PIN was refused, and after a restart it may be sent once more: there is no folder to remember \
+                     it. Set RuntimeDirectory= in the systemd unit, as the one of the package does, or the variable \
+                     RUNTIME_DIRECTORY to a folder of this user alone that is gone after a boot"
+                );
+            }
+            None => {}
+        }
     }
-    if final_try {
-        return Err(Error::PinGuarded(format!(
-            "the token {} has one PIN try left, so none is sent; log in once by hand with the \
-             token's own tool, for example pkcs11-tool --login --list-objects",
-            token.name()
-        )));
-    }
-    Ok(flags)
 }
 
-fn locked(token: &Token, role: Role) -> Error {
-    let remedy = match role {
-        Role::User => "unlock it with the security officer's PIN, by the token's own tool",
-        Role::So => "the security officer's PIN is lost; the token must be initialised anew",
-    };
-    Error::PinLocked(format!(
-        "the PIN of the token {} is locked: {remedy}",
-        token.name()
-    ))
+/// Waits for the turn to send PINs to a token.
+fn alone<'m>(
+    lock: &'m Mutex<()>,
+    token: &str,
+    client: &Client<'_>,
+) -> Result<Locked<'m, ()>, Error> {
+    let late = || Error::Timeout(format!("a login to {token} takes long; try again"));
+    lock.lock_until(client.deadline).ok_or_else(late)
 }
 
-/// What the token's flags (PKCS#11 section 3.2, `CK_TOKEN_INFO`) say of the tries that are left.
-fn remaining(flags: &TokenFlags, role: Role) -> &'static str {
-    let (is_locked, final_try, low) = match role {
-        Role::User => (
-            flags.user_pin_locked(),
-            flags.user_pin_final_try(),
-            flags.user_pin_count_low(),
-        ),
-        Role::So => (
-            flags.so_pin_locked(),
-            flags.so_pin_final_try(),
-            flags.so_pin_count_low(),
-        ),
-    };
-    match (is_locked, final_try, low) {
-        (true, ..) => "The token is locked now.",
-        (_, true, _) => "One try is left, which we do not use.",
-        (.., true) => "At least one try was used up.",
-        _ => UNTOLD,
-    }
+/// What the server's PIN is remembered as, whatever the token.
+fn of_server(guard: &PinGuard, pin: &Pin) -> Salted {
+    guard.salted(b"server", pin.expose().as_bytes())
 }

@@ -1,156 +1,412 @@
-//! Which PINs a token has refused, so that it is never sent one of those again, and which PIN was changed
-//! through us. In memory; the refused ones as keyed digests.
+//! What is known of the PINs of all tokens, and in which [`State`] it puts one.
+//!
+//! **Budget.** A token may refuse two PINs of its user and one of its security officer until it accepts one.
+//! What cannot be told from a refusal counts as one. All tokens of one TPM, and both roles, count together, as
+//! they do in the TPM; there a PIN that is accepted gives nothing back, as it does not in the TPM. The second refusal of the
+//! user's role is kept for who has the better claim: while the server has a PIN that this token has neither
+//! accepted nor refused, or while the token has accepted one, clients with other PINs may cause one refusal only.
+//!
+//! A PIN of the server that is new, after the operator's reload, may be sent once beyond the budget. So may one that no token
+//! has refused yet after a restart, since it may be new.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 
-use p11_proto::Pin;
 use sha2::{Digest, Sha256};
 
-use crate::engine::lock::{Mutex, Rank};
-use crate::engine::token::PinDigest;
-use crate::engine::token::Token;
-use crate::engine::token::id::TokenId;
-use crate::error::Error;
+use super::digests::{Salted, contains, remember, same};
+use super::misses::{Misses, doubled};
+use super::states::{Fate, Owner, Role, State, Tries, fate};
 
-/// Refused logins of a kind that a token may see from us until one succeeds.
-const MOST_REFUSED: usize = 2;
+/// How long after an unclear answer a PIN that was accepted before is sent again, where no reload came first; it doubles
+/// to the longest wait.
+const UNCLEAR_PAUSE: Duration = Duration::from_secs(30);
 
-/// Stands before every `C_Login`.
-pub(crate) struct Guard {
-    key: [u8; 32],
-    refused: Mutex<HashMap<(TokenId, Role), Refusals>>,
-    /// What took the place of the server's PIN on tokens whose PIN was changed through us.
-    replaced: Mutex<HashMap<TokenId, Pin>>,
+/// One role on one token, and what counts its wrong tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Subject {
+    pub token: Salted,
+    pub role: Role,
+    pub counter: Salted,
+    /// Whether the counter is that of a TPM.
+    pub in_tpm: bool,
 }
 
-#[derive(Default)]
-struct Refusals {
-    pins: Vec<PinDigest>,
-    /// How many there were since a login succeeded.
-    in_a_row: usize,
+/// A PIN that somebody wants to use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attempt {
+    pub owner: Owner,
+    /// `None` is whatever is typed at a PIN pad.
+    pub pin: Option<Salted>,
+    /// With which PIN the token is logged in, if it is.
+    pub open: Option<Salted>,
+    pub tries: Tries,
+    /// The server's PIN for this token, if the operator has set one.
+    pub server: Option<Salted>,
+    /// Whether the request had the module reloaded and tries once more.
+    pub is_retry: bool,
+    pub now: Instant,
 }
 
-/// The PINs that a request could use; the first that is there is the one.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Pins<'a> {
-    /// The request's own.
-    pub own: Option<&'a Pin>,
-    /// The server's. Where it was changed through us, the new one takes its place.
-    pub server: Option<&'a Pin>,
+/// What is known of the PINs of all tokens.
+pub(crate) struct PinGuard {
+    salt: Salted,
+    pub(super) known: BTreeMap<(Salted, Role), Known>,
+    pub(super) counters: BTreeMap<Salted, Counter>,
+    /// PINs of the server that some token has refused, whichever.
+    pub(super) of_server: Vec<Salted>,
+    misses: HashMap<Salted, Misses>,
 }
 
-/// Whose PIN it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Role {
-    /// The normal user's.
-    User,
-    /// The security officer's.
-    So,
+/// What is known of the PINs of one role on one token.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    pub counter: Salted,
+    /// What the token has refused.
+    pub refused: Vec<Salted>,
+    /// What it has accepted last.
+    accepted: Option<Salted>,
+    unclear: Vec<Unclear>,
 }
 
-impl Guard {
+/// What counts wrong tries: a token for one role, or a TPM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counter {
+    /// How many PINs were refused, since one was accepted.
+    pub refusals: u32,
+    /// How many more may have been, of tokens of the TPM that were forgotten.
+    unclear: u32,
+    /// Whether the operator has freed what was refused, since a PIN was accepted.
+    pub freed: bool,
+    /// The operator has set another PIN since then, or may have: that one may be sent once.
+    granted: bool,
+}
+
+/// A PIN to which the answer of the token told nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Unclear {
+    pin: Option<Salted>,
+    times: u32,
+    /// Whether the token had accepted it before.
+    was_accepted: bool,
+    /// Whether the module was reloaded since.
+    reloaded: bool,
+    until: Instant,
+}
+
+impl PinGuard {
     /// A guard that has seen nothing yet.
-    ///
-    /// # Errors
-    /// [`Error::Internal`] where the system gives no random bytes.
-    pub fn new() -> Result<Guard, Error> {
-        let mut key = [0; 32];
-        getrandom::fill(&mut key)
-            .map_err(|error| Error::Internal(format!("no random bytes: {error}")))?;
-        Ok(Guard {
-            key,
-            refused: Mutex::new(Rank::Pins, HashMap::new()),
-            replaced: Mutex::new(Rank::Replaced, HashMap::new()),
-        })
-    }
-
-    /// The operator has changed something: every PIN may be tried again.
-    pub fn forget_all(&self) {
-        self.refused.lock().clear();
-    }
-
-    /// The operator has configured another PIN: it is the one for every token again.
-    pub fn forget_replaced(&self) {
-        self.replaced.lock().clear();
-    }
-
-    /// The PIN for a token, if there is one.
-    pub fn choose<'p>(&self, token: &Token, pins: Pins<'p>) -> Option<Cow<'p, Pin>> {
-        let replaced = || self.replaced.lock().get(token.id()).cloned();
-        let own = pins.own.map(Cow::Borrowed);
-        own.or_else(|| replaced().map(Cow::Owned))
-            .or_else(|| pins.server.map(Cow::Borrowed))
-    }
-
-    /// The user's PIN of this token was changed through us: the token takes the new one, and needs not
-    /// be asked whether it refuses the old one. Where that was the server's, the new one is from now on,
-    /// for this token.
-    pub fn changed(&self, token: &Token, old: Option<&Pin>, new: &Pin, was_the_servers: bool) {
-        let digest = |pin| self.digest(token.id(), Role::User, pin);
-        token.set_accepted(None);
-        {
-            let mut refused = self.refused.lock();
-            let refusals = refused.entry((token.id().clone(), Role::User)).or_default();
-            refusals.pins.extend(old.map(digest));
-            refusals.pins.retain(|refused| *refused != digest(new));
-            refusals.in_a_row = 0;
-        }
-        if was_the_servers {
-            self.replaced.lock().insert(token.id().clone(), new.clone());
+    pub fn new(salt: Salted) -> PinGuard {
+        PinGuard {
+            salt,
+            known: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            of_server: Vec::new(),
+            misses: HashMap::new(),
         }
     }
 
-    /// Whether this PIN may be tried; `None` is whatever is typed at a PIN pad.
-    ///
-    /// # Errors
-    /// [`Error::PinIncorrect`], [`Error::PinGuarded`]
-    pub fn check(&self, token: &Token, role: Role, pin: Option<&Pin>) -> Result<(), Error> {
-        let digest = pin.map(|pin| self.digest(token.id(), role, pin));
-        let refused = self.refused.lock();
-        let Some(refusals) = refused.get(&(token.id().clone(), role)) else {
-            return Ok(());
-        };
-        if digest.is_some_and(|digest| refusals.pins.contains(&digest)) {
-            return Err(Error::PinIncorrect(format!(
-                "The specified PIN is incorrect: the token {} has refused it before, so it was not \
-                 sent again; set the right one and send SIGHUP or restart",
-                token.name()
-            )));
-        }
-        if refusals.in_a_row >= MOST_REFUSED {
-            return Err(Error::PinGuarded(format!(
-                "the token {} has refused {MOST_REFUSED} PINs, so no other is tried; \
-                 set the right one and send SIGHUP or restart",
-                token.name()
-            )));
-        }
-        Ok(())
+    /// What everything is salted with.
+    pub fn salt(&self) -> &Salted {
+        &self.salt
     }
 
-    /// The token has refused this PIN.
-    pub fn remember_refusal(&self, token: &TokenId, role: Role, pin: Option<&Pin>) {
-        let digest = pin.map(|pin| self.digest(token, role, pin));
-        let mut refused = self.refused.lock();
-        let refusals = refused.entry((token.clone(), role)).or_default();
-        refusals.pins.extend(digest);
-        refusals.in_a_row += 1;
-    }
-
-    /// A login of this kind has succeeded.
-    pub fn remember_success(&self, token: &TokenId, role: Role) {
-        if let Some(refusals) = self.refused.lock().get_mut(&(token.clone(), role)) {
-            refusals.in_a_row = 0;
-        }
-    }
-
-    /// What a PIN is remembered as.
-    pub fn digest(&self, token: &TokenId, role: Role, pin: &Pin) -> PinDigest {
+    /// What a text is remembered as: a PIN of this subject, or the name of a token.
+    pub fn salted(&self, scope: &[u8], text: &[u8]) -> Salted {
         Sha256::new()
-            .chain_update(self.key)
-            .chain_update(format!("{token:?}/{role:?}/"))
-            .chain_update(pin.expose())
+            .chain_update(self.salt)
+            .chain_update((scope.len() as u64).to_be_bytes())
+            .chain_update(scope)
+            .chain_update(text)
             .finalize()
             .into()
+    }
+
+    /// What becomes of a PIN, and why. A miss is counted; where it is none, since the user has missed with the same PIN before,
+    /// the PIN is refused all the same.
+    pub fn decide(&mut self, subject: &Subject, attempt: &Attempt) -> (State, Fate) {
+        let state = self.state(subject, attempt);
+        let fate = match (fate(state, attempt.owner), attempt.owner, attempt.pin) {
+            (Fate::Use, Owner::Client(user), _) => {
+                self.misses.entry(subject.token).or_default().matched(user);
+                Fate::Use
+            }
+            (Fate::Miss, Owner::Client(user), Some(pin)) => {
+                let misses = self.misses.entry(subject.token).or_default();
+                match misses.missed(user, pin, attempt.now) {
+                    true => Fate::Miss,
+                    false => Fate::Refuse,
+                }
+            }
+            (fate, ..) => fate,
+        };
+        (state, fate)
+    }
+
+    /// How a token stands towards a PIN: the first that holds.
+    fn state(&self, subject: &Subject, attempt: &Attempt) -> State {
+        let none = Known::default();
+        let key = (subject.token, subject.role);
+        let known = self.known.get(&key).unwrap_or(&none);
+        let is = |other: &Salted| attempt.pin.is_some_and(|pin| same(&pin, other));
+        if let Owner::Client(user) = attempt.owner
+            && let Some(misses) = self.misses.get(&subject.token)
+            && let Some(time) = misses.wait(user, attempt.now)
+        {
+            return State::Waiting(time);
+        }
+        if let Some(open) = &attempt.open {
+            return match is(open) {
+                true => State::Open,
+                false => State::OpenOther,
+            };
+        }
+        if attempt.tries.locked {
+            return State::Locked;
+        }
+        if attempt.tries.final_try {
+            return State::FinalTry;
+        }
+        if attempt
+            .pin
+            .is_some_and(|pin| contains(&known.refused, &pin))
+        {
+            return State::Refused;
+        }
+        let mut unclear = known.unclear.iter();
+        let unclear = unclear.find(|unclear| unclear.pin == attempt.pin);
+        if unclear.is_some_and(|unclear| !unclear.may_be_sent(attempt.now)) {
+            return State::Unclear;
+        }
+        if known.accepted.as_ref().is_some_and(is) {
+            return State::Accepted;
+        }
+        if self.is_spent(subject, known, attempt) {
+            return State::Spent;
+        }
+        match attempt.owner {
+            Owner::Default if attempt.tries.some_used => State::TryUsed,
+            _ if attempt.is_retry => State::Reloaded,
+            _ => State::New,
+        }
+    }
+
+    /// Whether this PIN may cause no refusal any more.
+    fn is_spent(&self, subject: &Subject, known: &Known, attempt: &Attempt) -> bool {
+        let counter = self.counters.get(&subject.counter);
+        let is_granted = counter.is_some_and(|counter| counter.granted);
+        let unclear = |pin| known.unclear.iter().any(|unclear| unclear.pin == pin);
+        let most = match (subject.role, attempt.owner) {
+            (_, Owner::Server) if is_granted => return false,
+            (Role::User, Owner::Client(_)) => {
+                let server = attempt.server;
+                let server_waits = server.is_some_and(|server| {
+                    attempt.pin != Some(server)
+                        && (subject.in_tpm || !contains(&known.refused, &server))
+                });
+                2 - u32::from(server_waits || known.accepted.is_some())
+            }
+            (Role::User, _) => 2,
+            // Once more after a reload.
+            (Role::So, _) if unclear(attempt.pin) => 2,
+            (Role::So, _) => 1,
+        };
+        self.used(subject) >= most
+    }
+
+    /// How many refusals the counter of a subject may have seen.
+    fn used(&self, subject: &Subject) -> u32 {
+        let counted = self.counters.get(&subject.counter);
+        let of_counter = |known: &&Known| known.counter == subject.counter;
+        let known = self.known.values().filter(of_counter);
+        let unclear = known.flat_map(|known| &known.unclear);
+        let unclear: u32 = unclear.map(|unclear| unclear.times).sum();
+        counted.map_or(0, |counter| counter.refusals + counter.unclear) + unclear
+    }
+
+    /// Whether any token has refused a PIN that is still remembered.
+    pub fn has_refusals(&self) -> bool {
+        self.known.values().any(|known| !known.refused.is_empty())
+    }
+
+    /// Whether a token has refused this PIN.
+    pub fn is_refused(&self, subject: &Subject, pin: &Salted) -> bool {
+        let known = self.known.get(&(subject.token, subject.role));
+        known.is_some_and(|known| contains(&known.refused, pin))
+    }
+
+    /// Whether it is the PIN that a token has accepted last.
+    pub fn is_accepted(&self, subject: &Subject, pin: &Salted) -> bool {
+        let known = self.known.get(&(subject.token, subject.role));
+        let accepted = known.and_then(|known| known.accepted);
+        accepted.is_some_and(|accepted| same(&accepted, pin))
+    }
+
+    /// The token has accepted a PIN. Answers whether what outlives the process has changed.
+    pub fn accepted(&mut self, subject: &Subject, owner: Owner, pin: Option<Salted>) -> bool {
+        if let Owner::Client(user) = owner {
+            self.misses.entry(subject.token).or_default().matched(user);
+        }
+        let (known, counter) = self.known(subject);
+        let before = (counter.refusals, counter.freed, known.refused.len());
+        counter.freed = false;
+        if !subject.in_tpm {
+            counter.refusals = 0;
+            counter.granted = false;
+        }
+        known.accepted = pin;
+        known
+            .unclear
+            .retain(|unclear| subject.in_tpm && unclear.pin != pin);
+        known.refused.retain(|refused| Some(*refused) != pin);
+        before != (counter.refusals, counter.freed, known.refused.len())
+    }
+
+    /// The token has refused a PIN.
+    pub fn refused(&mut self, subject: &Subject, owner: Owner, pin: Option<Salted>, now: Instant) {
+        let (known, counter) = self.known(subject);
+        // What was unclear was a refusal.
+        let unclear = known.unclear.iter().filter(|unclear| unclear.pin == pin);
+        counter.refusals += unclear.map(|unclear| unclear.times).sum::<u32>() + 1;
+        known.unclear.retain(|unclear| unclear.pin != pin);
+        if known.accepted == pin {
+            known.accepted = None;
+        }
+        if owner == Owner::Server {
+            counter.granted = false;
+        }
+        let Some(pin) = pin else { return };
+        remember(&mut known.refused, pin);
+        if let Owner::Client(user) = owner {
+            let misses = self.misses.entry(subject.token).or_default();
+            misses.missed(user, pin, now);
+        }
+    }
+
+    /// The token has given an answer that tells nothing of the PIN.
+    pub fn unclear(&mut self, subject: &Subject, owner: Owner, pin: Option<Salted>, now: Instant) {
+        let (known, counter) = self.known(subject);
+        if owner == Owner::Server && subject.in_tpm {
+            // The next one could be of another token, and one refusal too many.
+            counter.granted = false;
+        }
+        let was_accepted = known.accepted.is_some() && known.accepted == pin;
+        let before = known.unclear.iter().position(|unclear| unclear.pin == pin);
+        let before = before.map(|at| known.unclear.remove(at));
+        let times = before.map_or(0, |before| before.times) + 1;
+        known.unclear.push(Unclear {
+            pin,
+            times,
+            was_accepted,
+            reloaded: false,
+            until: now + doubled(UNCLEAR_PAUSE, times - 1),
+        });
+    }
+
+    /// The module was reloaded.
+    pub fn reloaded(&mut self) {
+        let known = self.known.values_mut();
+        for unclear in known.flat_map(|known| &mut known.unclear) {
+            unclear.reloaded = true;
+        }
+    }
+
+    /// The user's PIN was changed by us: the old one, where it is known, needs not be tried to know that it is wrong.
+    pub fn changed(&mut self, subject: &Subject, old: Salted, new: Salted) {
+        remember(&mut self.known(subject).0.refused, old);
+        self.accepted(subject, Owner::Server, Some(new));
+    }
+
+    /// The token was initialised anew, or the security officer has set the user's PIN. What its TPM has counted, it has
+    /// counted.
+    pub fn forget(&mut self, subject: &Subject) {
+        self.known.retain(|(token, _), known| {
+            let is_its = *token == subject.token;
+            match self.counters.get_mut(&known.counter) {
+                Some(counter) if is_its && subject.in_tpm => {
+                    let times = known.unclear.iter().map(|unclear| unclear.times);
+                    counter.unclear += times.sum::<u32>();
+                }
+                _ if is_its => drop(self.counters.remove(&known.counter)),
+                _ => {}
+            }
+            !is_its
+        });
+        self.misses.remove(&subject.token);
+    }
+
+    /// The operator says that the PINs may be tried again, perhaps after setting another one.
+    pub fn free(&mut self, has_other_pin: bool) {
+        for (name, counter) in &mut self.counters {
+            let of_counter = |known: &&mut Known| known.counter == *name;
+            let mut known: Vec<_> = self.known.values_mut().filter(of_counter).collect();
+            let mut has_any = known
+                .iter()
+                .map(|known| !known.refused.is_empty() || !known.unclear.is_empty());
+            let spent = counter.refusals + counter.unclear;
+            let anything = spent > 0 || has_any.any(|any| any);
+            if anything && !counter.freed {
+                counter.freed = true;
+                (counter.refusals, counter.unclear) = (0, 0);
+                for known in &mut known {
+                    known.refused.clear();
+                    known.unclear.clear();
+                }
+            } else if has_other_pin {
+                counter.granted = true;
+            }
+        }
+    }
+
+    /// The process has started anew with this PIN of the server. One that no token has refused yet may be new, and may be
+    /// sent once.
+    pub fn restarted(&mut self, server: Option<Salted>) {
+        let is_known = server.is_some_and(|server| contains(&self.of_server, &server));
+        for counter in self.counters.values_mut() {
+            counter.granted = !is_known;
+        }
+    }
+
+    /// Some token has refused the server's PIN.
+    pub fn servers_refused(&mut self, server: Salted) {
+        remember(&mut self.of_server, server);
+    }
+
+    fn known(&mut self, subject: &Subject) -> (&mut Known, &mut Counter) {
+        let known = self.known.entry((subject.token, subject.role));
+        let known = known.or_default();
+        known.counter = subject.counter;
+        (known, self.counters.entry(subject.counter).or_default())
+    }
+}
+
+impl Known {
+    /// What an earlier process has left.
+    pub fn new(counter: Salted, refused: Vec<Salted>) -> Known {
+        Known {
+            counter,
+            refused,
+            ..Known::default()
+        }
+    }
+}
+
+impl Counter {
+    /// What an earlier process has left.
+    pub fn new(refusals: u32, freed: bool) -> Counter {
+        Counter {
+            refusals,
+            unclear: 0,
+            freed,
+            granted: false,
+        }
+    }
+}
+
+impl Unclear {
+    /// Once more after a reload; where the token had accepted it before, whenever a pause is over.
+    fn may_be_sent(&self, now: Instant) -> bool {
+        let once_more = self.reloaded && self.times == 1;
+        once_more || (self.was_accepted && now >= self.until)
     }
 }

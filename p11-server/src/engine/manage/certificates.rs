@@ -28,14 +28,15 @@ impl Core {
             let uri = query.scoped()?.without_type();
             let since = Instant::now();
             let token = self.registry.one(client, &uri)?;
-            self.log_in_to_look(client, &token, &query)?;
+            let sees_private = self.log_in_to_look(client, &token, &query)?;
             let token_info = token.info();
             let contents = self
                 .contents
                 .get(&self.module, client, &token, Lane::Slow, since)?;
             let may_see = |object: &&Object| {
                 let its = object.info_as(ObjectType::Cert);
-                access.check(&token_info, Some(&its)).is_ok()
+                (sees_private || !object.is_private())
+                    && access.check(&token_info, Some(&its)).is_ok()
             };
             let visible = contents.certificates.iter().filter(may_see);
             let all: Vec<_> = visible.filter_map(Link::of).collect();

@@ -1,5 +1,7 @@
 //! Initialising tokens. One that is in use is never harmed.
 
+use std::sync::Arc;
+
 use p11_proto::Pin;
 use p11_proto::message::{InitToken, TokenReady};
 use p11_uri::{TokenInfo, Uri};
@@ -10,8 +12,8 @@ use super::pin::refuse_pin_pad;
 use crate::engine::core::{Core, any};
 use crate::engine::module::TokenFlags;
 use crate::engine::query::{KeyQuery, out_of_scope};
-use crate::engine::token::SlotToken;
 use crate::engine::token::client::Client;
+use crate::engine::token::{SlotToken, Token};
 use crate::error::Error;
 use crate::service::Access;
 
@@ -74,7 +76,10 @@ impl Core {
         match usable.or_else(|| labelled().next()) {
             Some(slot) if is_usable(&slot.flags) => return self.as_it_is(query, &slot.info),
             // An initialisation that was cut short is brought to its end.
-            Some(slot) => return self.finish(client, request, query, &Uri::of_token(&slot.info)),
+            Some(slot) => {
+                let token = self.registry.one(client, &Uri::of_token(&slot.info))?;
+                return self.finish(client, request, query, &token);
+            }
             None => {}
         }
         let is_ours =
@@ -116,7 +121,7 @@ impl Core {
     ) -> Result<TokenReady, Error> {
         query.access.check(&slot.info, None)?;
         refuse_pin_pad(&slot.flags, &Uri::of_slot(&slot.info))?;
-        let (so_pin, _) = pins(request, query)?;
+        let (so_pin, pin) = pins(request, query)?;
         let serial = |slot: &SlotToken| slot.info.serial.clone();
         let before = self.registry.scan(client)?;
         let before = before
@@ -125,7 +130,13 @@ impl Core {
             .filter(|slot| slot.flags.token_initialized());
         let others: Vec<_> = before.map(serial).collect();
         let guard = self.module.guard(client.deadline)?;
-        guard.init_token(&slot.place, &so_pin, &request.label)?;
+        self.logins.init_token(
+            (&self.module, &guard),
+            client,
+            slot,
+            (&so_pin, &pin),
+            &request.label,
+        )?;
         drop(guard);
         info!(
             "initialised the token in {} with label {:?}",
@@ -142,7 +153,9 @@ impl Core {
         let made = made.ok_or_else(|| {
             Error::BadAnswer("the token is initialised but cannot be found again".into())
         })?;
-        self.finish(client, request, query, &Uri::of_token(&made.info))
+        let token = self.registry.one(client, &Uri::of_token(&made.info))?;
+        self.logins.forget(&token);
+        self.finish(client, request, query, &token)
     }
 
     fn finish(
@@ -150,22 +163,29 @@ impl Core {
         client: &Client<'_>,
         request: &InitToken,
         query: &KeyQuery<'_>,
-        uri: &Uri,
+        token: &Arc<Token>,
     ) -> Result<TokenReady, Error> {
-        let token = self.registry.one(client, uri)?;
         query.access.check(&token.info(), None)?;
         let (so_pin, pin) = pins(request, query)?;
-        self.reset_pin(client, &token, &so_pin, &pin)?;
+        self.reset_pin(client, token, (&so_pin, &pin), |_| false)?;
         Ok(TokenReady::new(token.name(), true))
     }
 }
 
-/// The security officer's PIN and the user's.
+/// The security officer's PIN and the user's: a default that nobody has set is none for a new token.
 fn pins(request: &InitToken, query: &KeyQuery<'_>) -> Result<(Pin, Pin), Error> {
-    let pins = query.pins();
-    let user = pins.own.or(pins.server).ok_or_else(|| Error::PinRequired {
+    let settings = &query.settings;
+    let server = settings.pin.as_ref().filter(|_| !settings.pin_is_default);
+    let own = query.own_pin.as_deref();
+    let user = own.or(server).ok_or_else(|| Error::PinRequired {
         token: request.label.clone(),
     })?;
+    if request.so_pin.is_none() && query.access.is_restricted() {
+        return Err(Error::BadRequest(
+            "while a policy is in force, a new token needs its security officer's PIN, so_pin"
+                .into(),
+        ));
+    }
     Ok((
         request.so_pin.as_ref().unwrap_or(user).clone(),
         user.clone(),

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use cryptoki::context::Function;
 use p11_proto::message::{
     Class, GetPublicKey, ListKeys, ObjectEntry, Objects, PinState, PublicKeyEntry, TokenEntry,
     Tokens,
@@ -14,7 +13,6 @@ use tracing::info;
 
 use crate::engine::core::Core;
 use crate::engine::find::object::Object;
-use crate::engine::login::pin_guard::Pins;
 use crate::engine::module::TokenFlags;
 use crate::engine::query::KeyQuery;
 use crate::engine::token::SlotToken;
@@ -53,7 +51,7 @@ impl Core {
             let uri = query.scoped()?;
             let since = Instant::now();
             let token = self.registry.one(client, &uri)?;
-            self.log_in_to_look(client, &token, &query)?;
+            let sees_private = self.log_in_to_look(client, &token, &query)?;
             let contents = self
                 .contents
                 .get(&self.module, client, &token, Lane::Slow, since)?;
@@ -66,7 +64,8 @@ impl Core {
                     Class::Certificate => uri.matches_object(&info),
                     _ => uri.matches_key(&info.label, &info.id),
                 };
-                if is_meant && access.check(&token_info, Some(&info)).is_ok() {
+                let is_shown = sees_private || !object.is_private();
+                if is_meant && is_shown && access.check(&token_info, Some(&info)).is_ok() {
                     let uri = Uri::of_object(&token_info, &info).to_string();
                     objects.push(object_entry(class, object, public, uri));
                 }
@@ -105,27 +104,32 @@ impl Core {
         })
     }
 
-    /// A listing shows what is public without a PIN. A PIN of the request has to be right; the
-    /// server's own is used if somebody has set it, and what is public is shown where it is wrong.
+    /// Whether a listing shows what is private: it does with the request's PIN, which has to be right, and without one where
+    /// the server's has opened the token or does so now. Where nobody has set a PIN, or another client's has opened the
+    /// token, it shows what is public.
     pub fn log_in_to_look(
         &self,
         client: &Client<'_>,
         token: &Arc<Token>,
         query: &KeyQuery<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         client.access.check(&token.info(), None)?;
         let pins = query.pins();
-        let server = pins.server.filter(|_| query.settings.pin_origin.is_some());
-        if pins.own.is_none() && server.is_none() {
-            return Ok(());
-        }
-        match self.log_in(client, token, Pins { server, ..pins }) {
-            Err(error) if pins.own.is_none() && is_about_the_pin(&error) => {
-                info!("listing only what is public: {error}");
-                Ok(())
+        let settings = self.settings();
+        let is_without = pins.own.is_none();
+        match self.logins.may_use(client, token, &token.life(), pins) {
+            Ok(true) => return Ok(true),
+            Ok(false) if is_without && (settings.pin.is_none() || settings.pin_is_default) => {
+                return Ok(false);
             }
-            other => other,
+            Ok(false) => {}
+            Err(error) if is_without => {
+                info!("listing only what is public: {error}");
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
         }
+        self.log_in(client, token, pins).map(|()| true)
     }
 }
 
@@ -196,16 +200,5 @@ fn pin_state(locked: bool, final_try: bool, low: bool) -> PinState {
         (_, true, _) => PinState::FinalTry,
         (.., true) => PinState::Low,
         _ => PinState::Ok,
-    }
-}
-
-fn is_about_the_pin(error: &Error) -> bool {
-    match error {
-        Error::PinRequired { .. }
-        | Error::PinIncorrect(_)
-        | Error::PinLocked(_)
-        | Error::PinGuarded(_) => true,
-        Error::Module { function, .. } => matches!(function, Function::Login),
-        _ => false,
     }
 }

@@ -8,13 +8,14 @@ use p11_uri::Uri;
 use tracing::{info, warn};
 
 use crate::engine::core::{Core, any};
-use crate::engine::login::pin_guard::Pins;
-use crate::engine::login::same;
+use crate::engine::login::{Pins, same};
 use crate::engine::module::TokenFlags;
 use crate::engine::query::KeyQuery;
+use crate::engine::settings::Settings;
+use crate::engine::token::Token;
 use crate::engine::token::client::Client;
+use crate::engine::token::session::PooledSession;
 use crate::engine::token::turns::Lane;
-use crate::engine::token::{Login, Token};
 use crate::error::Error;
 use crate::service::Access;
 
@@ -48,28 +49,30 @@ impl Core {
             )));
         }
         refuse_pin_pad(&flags, &Uri::of_token(&token.info()))?;
-        let old = self.guard.choose(&token, query.pins());
-        let old = old.as_deref();
         let new = &request.new_pin;
-        match (request.reset, &request.so_pin, old) {
-            (true, Some(so_pin), _) => self.reset_pin(client, &token, so_pin, new)?,
-            (true, None, _) => {
+        match (request.reset, &request.so_pin) {
+            (true, Some(so_pin)) => {
+                let servers = |session: &PooledSession<'_>| self.has_servers_pin(session, client);
+                self.reset_pin(client, &token, (so_pin, new), servers)?;
+            }
+            (true, None) => {
                 return Err(Error::BadRequest(
                     "a reset needs the security officer's PIN, so_pin".into(),
                 ));
             }
-            (false, _, Some(old)) => {
-                let session = token.acquire(&self.module, client, Lane::Slow)?;
-                let server = query.pins().server;
-                self.guard.change_pin(&session, (old, new), server)?;
+            (false, _) if query.own_pin.is_none() && query.access.is_restricted() => {
+                return Err(Error::BadRequest(
+                    "while a policy is in force, a change of the PIN needs the old one, old_pin"
+                        .into(),
+                ));
             }
-            (false, _, None) => {
-                return Err(Error::PinRequired {
-                    token: token.name().into(),
-                });
+            (false, _) => {
+                let session = token.acquire(&self.module, client, Lane::Slow)?;
+                self.logins
+                    .change_pin(&session, client, query.pins(), new)?;
             }
         }
-        let stale = stale(query, old.filter(|_| !request.reset), new);
+        let stale = stale(&self.settings(), &token, new);
         match &stale {
             Some(stale) => warn!("changed the PIN of the token {}; {stale}", token.name()),
             None => info!("changed the PIN of the token {}", token.name()),
@@ -83,42 +86,63 @@ impl Core {
         &self,
         client: &Client<'_>,
         token: &Arc<Token>,
-        so: &Pin,
-        new: &Pin,
+        pins: (&Pin, &Pin),
+        is_the_servers: impl Fn(&PooledSession<'_>) -> bool,
     ) -> Result<(), Error> {
         let mut session = token.acquire(&self.module, client, Lane::Slow)?;
         // Before anybody is disturbed for a PIN that cannot be tried.
-        self.guard.check_officer(&session, so)?;
-        let old = match session.life().login_state() {
-            Login::In(old) => old,
-            Login::Out => None,
-        };
+        self.logins.check_officer(&session, client, pins)?;
+        let is_the_servers = is_the_servers(&session);
         session.reopen_alone(client)?;
-        self.guard
-            .reset_pin(&session, client, old.as_ref(), (so, new))?;
-        // That is made, whatever becomes of this.
-        let pins = Pins {
-            own: Some(new),
-            server: None,
-        };
-        if let Err(error) = self.guard.log_in(&session, client, pins) {
-            warn!("not logged in with the new PIN yet: {error}");
+        self.logins
+            .reset_pin(&session, client, pins, is_the_servers)
+    }
+
+    /// Whether the PIN that is about to be replaced is the server's, so that the server goes on with the new one. Where the token
+    /// has not said so far, it is asked, and where it cannot be asked, the operator has probably meant it so.
+    fn has_servers_pin(&self, session: &PooledSession<'_>, client: &Client<'_>) -> bool {
+        let token = session.token();
+        let told = || self.logins.has_servers_pin(token);
+        if let Some(told) = told() {
+            return told;
         }
-        Ok(())
+        if !self.logins.is_meant_for(token) {
+            return false;
+        }
+        let _ = self.logins.log_in(session, client, Pins { own: None });
+        told().unwrap_or(true)
     }
 }
 
-/// Where the configuration still has the PIN that was changed.
-fn stale(query: &KeyQuery<'_>, old: Option<&Pin>, new: &Pin) -> Option<String> {
-    let configured = query.settings.pin.as_ref()?;
-    let is_old = old.is_none_or(|old| same(configured, old));
-    if same(configured, new) || !is_old {
-        return None;
+/// Where the configuration has another PIN than the token has now: each source alone.
+fn stale(settings: &Settings, token: &Token, new: &Pin) -> Option<String> {
+    let token = token.name();
+    if settings.pin_is_default || settings.pin.is_none() {
+        let is_it = settings
+            .pin
+            .as_ref()
+            .is_some_and(|default| same(default, new));
+        let next = "or the next start uses the default";
+        return (!is_it).then(|| {
+            format!("no PIN is configured; set the new one of the token {token}, {next}")
+        });
     }
-    Some(match &query.settings.pin_origin {
-        Some(origin) => format!("{origin} still holds another PIN; set the new one there"),
-        None => "no PIN is configured; set the new one, or the next start uses the default".into(),
-    })
+    let used = settings.pin_origin.iter().zip(&settings.pin);
+    let others = settings
+        .other_pins
+        .iter()
+        .map(|(origin, pin)| (origin, pin));
+    let stale = used.chain(others).filter(|(_, pin)| !same(pin, new));
+    let stale: Vec<_> = stale.map(|(origin, _)| origin.as_str()).collect();
+    let (sources, hold) = match stale.as_slice() {
+        [] => return None,
+        [one] => (one.to_string(), "holds"),
+        several => (several.join(" and "), "hold"),
+    };
+    Some(format!(
+        "{sources} {hold} another PIN than the token {token} has now; if it is meant for this token, set the new one \
+         there"
+    ))
 }
 
 /// Refuses tokens whose PINs never pass through here.

@@ -19,9 +19,9 @@ use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
 use cryptoki_sys::{
     CK_FLAGS, CK_TOKEN_INFO, CK_ULONG, CKF_LOGIN_REQUIRED, CKF_PROTECTED_AUTHENTICATION_PATH,
-    CKF_SO_PIN_COUNT_LOW, CKF_SO_PIN_FINAL_TRY, CKF_SO_PIN_LOCKED, CKF_TOKEN_INITIALIZED,
-    CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_INITIALIZED, CKF_USER_PIN_LOCKED,
-    CKF_WRITE_PROTECTED,
+    CKF_SO_PIN_COUNT_LOW, CKF_SO_PIN_FINAL_TRY, CKF_SO_PIN_LOCKED, CKF_SO_PIN_TO_BE_CHANGED,
+    CKF_TOKEN_INITIALIZED, CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_FINAL_TRY,
+    CKF_USER_PIN_INITIALIZED, CKF_USER_PIN_LOCKED, CKF_WRITE_PROTECTED,
 };
 use p11_proto::Pin;
 
@@ -181,11 +181,16 @@ impl Guard<'_> {
     }
 
     /// `C_InitToken`, which may take minutes.
-    pub fn init_token(&self, place: &Place, so_pin: &Pin, label: &str) -> Result<(), Error> {
+    pub fn init_token(
+        &self,
+        place: &Place,
+        so_pin: &Pin,
+        label: &str,
+    ) -> Result<Result<(), Cryptoki>, Error> {
         let (slot, so_pin) = (slot(place)?, auth(so_pin));
         let init = || self.module.pkcs11.init_token(slot, &so_pin, label);
         let limit = self.module.timeouts.long_request;
-        Ok(self.call_raw("C_InitToken", place, limit, init)??)
+        self.call_raw("C_InitToken", place, limit, init)
     }
 
     fn call<T>(
@@ -572,6 +577,8 @@ flags! {
     so_pin_final_try: CKF_SO_PIN_FINAL_TRY;
     /// None is left.
     so_pin_locked: CKF_SO_PIN_LOCKED;
+    /// It is the one of the factory, or none yet.
+    so_pin_to_be_changed: CKF_SO_PIN_TO_BE_CHANGED;
 }
 
 impl From<&CK_TOKEN_INFO> for TokenFlags {
@@ -609,6 +616,7 @@ impl TokenFlags {
             (info.so_pin_count_low(), CKF_SO_PIN_COUNT_LOW),
             (info.so_pin_final_try(), CKF_SO_PIN_FINAL_TRY),
             (info.so_pin_locked(), CKF_SO_PIN_LOCKED),
+            (info.so_pin_to_be_changed(), CKF_SO_PIN_TO_BE_CHANGED),
         ];
         let set = flags.iter().filter(|(is_set, _)| *is_set);
         let most = match info.max_session_count() {

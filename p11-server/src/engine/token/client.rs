@@ -1,10 +1,11 @@
 //! Who waits for the engine, until when, and where its request is.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
+use super::id::TokenId;
 use super::turns::Turn;
 use super::{Opened, Token};
 use crate::error::Error;
@@ -20,6 +21,10 @@ pub(crate) struct Client<'a> {
     at: RefCell<Option<(Arc<Token>, Arc<Opened>)>>,
     /// The turn of its last search: until the key that was found has signed, nobody shall change its token.
     search: RefCell<Option<Arc<Turn>>>,
+    /// The tokens that are logged in with the request's own PIN, compared once in a request.
+    matched: RefCell<Vec<TokenId>>,
+    /// Whether the request has had the module reloaded, and tries once more.
+    reloaded: Cell<bool>,
 }
 
 impl<'a> Client<'a> {
@@ -30,6 +35,8 @@ impl<'a> Client<'a> {
             deadline,
             at: RefCell::default(),
             search: RefCell::default(),
+            matched: RefCell::default(),
+            reloaded: Cell::new(false),
         }
     }
 
@@ -65,6 +72,27 @@ impl<'a> Client<'a> {
     /// The request is about this token now.
     pub fn is_at(&self, token: &Arc<Token>, life: &Arc<Opened>) {
         *self.at.borrow_mut() = Some((token.clone(), life.clone()));
+    }
+
+    /// The request's own PIN is the one of this token.
+    pub fn set_matched(&self, token: &Token) {
+        self.matched.borrow_mut().push(token.id().clone());
+    }
+
+    /// Whether the request's own PIN was found to be the one of this token.
+    pub fn has_matched(&self, token: &Token) -> bool {
+        self.matched.borrow().contains(token.id())
+    }
+
+    /// The request has had the module reloaded.
+    pub fn set_reloaded(&self) {
+        self.matched.borrow_mut().clear();
+        self.reloaded.set(true);
+    }
+
+    /// Whether the request has had the module reloaded.
+    pub fn has_reloaded(&self) -> bool {
+        self.reloaded.get()
     }
 
     /// The token that the request was last about, in which life of it.

@@ -59,8 +59,6 @@ pub(crate) struct SlotToken {
 /// One life of a token: what is good until it is given up.
 pub(crate) struct Opened {
     state: Mutex<OpenedState>,
-    /// Held during each `C_Login`.
-    pub login: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -84,8 +82,13 @@ pub(crate) enum Login {
     /// It is not, as far as we know.
     #[default]
     Out,
-    /// With this PIN; `None` for a PIN pad.
-    In(Option<Pin>),
+    /// It is.
+    In {
+        /// With this PIN; `None` for a PIN pad, and for a login by another part of this program.
+        pin: Option<Pin>,
+        /// Whether that is the server's PIN, so that requests without a PIN use it.
+        by_server: bool,
+    },
 }
 
 /// The last PIN that a token has accepted, as a keyed digest, and when.
@@ -159,6 +162,11 @@ impl Token {
         if !std::mem::replace(&mut state.absent, true) {
             state.start_new_life();
         }
+    }
+
+    /// Whether it was in no slot when the slots were last listed.
+    pub fn is_absent(&self) -> bool {
+        self.state.lock().absent
     }
 
     /// The life that lasts now.
@@ -254,7 +262,6 @@ impl Opened {
     fn new() -> Opened {
         Opened {
             state: Mutex::new(Rank::Life, OpenedState::default()),
-            login: Mutex::new(Rank::Login, ()),
         }
     }
 
@@ -265,13 +272,13 @@ impl Opened {
 
     /// Whether anybody is.
     pub fn is_logged_in(&self) -> bool {
-        matches!(self.state.lock().login, Login::In(_))
+        matches!(self.state.lock().login, Login::In { .. })
     }
 
     /// The process has logged in or out.
     pub fn set_login(&self, login: Login) {
         let mut state = self.state.lock();
-        state.proved |= matches!(login, Login::In(_));
+        state.proved |= matches!(login, Login::In { .. });
         state.login = login;
     }
 

@@ -1,0 +1,169 @@
+//! `C_SetPIN` by the user, and `C_InitPIN` by the security officer.
+
+use cryptoki::error::Error as Cryptoki;
+use cryptoki::session::UserType;
+use p11_proto::Pin;
+use tracing::warn;
+
+use super::checks::{check_len, check_new_pin, current_flags, is_of_new_pin, same};
+use super::log_in::required;
+use super::states::{Owner, Role, Tries};
+use super::{Given, Logins, Pins, alone, texts};
+use crate::engine::token::Login;
+use crate::engine::token::client::Client;
+use crate::engine::token::session::PooledSession;
+use crate::error::Error;
+
+impl Logins {
+    /// `C_SetPIN` by the user, in a slow turn. Afterwards the process is logged in as it was before. Requests
+    /// without a PIN may use the new one only where they could use the old one.
+    ///
+    /// # Errors
+    /// As [`Logins::log_in`] for the old PIN, and [`Error::BadRequest`] for a new one that the token
+    /// does not take.
+    pub fn change_pin(
+        &self,
+        session: &PooledSession<'_>,
+        client: &Client<'_>,
+        pins: Pins<'_>,
+        new: &Pin,
+    ) -> Result<(), Error> {
+        let token = session.token();
+        let subject = self.subject(token, Role::User);
+        let lock = self.sending(&subject);
+        let _alone = alone(&lock, token.name(), client)?;
+        check_new_pin(&current_flags(session)?, Role::User, new, token.name())?;
+        let settings = self.settings();
+        let server = self.server_pin(token, &settings);
+        // Where the server's PIN opens the token, a client's is compared with it and not sent.
+        if pins.own.is_some() && server.is_some() {
+            self.log_in_alone(session, client, pins)?;
+        } else {
+            self.may_use(client, token, session.life(), pins)?;
+        }
+        let (old, owner) = match (pins.own, &server) {
+            (Some(own), _) => (own, Owner::Client(client.access.user())),
+            (None, Some((server, owner))) => (server.as_ref(), *owner),
+            (None, None) => return Err(required(token)),
+        };
+        let given = Given {
+            pin: Some(old),
+            owner,
+        };
+        let about = self.about(token, Role::User, owner, &settings);
+        let flags = current_flags(session)?;
+        check_len(&flags, old, &about)?;
+        let tries = Tries::of(&flags, Role::User);
+        let attempt = self.attempt_of(&subject, client, given, tries);
+        self.check_current(token, given, &settings)?;
+        self.decide(&subject, &attempt, &about)?;
+        match session.set_pin(old, new)? {
+            Ok(()) => {}
+            Err(Cryptoki::Pkcs11(rv, _)) if is_of_new_pin(rv) => {
+                return Err(texts::of_new_pin(rv, &flags, Role::User, token.name()));
+            }
+            Err(error) => return Err(self.failed(session, &subject, given, &about, error)),
+        }
+        let was_the_servers = server.as_ref().is_some_and(|(server, _)| same(server, old));
+        let (old, digest) = (self.digest(&subject, old), self.digest(&subject, new));
+        self.change(|guard| guard.changed(&subject, old, digest));
+        token.set_accepted(None);
+        if was_the_servers {
+            self.replaced.lock().insert(token.id().clone(), new.clone());
+        }
+        if let Login::In {
+            pin: Some(_),
+            by_server,
+        } = session.life().login_state()
+        {
+            session.life().set_login(Login::In {
+                pin: Some(new.clone()),
+                by_server,
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether the security officer may try to log in and set this PIN, asked before anybody is disturbed.
+    ///
+    /// # Errors
+    /// As [`Logins::log_in`], and [`Error::BadRequest`] for a new PIN that the token does not take.
+    pub fn check_officer(
+        &self,
+        session: &PooledSession<'_>,
+        client: &Client<'_>,
+        (so, new): (&Pin, &Pin),
+    ) -> Result<(), Error> {
+        let token = session.token();
+        let flags = current_flags(session)?;
+        check_new_pin(&flags, Role::User, new, token.name())?;
+        let subject = self.subject(token, Role::So);
+        let given = Given {
+            pin: Some(so),
+            owner: Owner::Client(client.access.user()),
+        };
+        let settings = self.settings();
+        let about = self.about(token, Role::So, given.owner, &settings);
+        check_len(&flags, so, &about)?;
+        let tries = Tries::of(&flags, Role::So);
+        let attempt = self.attempt_of(&subject, client, given, tries);
+        self.decide(&subject, &attempt, &about)
+    }
+
+    /// `C_InitPIN` by the security officer, in the only session that is open on the token, then a login with the new PIN.
+    /// The server goes on with it only where `is_the_servers`.
+    ///
+    /// # Errors
+    /// As [`Logins::log_in`] for the security officer's PIN, and [`Error::BadRequest`] for a new one
+    /// that the token does not take.
+    pub fn reset_pin(
+        &self,
+        session: &PooledSession<'_>,
+        client: &Client<'_>,
+        (so, new): (&Pin, &Pin),
+        is_the_servers: bool,
+    ) -> Result<(), Error> {
+        let token = session.token();
+        let subject = self.subject(token, Role::User);
+        let lock = self.sending(&subject);
+        let _alone = alone(&lock, token.name(), client)?;
+        let settings = self.settings();
+        let owner = Owner::Client(client.access.user());
+        let officers = Given {
+            pin: Some(so),
+            owner,
+        };
+        self.attempt(session, client, UserType::So, officers, &settings)?;
+        let outcome = session.init_pin(new)?;
+        // However it went, the next login is the user's.
+        let _ = session.logout();
+        match outcome {
+            Ok(()) => {}
+            Err(Cryptoki::Pkcs11(rv, _)) if is_of_new_pin(rv) => {
+                let flags = token.flags();
+                return Err(texts::of_new_pin(rv, &flags, Role::User, token.name()));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let digest = self.digest(&subject, new);
+        self.change(|guard| {
+            guard.forget(&subject);
+            guard.accepted(&subject, Owner::Server, Some(digest));
+        });
+        token.set_accepted(None);
+        if is_the_servers {
+            self.replaced.lock().insert(token.id().clone(), new.clone());
+        } else {
+            self.replaced.lock().remove(token.id());
+        }
+        // That is made, whatever becomes of this.
+        let new = Given {
+            pin: Some(new),
+            owner,
+        };
+        if let Err(error) = self.open(session, client, new, &settings) {
+            warn!("not logged in with the new PIN yet: {error}");
+        }
+        Ok(())
+    }
+}

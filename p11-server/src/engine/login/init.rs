@@ -1,0 +1,91 @@
+//! `C_InitToken` of a slot whose token is not initialised yet.
+
+use std::time::Instant;
+
+use cryptoki::error::{Error as Cryptoki, RvError};
+use p11_proto::Pin;
+
+use super::checks::{check_new_pin, is_of_new_pin, is_unclear, means_refused};
+use super::states::{Owner, Role, Tries};
+use super::texts::About;
+use super::{Given, Logins, alone, texts};
+use crate::engine::module::{Guard, Module};
+use crate::engine::token::client::Client;
+use crate::engine::token::id::TokenId;
+use crate::engine::token::{SlotToken, Token};
+use crate::error::Error;
+
+impl Logins {
+    /// `C_InitToken` of a slot whose token is not initialised yet. The caller has a guard of the module.
+    ///
+    /// # Errors
+    /// As [`Logins::log_in`] for the security officer's PIN, [`Error::BadRequest`] for PINs that the token does not take.
+    pub fn init_token(
+        &self,
+        (module, guard): (&Module, &Guard<'_>),
+        client: &Client<'_>,
+        slot: &SlotToken,
+        (so, user): (&Pin, &Pin),
+        label: &str,
+    ) -> Result<(), Error> {
+        let name = p11_uri::Uri::of_slot(&slot.info).to_string();
+        let flags = guard.token_flags(&slot.place)?;
+        check_new_pin(&flags, Role::So, so, &name)?;
+        check_new_pin(&flags, Role::User, user, &name)?;
+        let id = TokenId::of(&flags);
+        let in_tpm = id.is_tpm(&slot.info);
+        let subject = self.subject_of(&id, &slot.place, in_tpm, Role::So);
+        let lock = self.sending(&subject);
+        let _alone = alone(&lock, &name, client)?;
+        let given = Given {
+            pin: Some(so),
+            owner: Owner::Client(client.access.user()),
+        };
+        let settings = self.settings();
+        let about = About {
+            token: name,
+            in_tpm,
+            role: Role::So,
+            owner: given.owner,
+            settings: &settings,
+            was_replaced: false,
+        };
+        // SoftHSM says of a token that has no PINs yet that the security officer's is locked and to be changed.
+        let has_none = flags.so_pin_to_be_changed() && !flags.token_initialized();
+        let tries = match has_none {
+            true => Tries::default(),
+            false => Tries::of(&flags, Role::So),
+        };
+        let attempt = self.attempt_of(&subject, client, given, tries);
+        self.decide(&subject, &attempt, &about)?;
+        match guard.init_token(&slot.place, so, label)? {
+            Ok(()) => {
+                self.change(|guard| guard.forget(&subject));
+                Ok(())
+            }
+            Err(Cryptoki::Pkcs11(rv, _)) if has_none && is_of_new_pin(rv) => {
+                Err(texts::of_new_pin(rv, &flags, Role::So, &about.token))
+            }
+            Err(Cryptoki::Pkcs11(rv, _)) if means_refused(rv) => {
+                self.change(|guard| {
+                    guard.refused(&subject, given.owner, attempt.pin, Instant::now());
+                });
+                let left = guard.token_flags(&slot.place).ok();
+                Err(about.refused(rv, left.as_ref()))
+            }
+            Err(Cryptoki::Pkcs11(RvError::PinLocked, _)) => Err(about.locked()),
+            Err(Cryptoki::Pkcs11(rv, function)) if is_unclear(rv) => {
+                self.unclear(module, &subject, (given.owner, attempt.pin), rv);
+                Err(Error::Module { rv, function })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A token came into being by `C_InitToken`: what was known of one of its name is of no use.
+    pub fn forget(&self, token: &Token) {
+        let subject = self.subject(token, Role::User);
+        self.change(|guard| guard.forget(&subject));
+        self.replaced.lock().remove(token.id());
+    }
+}

@@ -1,0 +1,208 @@
+//! What people are told about a PIN that was refused: whose it was, how many tries seem left, and what to do next.
+
+use std::time::Duration;
+
+use cryptoki::error::RvError;
+
+use super::states::{Owner, Role, State, Tries};
+use crate::engine::module::TokenFlags;
+use crate::engine::settings::Settings;
+use crate::error::{Error, ckr_name};
+
+/// How a changed configuration is taken over.
+const RELOAD: &str = "reload the server (SIGHUP, systemctl reload tedge-p11-server)";
+
+/// How a TPM's lockout ends.
+const UNLOCK_TPM: &str = "it ends by itself, or by tpm2_dictionarylockout --clear-lockout";
+
+/// A PIN, as errors name it.
+pub(super) struct About<'a> {
+    /// The token's URI.
+    pub token: String,
+    /// Whether it lies in a TPM, which locks all its tokens at once, and for a time only.
+    pub in_tpm: bool,
+    pub role: Role,
+    pub owner: Owner,
+    pub settings: &'a Settings,
+    /// Whether the server's PIN for it was changed through us, and is not the configured one.
+    pub was_replaced: bool,
+}
+
+impl About<'_> {
+    /// Why a PIN was not sent.
+    pub fn of_state(&self, state: State) -> Error {
+        let token = &self.token;
+        let (whose, next) = (self.whose(), self.next());
+        match state {
+            State::Waiting(time) => Error::PinGuarded(format!(
+                "too many PINs that are not the one of the token {token} came from this user, or from users that \
+                 never had it; PINs are looked at again in {}",
+                seconds(time)
+            )),
+            State::OpenOther => Error::PinIncorrect(format!(
+                "The specified PIN is incorrect: the token {token} is logged in with another one than {whose}"
+            )),
+            State::Locked => self.locked(),
+            State::FinalTry if self.in_tpm => Error::PinGuarded(format!(
+                "one more wrong PIN locks the TPM of the token {token}, so none is sent; {UNLOCK_TPM}"
+            )),
+            State::FinalTry => Error::PinGuarded(format!(
+                "the token {token} has one PIN try left, so none is sent; log in once by hand with the \
+                 token's own tool, for example pkcs11-tool --login --list-objects"
+            )),
+            State::Refused => Error::PinIncorrect(format!(
+                "The specified PIN is incorrect: the token {token} has refused {whose} before, so it was not \
+                 sent again; {next}"
+            )),
+            State::Unclear => Error::PinGuarded(format!(
+                "the token {token} gave an unclear answer to {whose}, which may have used up a try; it is sent \
+                 again after a reload of the module or a pause, or after this: {next}"
+            )),
+            State::Spent => self.spent(),
+            State::TryUsed => Error::PinRequired {
+                token: token.clone(),
+            },
+            State::Reloaded => Error::Busy(format!(
+                "the PKCS#11 module was reloaded, and {whose} is not sent to the token {token} in the same request; \
+                 try again"
+            )),
+            // In these it is sent or used.
+            State::Open | State::Accepted | State::New => Error::Internal(format!(
+                "a PIN of the token {token} was refused as {state:?}"
+            )),
+        }
+    }
+
+    fn spent(&self) -> Error {
+        let token = &self.token;
+        let refused = match self.role {
+            Role::User => "has refused PINs, so no other is tried",
+            Role::So => "has refused a PIN of the security officer, so no other is tried",
+        };
+        let shared = match self.in_tpm {
+            true => ", which all tokens of its TPM count together",
+            false => "",
+        };
+        let next = match (self.owner, self.role) {
+            (Owner::Server | Owner::Client(_), Role::User) => {
+                "set the right one as the server's PIN"
+            }
+            _ => "make sure of the right one",
+        };
+        Error::PinGuarded(format!(
+            "the token {token} {refused}{shared}; {next} and {RELOAD}"
+        ))
+    }
+
+    /// The token has refused the PIN just now.
+    pub fn refused(&self, rv: RvError, left: Option<&TokenFlags>) -> Error {
+        Error::PinIncorrect(format!(
+            "The specified PIN is incorrect: the token {} refused {}{} ({}). {} {}",
+            self.token,
+            self.whose(),
+            match self.role {
+                Role::User => "",
+                Role::So => " as the security officer's",
+            },
+            ckr_name(rv),
+            left.map_or(UNTOLD, |flags| remaining(flags, self.role)),
+            match self.owner {
+                Owner::PinPad => self.next(),
+                Owner::Client(_) =>
+                    "It will not be sent to the token again; give the right one".to_owned(),
+                _ => format!("It will not be sent to the token again; {}", self.next()),
+            },
+        ))
+    }
+
+    /// A PIN of a length that the token never takes.
+    pub fn of_length(&self, flags: &TokenFlags) -> Error {
+        Error::PinIncorrect(format!(
+            "The specified PIN is incorrect: the token {} takes PINs of {} to {} characters, so {} was not sent; {}",
+            self.token,
+            flags.pin_len.start(),
+            flags.pin_len.end(),
+            self.whose(),
+            self.next()
+        ))
+    }
+
+    /// The token takes no PIN any more.
+    pub fn locked(&self) -> Error {
+        let token = &self.token;
+        Error::PinLocked(match (self.in_tpm, self.role) {
+            (true, _) => format!(
+                "the TPM of the token {token} is in its dictionary-attack lockout, as after wrong PINs or unclean \
+                 power-offs. Nothing is lost: {UNLOCK_TPM}; don't initialise the token"
+            ),
+            (false, Role::User) => format!(
+                "the PIN of the token {token} is locked: unlock it with the security officer's PIN, by the token's \
+                 own tool or by ChangePin with reset"
+            ),
+            (false, Role::So) => format!(
+                "the security officer's PIN of the token {token} is locked. The user's PIN and the keys are not \
+                 touched by that; the token's maker says whether it can be unlocked"
+            ),
+        })
+    }
+
+    /// Whose PIN it is, where it was set.
+    fn whose(&self) -> String {
+        match (self.owner, &self.settings.pin_origin) {
+            (Owner::Client(_), _) => "the request's PIN".into(),
+            (Owner::Default, _) => "the default PIN, since none is configured,".into(),
+            (Owner::PinPad, _) => "what was typed at its PIN pad".into(),
+            (Owner::Server, _) if self.was_replaced => {
+                "the server's PIN, which ChangePin has set,".into()
+            }
+            (Owner::Server, Some(origin)) => format!("the server's PIN, of {origin},"),
+            (Owner::Server, None) => "the server's PIN".into(),
+        }
+    }
+
+    fn next(&self) -> String {
+        match (self.owner, &self.settings.pin_origin) {
+            (Owner::Client(_), _) => {
+                format!("give the right one, or {RELOAD} where it is right now")
+            }
+            (Owner::Server, Some(origin)) => {
+                format!("set the right one there ({origin}) and {RELOAD}")
+            }
+            (Owner::PinPad, _) => "type the right one at the token's PIN pad".into(),
+            (Owner::Server | Owner::Default, _) => {
+                format!("set the right one (--pin or device.cryptoki.pin) and {RELOAD}")
+            }
+        }
+    }
+}
+
+const UNTOLD: &str = "The token does not say how many tries are left.";
+
+/// What the token's flags (PKCS#11 section 3.2, `CK_TOKEN_INFO`) say of the tries that are left.
+fn remaining(flags: &TokenFlags, role: Role) -> &'static str {
+    let tries = Tries::of(flags, role);
+    match (tries.locked, tries.final_try, tries.some_used) {
+        (true, ..) => "The token is locked now.",
+        (_, true, _) => "One try is left, which we do not use.",
+        (.., true) => "At least one try was used up.",
+        _ => UNTOLD,
+    }
+}
+
+/// A new PIN that the token does not take.
+pub(super) fn of_new_pin(rv: RvError, flags: &TokenFlags, role: Role, token: &str) -> Error {
+    let whose = match role {
+        Role::User => "new PIN",
+        Role::So => "security officer's PIN",
+    };
+    Error::BadRequest(format!(
+        "the token {token} does not take the {whose} ({}): it wants {} to {} characters",
+        ckr_name(rv),
+        flags.pin_len.start(),
+        flags.pin_len.end(),
+    ))
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{} s", time.as_millis().div_ceil(1000))
+}
