@@ -71,15 +71,10 @@ impl Logins {
         if was_the_servers {
             self.replaced.lock().insert(token.id().clone(), new.clone());
         }
-        if let Login::In {
-            pin: Some(_),
-            by_server,
-        } = session.life().login_state()
-        {
-            session.life().set_login(Login::In {
-                pin: Some(new.clone()),
-                by_server,
-            });
+        let life = session.life();
+        if let Login::In { pin, by_server } = life.login_state() {
+            let pin = pin.map(|_| new.clone());
+            life.set_login(Login::In { pin, by_server });
         }
         Ok(())
     }

@@ -37,16 +37,17 @@ impl Logins {
         let subject = self.subject_of(&id, &slot.place, in_tpm, Role::So);
         let lock = self.sending(&subject);
         let _alone = alone(&lock, &name, client)?;
+        let owner = Owner::Client(client.access.user());
         let given = Given {
             pin: Some(so),
-            owner: Owner::Client(client.access.user()),
+            owner,
         };
         let settings = self.settings();
         let about = About {
             token: name,
             in_tpm,
             role: Role::So,
-            owner: given.owner,
+            owner,
             settings: &settings,
             was_replaced: false,
         };
@@ -68,14 +69,14 @@ impl Logins {
             }
             Err(Cryptoki::Pkcs11(rv, _)) if means_refused(rv) => {
                 self.change(|guard| {
-                    guard.refused(&subject, given.owner, attempt.pin, Instant::now());
+                    guard.refused(&subject, owner, attempt.pin, Instant::now());
                 });
                 let left = guard.token_flags(&slot.place).ok();
                 Err(about.refused(rv, left.as_ref()))
             }
             Err(Cryptoki::Pkcs11(RvError::PinLocked, _)) => Err(about.locked()),
             Err(Cryptoki::Pkcs11(rv, function)) if is_unclear(rv) => {
-                self.unclear(module, &subject, (given.owner, attempt.pin), rv);
+                self.unclear(module, &subject, (owner, attempt.pin), rv);
                 Err(Error::Module { rv, function })
             }
             Err(error) => Err(error.into()),

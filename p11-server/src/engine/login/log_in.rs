@@ -205,23 +205,7 @@ impl Logins {
         self.check_current(token, given, settings)?;
         self.decide(&subject, &attempt, &about)?;
         token.set_accepted(None);
-        let mut answer = session.login(user, given.pin)?;
-        if let Err(Cryptoki::Pkcs11(RvError::UserAlreadyLoggedIn, _)) = answer {
-            answer = match (user, given.pin) {
-                // A logout would end the signature that this login is for.
-                (UserType::ContextSpecific, _) => answer,
-                // It is our own login, kept alive by sessions of an earlier life.
-                (_, Some(_)) if accepted.is_some() => Ok(()),
-                // Somebody logged in behind our back, so the PIN was not checked. The failure of a logout
-                // would show in the login.
-                (_, Some(_)) => {
-                    let _ = session.logout();
-                    session.login(user, given.pin)?
-                }
-                (_, None) => Ok(()),
-            };
-        }
-        match answer {
+        match send(session, user, given, accepted.is_some())? {
             Ok(()) => {
                 let digest = attempt.pin;
                 self.change_if(|guard| guard.accepted(&subject, given.owner, digest));
@@ -312,6 +296,32 @@ impl Logins {
         if is_servers {
             self.replaced.lock().remove(token.id());
         }
+    }
+}
+
+/// `C_Login`. `is_last` where it is the PIN that the token accepted last.
+fn send(
+    session: &PooledSession<'_>,
+    user: UserType,
+    given: Given<'_>,
+    is_last: bool,
+) -> Result<Result<(), Cryptoki>, Error> {
+    let answer = session.login(user, given.pin)?;
+    let Err(Cryptoki::Pkcs11(RvError::UserAlreadyLoggedIn, _)) = answer else {
+        return Ok(answer);
+    };
+    match (user, given.pin) {
+        // A logout would end the signature that this login is for.
+        (UserType::ContextSpecific, _) => Ok(answer),
+        // It is our own login, kept alive by sessions of an earlier life.
+        (_, Some(_)) if is_last => Ok(Ok(())),
+        // Somebody logged in behind our back, so the PIN was not checked. The failure of a logout
+        // would show in the login.
+        (_, Some(_)) => {
+            let _ = session.logout();
+            session.login(user, given.pin)
+        }
+        (_, None) => Ok(Ok(())),
     }
 }
 

@@ -74,7 +74,7 @@ pub(super) struct Known {
 pub(super) struct Counter {
     /// How many PINs were refused, since one was accepted.
     pub refusals: u32,
-    /// How many more may have been, of tokens of the TPM that were forgotten.
+    /// How many more may have been, to which nothing is known any more.
     unclear: u32,
     /// Whether the operator has freed what was refused, since a PIN was accepted.
     pub freed: bool,
@@ -251,7 +251,7 @@ impl PinGuard {
         let before = (counter.refusals, counter.freed, known.refused.len());
         counter.freed = false;
         if !subject.in_tpm {
-            counter.refusals = 0;
+            (counter.refusals, counter.unclear) = (0, 0);
             counter.granted = false;
         }
         known.accepted = pin;
@@ -313,7 +313,11 @@ impl PinGuard {
 
     /// The user's PIN was changed by us: the old one, where it is known, needs not be tried to know that it is wrong.
     pub fn changed(&mut self, subject: &Subject, old: Salted, new: Salted) {
-        remember(&mut self.known(subject).0.refused, old);
+        let (known, counter) = self.known(subject);
+        remember(&mut known.refused, old);
+        // What was unclear was about the old one.
+        let unclear = std::mem::take(&mut known.unclear).into_iter();
+        counter.unclear += unclear.map(|unclear| unclear.times).sum::<u32>();
         self.accepted(subject, Owner::Server, Some(new));
     }
 
@@ -347,13 +351,15 @@ impl PinGuard {
             let anything = spent > 0 || has_any.any(|any| any);
             if anything && !counter.freed {
                 counter.freed = true;
+                counter.granted = false;
                 (counter.refusals, counter.unclear) = (0, 0);
                 for known in &mut known {
                     known.refused.clear();
                     known.unclear.clear();
                 }
             } else if has_other_pin {
-                counter.granted = true;
+                // Where nothing was refused, the budget is enough for it.
+                counter.granted = spent > 0;
             }
         }
     }
@@ -361,9 +367,9 @@ impl PinGuard {
     /// The process has started anew with this PIN of the server. One that no token has refused yet may be new, and may be
     /// sent once.
     pub fn restarted(&mut self, server: Option<Salted>) {
-        let is_known = server.is_some_and(|server| contains(&self.of_server, &server));
+        let is_new = server.is_some_and(|server| !contains(&self.of_server, &server));
         for counter in self.counters.values_mut() {
-            counter.granted = !is_known;
+            counter.granted = is_new;
         }
     }
 

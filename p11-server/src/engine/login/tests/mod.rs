@@ -6,6 +6,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod model;
 mod sequences;
 
 use std::time::{Duration, Instant};

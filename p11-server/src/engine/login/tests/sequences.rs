@@ -1,479 +1,8 @@
 //! Tens of thousands of sequences against model tokens that count tries, in simulated time.
 
-use std::collections::HashSet;
-use std::time::{Duration, Instant};
-
 use proptest::prelude::*;
 
-use super::super::pin_guard::{Attempt, PinGuard, Subject};
-use super::super::refusals;
-use super::super::states::{Fate, Owner, Role, State, Tries};
-use super::{attempt, pin};
-
-/// A token, or, where it is one of a TPM's, what it holds.
-#[derive(Clone, Debug)]
-struct Token {
-    right: u8,
-    /// Whether the PIN is typed at it.
-    has_pad: bool,
-    /// With which PIN it is logged in, and whether that is the server's.
-    open: Option<(u8, bool)>,
-    /// What took the place of the server's PIN, since it was changed through us.
-    replaced: Option<u8>,
-    /// A PIN that it has accepted, and that is wrong by now.
-    is_stale: bool,
-}
-
-/// What counts wrong tries, and says so where it has flags.
-#[derive(Clone, Debug)]
-struct Counter {
-    tries: u32,
-    has_flags: bool,
-    wrong: u32,
-    /// Since one was accepted, where that counts, or the operator did something.
-    refusals: u32,
-    /// How many of them nobody could tell.
-    unclear: u32,
-}
-
-/// What a PIN is of: the user or the security officer.
-const ROLES: [Role; 2] = [Role::User, Role::So];
-
-/// The security officer's PIN of every token.
-const SO: u8 = 200;
-
-/// What one device is: tokens of a TPM have one counter, others one for each role.
-struct World {
-    guard: PinGuard,
-    tokens: Vec<Token>,
-    counters: Vec<Counter>,
-    is_tpm: bool,
-    server: Option<u8>,
-    now: Instant,
-    /// When PINs were told to be wrong, by the token or by comparison, to users that never had one.
-    guesses: Vec<(usize, Instant)>,
-    matched: HashSet<(usize, u32)>,
-    /// PINs of the server that some token has refused.
-    refused: HashSet<u8>,
-    /// Whether a restart may have brought a new PIN of the server, which may be sent once.
-    is_new: bool,
-}
-
-/// The PIN that a request brings, and its user.
-type Own = Option<(u32, u8)>;
-
-#[derive(Clone, Debug)]
-enum Step {
-    Ask(usize, Own),
-    /// The same, whose login is answered with what tells nothing.
-    Unclear(usize, Own),
-    /// A request that has had the module reloaded, and tries once more.
-    Retry(usize, Own),
-    /// A signature with a key that wants a login for each.
-    SignAgain(usize, u32),
-    /// Somebody types at the PIN pad.
-    Type(usize, u8),
-    /// The login is lost: a reinsertion, or a session that ended.
-    Lost(usize),
-    /// The module is initialised anew.
-    Reload,
-    Restart,
-    Sighup(Option<u8>),
-    /// Another program changes the PIN; what is logged in stays so.
-    ChangedElsewhere(usize, u8),
-    ChangePin(usize, Own, u8),
-    Reset(usize, u8, u8),
-    InitToken(usize, u8, u8),
-    Time(u64),
-}
-
-impl World {
-    fn new(tokens: Vec<Token>, counter: Counter, is_tpm: bool, server: Option<u8>) -> World {
-        World {
-            guard: PinGuard::new(pin(0)),
-            counters: vec![counter; tokens.len() * ROLES.len()],
-            tokens,
-            is_tpm,
-            server,
-            now: Instant::now(),
-            guesses: Vec::new(),
-            matched: HashSet::new(),
-            refused: HashSet::new(),
-            is_new: false,
-        }
-    }
-
-    fn counter_of(&self, token: usize, role: Role) -> usize {
-        match self.is_tpm {
-            true => 0,
-            false => token * ROLES.len() + usize::from(role == Role::So),
-        }
-    }
-
-    fn subject(&self, token: usize, role: Role) -> Subject {
-        Subject {
-            token: pin(100 + token as u8),
-            role,
-            counter: pin(150 + self.counter_of(token, role) as u8),
-            in_tpm: self.is_tpm,
-        }
-    }
-
-    fn server_pin(&self, token: usize) -> Option<u8> {
-        self.tokens[token].replaced.or(self.server)
-    }
-
-    /// Whether a request may use the login that is there, as [`super::super::Logins::may_use`] tells it.
-    fn may_use(&mut self, token: usize, own: Own) -> Option<bool> {
-        let (_, by_server) = self.tokens[token].open?;
-        Some(match own {
-            _ if self.tokens[token].has_pad => true,
-            Some((user, number)) => self.compare(token, user, number),
-            None => by_server,
-        })
-    }
-
-    /// One request, as [`super::super::Logins::log_in`] goes about it on a token that the server's URI singles out.
-    fn ask(&mut self, token: usize, own: Own, how: How) -> bool {
-        if let Some(answer) = self.may_use(token, own) {
-            return answer;
-        }
-        if self.tokens[token].has_pad {
-            return false;
-        }
-        if let Some(server) = self.server_pin(token) {
-            match self.send(token, Role::User, Owner::Server, server, how) {
-                Sent::Accepted => return self.may_use(token, own) == Some(true),
-                Sent::Refused | Sent::Not(State::Refused) => {}
-                Sent::Unclear | Sent::Not(_) => {
-                    let own = own.map(|(_, number)| pin(number));
-                    let subject = self.subject(token, Role::User);
-                    let is_accepted = |own| self.guard.is_accepted(&subject, &own);
-                    if !own.is_some_and(is_accepted) {
-                        return false;
-                    }
-                }
-            }
-        }
-        let Some((user, number)) = own else {
-            return false;
-        };
-        self.send(token, Role::User, Owner::Client(user), number, how) == Sent::Accepted
-    }
-
-    fn compare(&mut self, token: usize, user: u32, number: u8) -> bool {
-        let subject = self.subject(token, Role::User);
-        let open = self.tokens[token].open.unwrap().0;
-        let attempt = Attempt {
-            open: Some(pin(open)),
-            ..attempt(Owner::Client(user), number, self.now)
-        };
-        let (_, fate) = self.guard.decide(&subject, &attempt);
-        match fate {
-            Fate::Use => {
-                assert_eq!(open, number);
-                self.matched.insert((token, user));
-                true
-            }
-            Fate::Miss => {
-                self.note_miss(token, user);
-                false
-            }
-            Fate::Refuse => false,
-            Fate::Send => panic!("a PIN is sent to a token that is logged in"),
-        }
-    }
-
-    fn note_miss(&mut self, token: usize, user: u32) {
-        if !self.matched.contains(&(token, user)) {
-            self.guesses.push((token, self.now));
-        }
-    }
-
-    fn attempt(&self, token: usize, role: Role, owner: Owner, number: Option<u8>) -> Attempt {
-        let counter = &self.counters[self.counter_of(token, role)];
-        let left = counter.tries.saturating_sub(counter.wrong);
-        Attempt {
-            pin: number.map(pin),
-            tries: Tries {
-                locked: counter.has_flags && left == 0,
-                final_try: counter.has_flags && left == 1,
-                some_used: counter.has_flags && counter.wrong > 0,
-            },
-            server: self.server_pin(token).map(pin),
-            ..attempt(owner, 0, self.now)
-        }
-    }
-
-    fn send(&mut self, token: usize, role: Role, owner: Owner, number: u8, how: How) -> Sent {
-        let has_pad = self.tokens[token].has_pad && role == Role::User;
-        let (owner, known) = match has_pad {
-            true => (Owner::PinPad, None),
-            false => (owner, Some(number)),
-        };
-        let subject = self.subject(token, role);
-        let attempt = Attempt {
-            is_retry: how == How::Retry,
-            ..self.attempt(token, role, owner, known)
-        };
-        let was_accepted = known.is_some_and(|pin_| self.guard.is_accepted(&subject, &pin(pin_)));
-        let (state, fate) = self.guard.decide(&subject, &attempt);
-        if fate != Fate::Send {
-            if let (Fate::Miss, Owner::Client(user)) = (fate, owner) {
-                self.note_miss(token, user);
-            }
-            return Sent::Not(state);
-        }
-        let tries = attempt.tries;
-        assert!(!tries.final_try && !tries.locked, "the last try");
-        let right = match role {
-            Role::User => self.tokens[token].right,
-            Role::So => SO,
-        };
-        let (is_right, at) = (right == number, self.counter_of(token, role));
-        let counter = &mut self.counters[at];
-        let known = known.map(pin);
-        if how == How::Unclear {
-            // The worst: it was wrong and has counted. Of what was accepted before, nobody believes that.
-            if !is_right && !was_accepted {
-                counter.wrong += 1;
-                counter.refusals += 1;
-                counter.unclear += 1;
-            }
-            self.guard.unclear(&subject, owner, known, self.now);
-            return Sent::Unclear;
-        }
-        if !is_right {
-            counter.wrong += 1;
-            counter.refusals += 1;
-            self.refused(token, &subject, owner, number, known);
-            return Sent::Refused;
-        }
-        self.gave_back(at);
-        self.guard.accepted(&subject, owner, known);
-        if let Owner::Client(user) = owner {
-            self.matched.insert((token, user));
-        }
-        if role == Role::User {
-            let is_servers = has_pad || self.server_pin(token) == Some(number);
-            self.tokens[token].is_stale = false;
-            self.tokens[token].open = Some((number, is_servers));
-        }
-        Sent::Accepted
-    }
-
-    fn refused(
-        &mut self,
-        token: usize,
-        subject: &Subject,
-        owner: Owner,
-        number: u8,
-        known: Option<[u8; 32]>,
-    ) {
-        let is_servers =
-            subject.role == Role::User && known.is_some() && self.server_pin(token) == Some(number);
-        self.guard.refused(subject, owner, known, self.now);
-        if is_servers {
-            self.guard.servers_refused(pin(number));
-            self.refused.insert(number);
-            self.tokens[token].replaced = None;
-        }
-        if let Owner::Client(user) = owner {
-            self.note_miss(token, user);
-        }
-    }
-
-    /// What an accepted PIN gives back: the tries of a card.
-    fn gave_back(&mut self, counter: usize) {
-        if !self.is_tpm {
-            let counter = &mut self.counters[counter];
-            (counter.wrong, counter.refusals, counter.unclear) = (0, 0, 0);
-        }
-    }
-
-    /// The security officer logs in. Answers whether.
-    fn officer(&mut self, token: usize, number: u8) -> bool {
-        let owner = Owner::Client(1);
-        self.send(token, Role::So, owner, number, How::Plainly) == Sent::Accepted
-    }
-
-    fn forget(&mut self, token: usize) {
-        for role in ROLES {
-            self.gave_back(self.counter_of(token, role));
-        }
-        self.matched.retain(|(of, _)| *of != token);
-        self.guesses.retain(|(of, _)| *of != token);
-        self.tokens[token].is_stale = false;
-        self.guard.forget(&self.subject(token, Role::User));
-    }
-
-    fn change_pin(&mut self, token: usize, own: Own, new: u8) {
-        let server = self.server_pin(token);
-        if own.is_some() && server.is_some() {
-            if !self.ask(token, own, How::Plainly) {
-                return;
-            }
-        } else if self.may_use(token, own) == Some(false) {
-            return;
-        }
-        let (owner, old) = match (own, server) {
-            (Some((user, own)), _) => (Owner::Client(user), own),
-            (None, Some(server)) => (Owner::Server, server),
-            (None, None) => return,
-        };
-        let subject = self.subject(token, Role::User);
-        let open = self.tokens[token].open;
-        let sent = self.send(token, Role::User, owner, old, How::Plainly);
-        self.tokens[token].open = open;
-        if sent == Sent::Accepted {
-            self.guard.changed(&subject, pin(old), pin(new));
-            let token = &mut self.tokens[token];
-            token.right = new;
-            if server == Some(old) {
-                token.replaced = Some(new);
-            }
-            token.open = open.map(|(_, by_server)| (new, by_server));
-        }
-    }
-
-    fn step(&mut self, step: &Step) {
-        match *step {
-            Step::Ask(token, own) => drop(self.ask(token, own, How::Plainly)),
-            Step::Unclear(token, own) => drop(self.ask(token, own, How::Unclear)),
-            Step::Retry(token, own) => drop(self.ask(token, own, How::Retry)),
-            Step::SignAgain(token, user) => {
-                if let Some((number, by_server)) = self.tokens[token].open {
-                    let owner = match by_server {
-                        true => Owner::Server,
-                        false => Owner::Client(user),
-                    };
-                    self.send(token, Role::User, owner, number, How::Plainly);
-                }
-            }
-            Step::Type(token, number) => {
-                if self.tokens[token].has_pad && self.tokens[token].open.is_none() {
-                    self.send(token, Role::User, Owner::PinPad, number, How::Plainly);
-                }
-            }
-            Step::Lost(token) => self.tokens[token].open = None,
-            Step::Reload => {
-                self.close_all();
-                self.guard.reloaded();
-            }
-            Step::Restart => self.restart(),
-            Step::Sighup(server) => self.sighup(server),
-            Step::ChangedElsewhere(token, new) => {
-                self.gave_back(self.counter_of(token, Role::User));
-                let token = &mut self.tokens[token];
-                token.is_stale |= token.right != new;
-                token.right = new;
-            }
-            Step::ChangePin(token, own, new) => {
-                if !self.tokens[token].has_pad {
-                    self.change_pin(token, own, new);
-                }
-            }
-            Step::Reset(token, so, new) => {
-                if self.officer(token, so) {
-                    self.forget(token);
-                    let subject = self.subject(token, Role::User);
-                    self.guard.accepted(&subject, Owner::Server, Some(pin(new)));
-                    self.tokens[token].right = new;
-                    self.tokens[token].open = Some((new, self.server_pin(token) == Some(new)));
-                }
-            }
-            Step::InitToken(token, so, new) => {
-                if self.officer(token, so) {
-                    self.forget(token);
-                    let token = &mut self.tokens[token];
-                    (token.right, token.open, token.replaced) = (new, None, None);
-                }
-            }
-            Step::Time(seconds) => self.now += Duration::from_secs(seconds),
-        }
-    }
-
-    fn close_all(&mut self) {
-        self.tokens.iter_mut().for_each(|token| token.open = None);
-    }
-
-    fn restart(&mut self) {
-        self.guard = refusals::read(&refusals::write(&self.guard)).unwrap();
-        self.guard.restarted(self.server.map(pin));
-        self.is_new |= self.server.is_some_and(|pin| !self.refused.contains(&pin));
-        self.close_all();
-        self.matched.clear();
-        self.guesses.clear();
-        for token in &mut self.tokens {
-            token.replaced = None;
-        }
-        // What was unclear is not written.
-        for counter in &mut self.counters {
-            counter.refusals -= std::mem::take(&mut counter.unclear);
-        }
-    }
-
-    fn sighup(&mut self, server: Option<u8>) {
-        let has_other_pin = server != self.server;
-        self.server = server;
-        if has_other_pin {
-            self.close_all();
-            self.tokens
-                .iter_mut()
-                .for_each(|token| token.replaced = None);
-        }
-        self.guard.free(has_other_pin);
-        // The operator may use up tries.
-        self.is_new = false;
-        for counter in &mut self.counters {
-            (counter.refusals, counter.unclear) = (0, 0);
-        }
-    }
-
-    fn check(&self, step: &Step) {
-        let hour = Duration::from_secs(60 * 60);
-        for index in 0..self.tokens.len() {
-            for role in ROLES {
-                let refusals = self.counters[self.counter_of(index, role)].refusals;
-                let most = match (role, self.is_tpm) {
-                    (Role::So, false) => 1,
-                    _ => 2 + self.stale(index) + u32::from(self.is_new),
-                };
-                assert!(
-                    refusals <= most,
-                    "{refusals} refusals of token {index} after {step:?}"
-                );
-            }
-            let recent = |(of, then): &&(usize, Instant)| *of == index && *then + hour > self.now;
-            let guesses = self.guesses.iter().filter(recent).count();
-            assert!(guesses <= 10, "{guesses} guesses an hour at token {index}");
-        }
-    }
-
-    /// One more than two only where a PIN that was accepted was changed elsewhere.
-    fn stale(&self, token: usize) -> u32 {
-        let of_device = self.tokens.iter().enumerate();
-        let of_device = of_device.filter(|(other, _)| self.is_tpm || *other == token);
-        of_device.filter(|(_, token)| token.is_stale).count() as u32
-    }
-}
-
-/// How a request's login goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum How {
-    Plainly,
-    Unclear,
-    Retry,
-}
-
-/// What became of a PIN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sent {
-    Accepted,
-    Refused,
-    Unclear,
-    Not(State),
-}
+use super::model::{Counter, How, SO, Step, Token, World};
 
 /// Sequences as plain bytes, which are made and shrunk quickly.
 fn steps(tokens: usize) -> impl Strategy<Value = Vec<Step>> {
@@ -627,9 +156,54 @@ fn a_tpm_forgets_no_refusal() {
     play(plain(1, true, None), &steps);
 }
 
+/// Found by the sequences below: a new PIN has no more than the budget where all of that is left.
+#[test]
+fn a_new_pin_is_within_the_budget_where_nothing_was_refused() {
+    let steps = [
+        Step::Reset(0, SO, 2),
+        Step::Sighup(Some(3)),
+        Step::Reset(0, 202, 1),
+        Step::Type(1, 2),
+        Step::Ask(0, None),
+    ];
+    let mut world = plain(2, true, None);
+    world.tokens[1].has_pad = true;
+    play(world, &steps);
+}
+
+/// Found by the sequences below: an unclear answer was about the PIN of its time.
+#[test]
+fn what_was_unclear_before_a_change_stays_a_try_of_the_tpm() {
+    let steps = [
+        Step::Ask(1, None),
+        Step::Sighup(Some(4)),
+        Step::Unclear(1, None),
+        Step::ChangePin(1, Some((1, 1)), 4),
+        Step::Ask(2, None),
+        Step::ChangePin(0, None, 1),
+    ];
+    play(plain(3, true, Some(1)), &steps);
+}
+
+/// Found by the sequences below: what a restart grants ends where the operator frees all.
+#[test]
+fn what_a_restart_grants_is_not_kept_beside_what_is_freed() {
+    let steps = [
+        Step::Type(1, 2),
+        Step::Restart,
+        Step::Sighup(Some(2)),
+        Step::Type(1, 2),
+        Step::Type(1, 2),
+        Step::Ask(0, None),
+    ];
+    let mut world = plain(2, true, None);
+    world.tokens[1].has_pad = true;
+    play(world, &steps);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 16_000,
+        cases: 30_000,
         max_shrink_iters: 20_000,
         failure_persistence: None,
         ..ProptestConfig::default()
