@@ -169,10 +169,9 @@ impl Logins {
                 by_server,
             } => (pin, by_server),
         };
-        let settings = self.settings();
         match pins.own {
             None if by_server => Ok(true),
-            None => Err(self.opened_by_another(token, &settings)),
+            None => Err(self.opened_by_another(token, &self.settings())),
             Some(_) if client.has_matched(token) => Ok(true),
             Some(own) => {
                 let subject = self.subject(token, Role::User);
@@ -184,6 +183,7 @@ impl Logins {
                     open: Some(self.digest(&subject, &open)),
                     ..self.attempt_of(&subject, client, given, Tries::default())
                 };
+                let settings = self.settings();
                 let about = self.about(token, Role::User, given.owner, &settings);
                 self.decide(&subject, &attempt, &about)?;
                 client.set_matched(token);
