@@ -47,7 +47,8 @@ fn guesses_while_the_token_is_logged_in_are_few_cost_no_try_and_harm_nobody() {
     let alice = AsUser::new(&server, ALICE, ALICE);
     let (mut looked_at, mut asked) = (0, 0);
     let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(3) {
+    // Three at once, one after 1 s, one 2 s later.
+    while looked_at < 5 {
         asked += 1;
         let guess = format!("guess-{asked}");
         let failure = alice.with_pin(&guess).open(KEY).map(drop).unwrap_err();
@@ -57,10 +58,9 @@ fn guesses_while_the_token_is_logged_in_are_few_cost_no_try_and_harm_nobody() {
             _ => panic!("{failure}"),
         }
     }
-    // Three at once, one after 1 s, one 2 s later.
-    assert!((3..=5).contains(&looked_at), "{looked_at} of {asked}");
+    assert!(began.elapsed() >= Duration::from_secs(3));
     assert!(asked > 20, "{asked}");
-    // The right one of the same user is not looked at either; the server's serves all.
+    // The right one of the same user is not looked at for 4 s either; the server's serves all.
     refused(alice.with_pin(PIN).open(KEY), ErrorCode::PinGuarded);
     alice.open(KEY).unwrap().sign().unwrap();
     server.client().with_pin(PIN).open(KEY).unwrap();
