@@ -76,6 +76,13 @@ fn name(body: &[u8]) -> Result<&str, Error> {
     }
 }
 
+/// The name of the message whose body begins so, as far as it is one.
+pub(crate) fn start_of_name(mut head: &[u8]) -> Option<&str> {
+    let entries = read_map_len(&mut head).ok()?;
+    let (name, _) = read_str_from_slice(head).ok()?;
+    (entries == 1).then_some(name)
+}
+
 /// Skips a value, in which maps and arrays may nest so deep.
 fn skip(rest: &mut &[u8], depth: usize) -> Result<(), Error> {
     let marker = take(rest, 1)?.first().copied().ok_or(SHORT)?;

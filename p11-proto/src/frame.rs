@@ -6,6 +6,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::body::WipingBuffer;
+use crate::decode;
 use crate::error::Error;
 use crate::message::Message;
 
@@ -33,11 +34,41 @@ pub fn check_preamble(preamble: [u8; 4]) -> Result<(), Error> {
     }
 }
 
+/// Enough of a body to know the name of its message.
+const HEAD: usize = 32;
+
 /// Reads the body of one frame; `None` when the peer closed the connection before it began.
 ///
 /// # Errors
 /// [`Error::TooLong`] before anything is allocated, [`Error::Truncated`], [`Error::Io`].
 pub fn read(reader: &mut impl Read) -> Result<Option<Body>, Error> {
+    read_with(reader, |_, _| Ok(()))
+}
+
+/// The same, with a check of the length and of the message's name, where it has one, before memory is taken for
+/// the body.
+///
+/// # Errors
+/// As [`read`], and those of the check.
+pub fn read_with<E: From<Error>>(
+    reader: &mut impl Read,
+    check: impl FnOnce(usize, Option<&str>) -> Result<(), E>,
+) -> Result<Option<Body>, E> {
+    let Some(length) = read_length(reader)? else {
+        return Ok(None);
+    };
+    let mut head = Zeroizing::new([0; HEAD]);
+    let head = head.get_mut(..length.min(HEAD)).unwrap_or_default();
+    read_exact(reader, head)?;
+    check(length, decode::start_of_name(head))?;
+    let mut body = Zeroizing::new(vec![0; length]);
+    let (start, rest) = body.split_at_mut(head.len());
+    start.copy_from_slice(head);
+    read_exact(reader, rest)?;
+    Ok(Some(body))
+}
+
+fn read_length(reader: &mut impl Read) -> Result<Option<usize>, Error> {
     let mut length = [0; 4];
     let mut filled = 0;
     while let Some(rest) = length.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -50,15 +81,17 @@ pub fn read(reader: &mut impl Read) -> Result<Option<Body>, Error> {
         }
     }
     let length = u32::from_be_bytes(length) as usize;
-    if length > MAX_LEN {
-        return Err(Error::TooLong(length));
+    match length > MAX_LEN {
+        true => Err(Error::TooLong(length)),
+        false => Ok(Some(length)),
     }
-    let mut body = Zeroizing::new(vec![0; length]);
-    reader.read_exact(&mut body).map_err(|e| match e.kind() {
+}
+
+fn read_exact(reader: &mut impl Read, bytes: &mut [u8]) -> Result<(), Error> {
+    reader.read_exact(bytes).map_err(|e| match e.kind() {
         io::ErrorKind::UnexpectedEof => Error::Truncated,
         _ => Error::Io(e),
-    })?;
-    Ok(Some(body))
+    })
 }
 
 /// Reads all that a peer sends until it shuts down its writing half: a message of tedge1.
@@ -66,18 +99,33 @@ pub fn read(reader: &mut impl Read) -> Result<Option<Body>, Error> {
 /// # Errors
 /// [`Error::TooLong`] as soon as there is more than [`MAX_LEN`], [`Error::Io`].
 pub fn read_to_end(reader: &mut impl Read) -> Result<Body, Error> {
+    read_to_end_with(reader, |_| Ok(()))
+}
+
+/// The same, with a check of what is there so far before memory is taken for more.
+///
+/// # Errors
+/// As [`read_to_end`], and those of the check.
+pub fn read_to_end_with<E: From<Error>>(
+    reader: &mut impl Read,
+    mut check: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<Body, E> {
     let mut all = WipingBuffer(Body::default());
     let mut chunk = Zeroizing::new([0; 4096]);
     loop {
         match reader.read(&mut *chunk) {
             Ok(0) => return Ok(all.0),
-            Ok(count) => all.write_all(chunk.get(..count).unwrap_or_default())?,
+            Ok(count) => {
+                let new = chunk.get(..count).unwrap_or_default();
+                all.write_all(new).map_err(Error::Io)?;
+            }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e.into()),
+            Err(e) => return Err(Error::Io(e).into()),
         }
         if all.0.len() > MAX_LEN {
-            return Err(Error::TooLong(all.0.len()));
+            return Err(Error::TooLong(all.0.len()).into());
         }
+        check(&all.0)?;
     }
 }
 

@@ -12,7 +12,7 @@ use p11_proto::spki::PublicKey;
 use p11_proto::tedge1::{
     self, Algorithm, ChosenScheme, CreatedKey, KeyEntry, Request, Response, SigScheme,
 };
-use p11_proto::{self as proto, Pin, Scheme, UriText};
+use p11_proto::{self as proto, Failure, Pin, Scheme, UriText};
 use p11_uri::Uri;
 
 use super::request::RequestContext;
@@ -50,6 +50,11 @@ pub(super) fn answer(context: &mut RequestContext<'_>, request: Request) -> Resp
 /// The answer to bytes that are no request.
 pub(super) fn not_understood(error: &proto::Error) -> Response {
     Response::Error(format!("Failed to parse the received frame: {error}"))
+}
+
+/// The answer to a request that is refused before it is read.
+pub(super) fn refused(failure: &Failure) -> Response {
+    Response::Error(format!("PKCS #11 service failed: {failure}"))
 }
 
 /// The answer to a request that failed.

@@ -14,6 +14,7 @@ mod connections;
 mod ending;
 mod lifecycle;
 mod limits;
+mod memory;
 mod notify;
 mod pin_attacks;
 mod pin_sources;

@@ -90,6 +90,7 @@ fn the_units_are_as_the_reference_page_describes_them() {
                 "SocketUser=tedge",
                 "SocketGroup=tedge",
                 "WantedBy=sockets.target",
+                "TriggerLimitIntervalSec=0",
             ][..],
         ),
         (
@@ -103,8 +104,12 @@ fn the_units_are_as_the_reference_page_describes_them() {
                 "WatchdogSec=30",
                 "LimitCORE=0",
                 "MemorySwapMax=0",
-                // A restart re-arms the PIN guard.
-                "StartLimitBurst=5",
+                // The socket would fail with the service.
+                "StartLimitIntervalSec=0",
+                // What clients can make it use is far below.
+                "MemoryMax=256M",
+                "TasksMax=1200",
+                "LimitNOFILE=2048",
             ],
         ),
     ] {

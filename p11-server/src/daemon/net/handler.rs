@@ -8,6 +8,8 @@ use p11_proto::frame::Body;
 use p11_proto::{Error, ErrorCode, Failure, Request, Response, frame, tedge1};
 use tracing::debug;
 
+use super::body::{Allowance, Unreceived};
+use super::budget::Budget;
 use super::connection::Connection;
 use super::timeouts::{DeadlineStream, IoTimeouts};
 use crate::daemon::audit::Entry;
@@ -21,6 +23,7 @@ use crate::service::Service;
 /// What answers the requests of all connections.
 pub(crate) struct Handler {
     served: RwLock<Arc<Served>>,
+    budget: Arc<Budget>,
     timeouts: Timeouts,
 }
 
@@ -29,6 +32,7 @@ impl Handler {
     pub fn new(service: Arc<dyn Service>, policy: Policy, timeouts: Timeouts) -> Handler {
         Handler {
             served: RwLock::new(Arc::new(Served { service, policy })),
+            budget: Arc::default(),
             timeouts,
         }
     }
@@ -77,7 +81,7 @@ impl Handler {
         &self,
         connection: &Connection,
         stream: &mut DeadlineStream<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Unreceived> {
         let overdue = "the token did not answer in time; the operation may still complete";
         let overdue = Response::Error(Failure::new(ErrorCode::Timeout, overdue));
         connection.set_overdue_answer(encode(&overdue));
@@ -91,7 +95,9 @@ impl Handler {
         frame::check_preamble(preamble)?;
         loop {
             stream.next_request();
-            let Some(body) = frame::read(stream)? else {
+            let served = self.served();
+            let allowance = self.allowance(connection, &served);
+            let Some((body, _share)) = allowance.read_frame(stream)? else {
                 return Ok(());
             };
             let request = match frame::decode::<Request>(&body) {
@@ -117,7 +123,8 @@ impl Handler {
                 Ok(request) => protocol1::answer(&mut context, &request),
                 Err((_, failure)) => Response::Error(failure),
             };
-            if !respond(connection, stream, &context, &encode(&response))? {
+            let answer = encode(&response);
+            if !respond(connection, stream, &context, &answer).map_err(Error::Io)? {
                 return Ok(());
             }
         }
@@ -131,12 +138,21 @@ impl Handler {
     ) -> io::Result<()> {
         let overdue = ServiceError::Busy("the token did not answer in time".into());
         connection.set_overdue_answer(encode_old(&old::failure(&overdue)));
-        let request = frame::read_to_end(stream).and_then(|bytes| tedge1::Request::decode(&bytes));
-        let request = match request {
+        let served = self.served();
+        let received = self.allowance(connection, &served).read_tedge1(stream);
+        let request = received.and_then(|(bytes, share)| {
+            let request = tedge1::Request::decode(&bytes)?;
+            Ok((request, share))
+        });
+        let (request, _share) = match request {
             Ok(request) => request,
             Err(error) => {
                 debug!(peer = %connection.peer, "closing a connection: {error}");
-                stream.send(&encode_old(&old::not_understood(&error)))?;
+                let refusal = match error {
+                    Unreceived::Unread(error) => old::not_understood(&error),
+                    Unreceived::Refused(failure) => old::refused(&failure),
+                };
+                stream.send(&encode_old(&refusal))?;
                 return stream.close();
             }
         };
@@ -166,6 +182,14 @@ impl Handler {
             began: Instant::now(),
             audit: entry,
         })
+    }
+
+    fn allowance<'a>(&'a self, connection: &'a Connection, served: &'a Served) -> Allowance<'a> {
+        Allowance {
+            peer: &connection.peer,
+            policy: &served.policy,
+            budget: &self.budget,
+        }
     }
 
     fn set_served(&self, served: Arc<Served>) {
@@ -211,7 +235,11 @@ pub(super) fn refuse(connection: &Connection) {
 }
 
 /// What the client is told before the connection is closed, where it can be told anything.
-fn refusal(error: &Error, stream: &DeadlineStream<'_>) -> Option<Failure> {
+fn refusal(error: &Unreceived, stream: &DeadlineStream<'_>) -> Option<Failure> {
+    let error = match error {
+        Unreceived::Unread(error) => error,
+        Unreceived::Refused(failure) => return Some(failure.clone()),
+    };
     match error {
         Error::Io(error) if error.kind() == io::ErrorKind::TimedOut && stream.has_begun() => {
             Some(Failure::new(

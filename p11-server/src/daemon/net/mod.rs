@@ -1,6 +1,8 @@
 //! The socket and its connections, with limits and deadlines.
 
 mod accept;
+mod body;
+mod budget;
 mod connection;
 mod handler;
 mod limits;

@@ -115,17 +115,7 @@ impl Policy {
                 rules: None,
             });
         };
-        let by_group = rules.iter().any(|rule| !rule.groups.is_empty());
-        let groups = if by_group {
-            self.groups_of(uid, gid)
-        } else {
-            Vec::new()
-        };
-        let for_user = |rule: &&Rule| {
-            rule.users.contains(&Uid::from_raw(uid))
-                || rule.groups.iter().any(|group| groups.contains(group))
-        };
-        let of_user: Vec<&Rule> = rules.iter().filter(for_user).collect();
+        let of_user = self.rules_for(rules, uid, gid);
         let allowing: Vec<&Rule> = of_user
             .iter()
             .filter(|rule| rule.operations.contains(&operation))
@@ -146,6 +136,25 @@ impl Policy {
             operation,
             rules: Some(allowing),
         })
+    }
+
+    /// Whether this user may do anything at all.
+    pub(crate) fn allows_anything(&self, uid: u32, gid: u32) -> bool {
+        let rules = self.rules.as_deref();
+        rules.is_none_or(|rules| !self.rules_for(rules, uid, gid).is_empty())
+    }
+
+    fn rules_for<'p>(&'p self, rules: &'p [Rule], uid: u32, gid: u32) -> Vec<&'p Rule> {
+        let by_group = rules.iter().any(|rule| !rule.groups.is_empty());
+        let groups = match by_group {
+            true => self.groups_of(uid, gid),
+            false => Vec::new(),
+        };
+        let for_user = |rule: &&Rule| {
+            rule.users.contains(&Uid::from_raw(uid))
+                || rule.groups.iter().any(|group| groups.contains(group))
+        };
+        rules.iter().filter(for_user).collect()
     }
 
     /// The groups of an account in the host's user database, and the one that its process has.

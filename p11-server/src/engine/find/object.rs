@@ -26,7 +26,7 @@ pub(crate) struct Object {
 const PRIVATE: [(AttributeType, usize); 15] = [
     (AttributeType::Private, BOOL),
     (AttributeType::Label, TEXT),
-    (AttributeType::Id, TEXT),
+    (AttributeType::Id, LONGEST_NAME),
     (AttributeType::KeyType, NUMBER),
     (AttributeType::Sign, BOOL),
     (AttributeType::Decrypt, BOOL),
@@ -45,7 +45,7 @@ const PRIVATE: [(AttributeType, usize); 15] = [
 const PUBLIC: [(AttributeType, usize); 9] = [
     (AttributeType::Private, BOOL),
     (AttributeType::Label, TEXT),
-    (AttributeType::Id, TEXT),
+    (AttributeType::Id, LONGEST_NAME),
     (AttributeType::KeyType, NUMBER),
     (AttributeType::Modulus, KEY),
     (AttributeType::PublicExponent, KEY),
@@ -58,12 +58,14 @@ const PUBLIC: [(AttributeType, usize); 9] = [
 const CERTIFICATE: [(AttributeType, usize); 4] = [
     (AttributeType::Private, BOOL),
     (AttributeType::Label, TEXT),
-    (AttributeType::Id, TEXT),
+    (AttributeType::Id, LONGEST_NAME),
     (AttributeType::Value, 64 * 1024),
 ];
 
-/// Longer labels and ids are as good as none.
-const TEXT: usize = 1024;
+/// The longest label and id, in bytes. Longer ids are as good as none, longer labels are cut.
+pub(crate) const LONGEST_NAME: usize = 255;
+/// Of labels that are longer than this not even the beginning is known.
+const TEXT: usize = 4096;
 const NUMBER: usize = size_of::<cryptoki_sys::CK_ULONG>();
 const BOOL: usize = 1;
 /// A modulus of 16,384 bits.
@@ -113,7 +115,7 @@ impl Object {
         let label = attributes.bytes(AttributeType::Label).unwrap_or_default();
         Ok(Object {
             handle,
-            label: String::from_utf8_lossy(label).into_owned(),
+            label: short_label(label),
             id: attributes
                 .bytes(AttributeType::Id)
                 .unwrap_or_default()
@@ -200,6 +202,22 @@ impl Object {
             .filter_map(|number| number.try_into().ok())
             .collect()
     }
+}
+
+/// A label as clients are shown it: one line, of at most [`LONGEST_NAME`] bytes.
+fn short_label(label: &[u8]) -> String {
+    let mut short = String::new();
+    for letter in String::from_utf8_lossy(label).chars() {
+        let shown = match letter.is_control() {
+            true => char::REPLACEMENT_CHARACTER,
+            false => letter,
+        };
+        if short.len() + shown.len_utf8() > LONGEST_NAME {
+            break;
+        }
+        short.push(shown);
+    }
+    short
 }
 
 /// Reads what can be read. When one attribute fails the whole call, each is asked for alone.

@@ -12,7 +12,7 @@ use p11_uri::{ObjectInfo, ObjectType, Uri};
 use tracing::info;
 
 use crate::engine::core::Core;
-use crate::engine::find::object::Object;
+use crate::engine::find::object::{LONGEST_NAME, Object};
 use crate::engine::module::Session;
 use crate::error::Error;
 use crate::service::Access;
@@ -28,10 +28,20 @@ impl Core {
         access: &dyn Access,
     ) -> Result<PublicKeyEntry, Error> {
         let template = KeyTemplate::of(request.key)?;
+        if request.label.len() > LONGEST_NAME || request.label.chars().any(char::is_control) {
+            return Err(Error::BadRequest(format!(
+                "the field CreateKey.label has at most {LONGEST_NAME} bytes and no control characters"
+            )));
+        }
         let query = self.query(&request.uri, request.pin.as_ref(), access)?;
         let id = match &request.id {
             Some(id) if id.is_empty() => {
                 return Err(Error::BadRequest("an id has at least one byte".into()));
+            }
+            Some(id) if id.len() > LONGEST_NAME => {
+                return Err(Error::BadRequest(format!(
+                    "the field CreateKey.id has at most {LONGEST_NAME} bytes"
+                )));
             }
             Some(id) => id.to_vec(),
             None => random_id()?,

@@ -83,7 +83,14 @@ fn as_protocol1(input: &[u8], mut answer: &[u8]) -> usize {
     }
     loop {
         match frame::read(&mut rest) {
-            Ok(None) | Err(Error::Truncated) => break,
+            Ok(None) => break,
+            // One that is too long for its kind is refused before its end.
+            Err(Error::Truncated) => {
+                if let Some(answer) = answered() {
+                    refused(Some(answer));
+                }
+                break;
+            }
             Err(_) => {
                 refused(answered());
                 break;
