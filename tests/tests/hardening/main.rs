@@ -19,6 +19,7 @@ mod notify;
 mod pin_attacks;
 mod pin_sources;
 mod pins;
+mod places;
 mod policy;
 mod policy_filter;
 mod stderr;

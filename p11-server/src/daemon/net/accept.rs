@@ -49,7 +49,10 @@ impl Server {
             handler,
             limiter: Limiter::new(limits),
             // Those that are served, as many that wait, and some whose connection was closed just now.
-            threads: Threads::new(2 * limits.all + SPARE_THREADS, threads::IDLE),
+            threads: Threads::new(
+                2 * limits.all + limits.reserve + SPARE_THREADS,
+                threads::IDLE,
+            ),
             heartbeat: AtomicU64::new(0),
         })
     }
@@ -163,14 +166,12 @@ impl Server {
 
     /// A panic in here ends the connection and frees its place.
     fn serve(&self, mut permit: Permit) {
-        if !permit.wait() {
-            return refuse(&permit.connection);
-        }
-        let connection = &permit.connection;
-        if let Err(error) = self
+        let connection = permit.connection.clone();
+        let timeouts = self.limiter.timeouts();
+        let ended = self
             .handler
-            .handle_connection(connection, self.limiter.timeouts())
-        {
+            .handle_connection(&connection, timeouts, Some(&mut permit));
+        if let Err(error) = ended {
             debug!(peer = %connection.peer, "a connection ended: {error}");
         }
     }
@@ -193,7 +194,7 @@ fn is(error: &io::Error, errno: Errno) -> bool {
 }
 
 fn refuse(connection: &Connection) {
-    warn!(peer = %connection.peer, "all places are at work; a connection is refused");
+    handler::warn_of_refusal(connection);
     handler::refuse(connection);
 }
 

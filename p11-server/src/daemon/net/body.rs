@@ -4,7 +4,7 @@
 //! who may ask for anything at all.
 
 use std::fmt;
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use p11_proto::frame::{self, Body};
@@ -26,6 +26,13 @@ pub(super) enum Unreceived {
     Unread(Error),
     /// It is refused, and its bytes stay unread.
     Refused(Failure),
+}
+
+impl Unreceived {
+    /// Whether the time for it was over.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Unreceived::Unread(Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut)
+    }
 }
 
 impl fmt::Display for Unreceived {

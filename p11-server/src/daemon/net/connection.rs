@@ -26,14 +26,24 @@ pub(crate) struct Connection {
     /// Who is at the other end.
     pub peer: Peer,
     progress: Mutex<Progress>,
-    /// What the reaper answers, in the protocol of the client.
-    overdue_answer: OnceLock<Body>,
+    /// What others than its own thread answer, in the protocol of the client.
+    answers: OnceLock<Answers>,
+}
+
+/// Answers that are made before they are needed.
+pub(crate) struct Answers {
+    /// To a request that takes too long.
+    pub overdue: Body,
+    /// To a client that has to make room before its first request was there.
+    pub busy: Body,
 }
 
 struct Progress {
     state: State,
     /// When the last complete request came, or the connection itself.
     last_request: Instant,
+    /// Whether there has been a complete request.
+    has_asked: bool,
     /// The server stops: the request that runs is the last.
     last: bool,
 }
@@ -59,15 +69,16 @@ impl Connection {
             progress: Mutex::new(Progress {
                 state: State::Idle,
                 last_request: Instant::now(),
+                has_asked: false,
                 last: false,
             }),
-            overdue_answer: OnceLock::new(),
+            answers: OnceLock::new(),
         }
     }
 
-    /// Settles what the client is told when a request is overdue.
-    pub fn set_overdue_answer(&self, answer: Body) {
-        let _ = self.overdue_answer.set(answer);
+    /// Settles what the client is told by others than its own thread.
+    pub fn set_answers(&self, answers: Answers) {
+        let _ = self.answers.set(answers);
     }
 
     /// A complete request has come, and its operation begins. False if the connection was given up
@@ -75,6 +86,7 @@ impl Connection {
     pub fn begin(&self, deadline: Duration) -> bool {
         let mut progress = self.progress();
         progress.last_request = Instant::now();
+        progress.has_asked = true;
         let is_open = progress.state != State::Closed;
         if is_open {
             progress.state = State::Working(Instant::now() + deadline);
@@ -109,10 +121,19 @@ impl Connection {
         progress.is_silent().then_some(progress.last_request)
     }
 
-    /// Ends the connection if no request is at work on it.
-    pub fn close_if_silent(&self) -> bool {
+    /// Ends the connection if no request is at work on it, and none has come that is unread. `busy` is for a
+    /// client that has not said which protocol it speaks.
+    pub fn close_if_silent(&self, busy: &[u8]) -> bool {
         let mut progress = self.progress();
-        progress.is_silent() && self.close(&mut progress)
+        let has_unread = progress.state == State::Idle && self.first_byte().is_some();
+        if !progress.is_silent() || has_unread {
+            return false;
+        }
+        // A client that has been answered connects again; another one would not know why it should.
+        if !progress.has_asked {
+            self.send_now(self.answers.get().map_or(busy, |answers| &answers.busy));
+        }
+        self.close(&mut progress)
     }
 
     /// Ends the connection, as soon as the request that is at work has been answered.
@@ -128,8 +149,8 @@ impl Connection {
         if !matches!(progress.state, State::Working(due) if due <= Instant::now()) {
             return false;
         }
-        if let Some(answer) = self.overdue_answer.get() {
-            self.send_now(answer);
+        if let Some(answers) = self.answers.get() {
+            self.send_now(&answers.overdue);
         }
         self.close(&mut progress)
     }

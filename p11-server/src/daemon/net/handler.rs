@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 
 use p11_proto::frame::Body;
 use p11_proto::{Error, ErrorCode, Failure, Request, Response, frame, tedge1};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::body::{Allowance, Unreceived};
 use super::budget::Budget;
-use super::connection::Connection;
+use super::connection::{Answers, Connection};
+use super::limits::{Permit, no_place};
 use super::timeouts::{DeadlineStream, IoTimeouts};
 use crate::daemon::audit::Entry;
-use crate::daemon::policy::Policy;
+use crate::daemon::policy::{Operation, Policy};
 use crate::daemon::request::{RequestContext, Served};
 use crate::daemon::{protocol1, tedge1 as old};
 use crate::engine::Timeouts;
@@ -56,12 +57,30 @@ impl Handler {
         &self,
         connection: &Connection,
         timeouts: IoTimeouts,
+        permit: Option<&mut Permit>,
     ) -> io::Result<()> {
+        let mut place = Place {
+            permit,
+            idle: timeouts.idle,
+        };
         let mut stream = DeadlineStream::new(&connection.stream, timeouts)?;
-        match stream.peek()? {
+        stream.set_idle(place.idle());
+        let first = match stream.peek() {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut && !place.is_there() => {
+                if !place.wait() {
+                    warn_of_refusal(connection);
+                    refuse(connection);
+                    return Ok(());
+                }
+                stream.set_idle(place.idle());
+                stream.peek()
+            }
+            other => other,
+        };
+        match first? {
             None => Ok(()),
-            Some(tedge1::VERSION) => self.handle_tedge1(connection, &mut stream),
-            Some(_) => match self.handle_protocol1(connection, &mut stream) {
+            Some(tedge1::VERSION) => self.handle_tedge1(connection, &mut stream, &mut place),
+            Some(_) => match self.handle_protocol1(connection, &mut stream, &mut place) {
                 Err(error) => {
                     debug!(peer = %connection.peer, "closing a connection: {error}");
                     let Some(failure) = refusal(&error, &stream) else {
@@ -81,10 +100,14 @@ impl Handler {
         &self,
         connection: &Connection,
         stream: &mut DeadlineStream<'_>,
+        place: &mut Place<'_>,
     ) -> Result<(), Unreceived> {
         let overdue = "the token did not answer in time; the operation may still complete";
         let overdue = Response::Error(Failure::new(ErrorCode::Timeout, overdue));
-        connection.set_overdue_answer(encode(&overdue));
+        connection.set_answers(Answers {
+            overdue: encode(&overdue),
+            busy: encode(&Response::Error(no_place())),
+        });
         let mut preamble = [0; 4];
         stream
             .read_exact(&mut preamble)
@@ -94,10 +117,21 @@ impl Handler {
             })?;
         frame::check_preamble(preamble)?;
         loop {
+            stream.set_idle(place.idle());
             stream.next_request();
             let served = self.served();
             let allowance = self.allowance(connection, &served);
-            let Some((body, _share)) = allowance.read_frame(stream)? else {
+            let received = match allowance.read_frame(stream) {
+                Err(error) if error.is_timeout() && !stream.has_begun() && !place.is_there() => {
+                    if place.wait() {
+                        continue;
+                    }
+                    warn_of_refusal(connection);
+                    return Err(Unreceived::Refused(no_place()));
+                }
+                other => other?,
+            };
+            let Some((body, _share)) = received else {
                 return Ok(());
             };
             let request = match frame::decode::<Request>(&body) {
@@ -109,6 +143,12 @@ impl Handler {
                 other => Ok(other?),
             };
             drop(body);
+            // What asks nothing of a token is answered at once.
+            let needs_place = matches!(&request, Ok(request) if Operation::of(request).is_some());
+            if needs_place && !place.wait() {
+                warn_of_refusal(connection);
+                return Err(Unreceived::Refused(no_place()));
+            }
             let (deadline, entry) = match &request {
                 Ok(request) => (
                     protocol1::deadline(request, &self.timeouts),
@@ -135,9 +175,13 @@ impl Handler {
         &self,
         connection: &Connection,
         stream: &mut DeadlineStream<'_>,
+        place: &mut Place<'_>,
     ) -> io::Result<()> {
-        let overdue = ServiceError::Busy("the token did not answer in time".into());
-        connection.set_overdue_answer(encode_old(&old::failure(&overdue)));
+        let busy = |why: &str| encode_old(&old::failure(&ServiceError::Busy(why.into())));
+        connection.set_answers(Answers {
+            overdue: busy("the token did not answer in time"),
+            busy: busy(&no_place().message),
+        });
         let served = self.served();
         let received = self.allowance(connection, &served).read_tedge1(stream);
         let request = received.and_then(|(bytes, share)| {
@@ -156,6 +200,11 @@ impl Handler {
                 return stream.close();
             }
         };
+        if !matches!(request, tedge1::Request::Ping) && !place.wait() {
+            warn_of_refusal(connection);
+            stream.send(&busy(&no_place().message))?;
+            return stream.close();
+        }
         let deadline = old::deadline(&request, &self.timeouts);
         let entry = Entry::new(request.name());
         let Some(mut context) = self.begin(connection, deadline, entry) else {
@@ -224,13 +273,45 @@ fn respond(
     }
 }
 
+/// The place of a connection, which may still wait for it.
+struct Place<'p> {
+    /// `None` where there is a place for everybody.
+    permit: Option<&'p mut Permit>,
+    /// How long it may be idle, once it has a place.
+    idle: Duration,
+}
+
+impl Place<'_> {
+    fn is_there(&self) -> bool {
+        let permit = self.permit.as_deref();
+        permit.is_none_or(Permit::has_place)
+    }
+
+    fn wait(&mut self) -> bool {
+        let permit = self.permit.as_deref_mut();
+        permit.is_none_or(Permit::wait)
+    }
+
+    /// How long the next request may take to begin.
+    fn idle(&self) -> Duration {
+        match self.permit.as_deref() {
+            Some(permit) if !permit.has_place() => permit.patience(),
+            _ => self.idle,
+        }
+    }
+}
+
+pub(super) fn warn_of_refusal(connection: &Connection) {
+    warn!(peer = %connection.peer, "all places are at work; a connection is refused");
+}
+
 /// Tells a client that there is no place for it, in the protocol that it speaks if it has said so.
 pub(super) fn refuse(connection: &Connection) {
-    let why = "all connections of the server are at work; try again";
     let first = connection.first_byte();
+    let no_place = no_place();
     connection.close_after(&match first {
-        Some(tedge1::VERSION) => encode_old(&old::failure(&ServiceError::Busy(why.into()))),
-        _ => encode(&Response::Error(Failure::new(ErrorCode::Busy, why))),
+        Some(tedge1::VERSION) => encode_old(&old::failure(&ServiceError::Busy(no_place.message))),
+        _ => encode(&Response::Error(no_place)),
     });
 }
 

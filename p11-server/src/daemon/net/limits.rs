@@ -5,6 +5,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use p11_proto::frame::{self, Body};
+use p11_proto::{ErrorCode, Failure, Response};
+
 use super::connection::Connection;
 use super::timeouts::IoTimeouts;
 
@@ -15,6 +18,8 @@ pub(crate) struct ConnectionLimits {
     pub all: usize,
     /// Of one user.
     pub per_user: usize,
+    /// Beside all of these, for users who have none.
+    pub reserve: usize,
     /// How long each may take for its part.
     pub timeouts: IoTimeouts,
 }
@@ -24,6 +29,7 @@ impl Default for ConnectionLimits {
         ConnectionLimits {
             all: 256,
             per_user: 64,
+            reserve: 256,
             timeouts: IoTimeouts::default(),
         }
     }
@@ -32,10 +38,26 @@ impl Default for ConnectionLimits {
 /// Who waits for a place looks this often whether somebody has become silent.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// How often one user's new connections may close old ones: so many at once, and one more after each pause. A
+/// user whose connections come faster is told that there is no place, which costs far less than a change.
+const CHANGES: u32 = 128;
+const CHANGE_PAUSE: Duration = Duration::from_millis(5);
+
+/// Of so many users it is known how often they have changed connections of late.
+const MOST_CHANGING: usize = 1024;
+
+/// Tells that all places are taken.
+pub(super) fn no_place() -> Failure {
+    let why = "all connections of the server are at work; try again";
+    Failure::new(ErrorCode::Busy, why)
+}
+
 /// The connections that are being served, and those that wait for it: of each kind as many as the
 /// limits allow, so that a user who is at work with all of his keeps nobody else from his own.
 pub(crate) struct Limiter {
     limits: ConnectionLimits,
+    /// What is sent to who has to make room before the first request.
+    busy: Body,
     state: Mutex<State>,
     freed: Condvar,
 }
@@ -46,6 +68,8 @@ struct State {
     next: u64,
     /// How many of each user wait.
     waiting: HashMap<u32, usize>,
+    /// When each user would have all changes again.
+    changes: HashMap<u32, Instant>,
 }
 
 /// A connection that is served or waits for it. Dropped, it makes room.
@@ -55,6 +79,8 @@ pub(crate) struct Permit {
     limiter: Arc<Limiter>,
     /// `None` while it waits.
     place: Option<u64>,
+    /// Until when it may wait.
+    give_up: Instant,
 }
 
 impl Limiter {
@@ -62,6 +88,7 @@ impl Limiter {
     pub fn new(limits: ConnectionLimits) -> Arc<Limiter> {
         Arc::new(Limiter {
             limits,
+            busy: frame::encode(&Response::Error(no_place())).unwrap_or_default(),
             state: Mutex::default(),
             freed: Condvar::new(),
         })
@@ -71,7 +98,7 @@ impl Limiter {
     ///
     /// Where the user has no place left, its connection that has been without a complete request the
     /// longest is closed; where nobody has, one of the user that holds most and is not at work with
-    /// all.
+    /// all. Where all are at work, who has none gets one of the reserve.
     pub fn admit(self: &Arc<Self>, connection: Arc<Connection>) -> Option<Permit> {
         let mut state = self.lock();
         let place = self.place(&mut state, &connection);
@@ -88,6 +115,7 @@ impl Limiter {
             connection,
             limiter: self.clone(),
             place,
+            give_up: Instant::now() + self.limits.timeouts.queue,
         })
     }
 
@@ -137,19 +165,20 @@ impl Limiter {
         loop {
             let user_has_room = state.of(user).count() < self.limits.per_user;
             if user_has_room && state.served.len() < self.limits.all {
-                state.next += 1;
-                state.served.insert(state.next, connection.clone());
-                return Some(state.next);
+                return Some(state.seat(connection));
             }
-            let has_closed_one = match user_has_room {
-                true => state
-                    .users_by_count()
-                    .into_iter()
-                    .any(|user| state.evict(user)),
-                false => state.evict(user),
-            };
+            let has_closed_one = state.may_change(user)
+                && match user_has_room {
+                    true => state
+                        .users_by_count()
+                        .into_iter()
+                        .any(|user| state.evict(user, &self.busy)),
+                    false => state.evict(user, &self.busy),
+                };
             if !has_closed_one {
-                return None;
+                let most = self.limits.all + self.limits.reserve;
+                let is_newcomer = state.of(user).next().is_none();
+                return (is_newcomer && state.served.len() < most).then(|| state.seat(connection));
             }
         }
     }
@@ -165,6 +194,12 @@ impl Limiter {
 }
 
 impl State {
+    fn seat(&mut self, connection: &Arc<Connection>) -> u64 {
+        self.next += 1;
+        self.served.insert(self.next, connection.clone());
+        self.next
+    }
+
     fn of(&self, user: u32) -> impl Iterator<Item = (u64, &Arc<Connection>)> {
         self.served
             .iter()
@@ -182,8 +217,22 @@ impl State {
         users.into_iter().map(|(user, _)| user).collect()
     }
 
+    /// Whether this user's new connections may close old ones at this moment.
+    fn may_change(&mut self, user: u32) -> bool {
+        let now = Instant::now();
+        if self.changes.len() >= MOST_CHANGING {
+            self.changes.retain(|_, full| *full > now);
+        }
+        let full = self.changes.get(&user).copied().unwrap_or(now).max(now);
+        let is_allowed = full < now + CHANGE_PAUSE * CHANGES;
+        if is_allowed {
+            self.changes.insert(user, full + CHANGE_PAUSE);
+        }
+        is_allowed
+    }
+
     /// Closes the user's connection that has been silent the longest, if there is one.
-    fn evict(&mut self, user: u32) -> bool {
+    fn evict(&mut self, user: u32, busy: &[u8]) -> bool {
         let silent = self.of(user).filter_map(|(number, connection)| {
             let since = connection.silent_since()?;
             Some((since, number))
@@ -193,7 +242,7 @@ impl State {
         // One may have begun to work just now: then the next.
         let closed = silent.into_iter().find(|(_, number)| {
             let connection = self.served.get(number);
-            connection.is_some_and(|connection| connection.close_if_silent())
+            connection.is_some_and(|connection| connection.close_if_silent(busy))
         });
         closed.is_some_and(|(_, number)| self.served.remove(&number).is_some())
     }
@@ -209,20 +258,33 @@ impl State {
 }
 
 impl Permit {
+    /// Whether it has a place.
+    pub fn has_place(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// How long it may still wait.
+    pub fn patience(&self) -> Duration {
+        self.give_up.saturating_duration_since(Instant::now())
+    }
+
     /// Waits for a place, where it has none yet. False if there was none in time.
     pub fn wait(&mut self) -> bool {
-        let give_up = Instant::now() + self.limiter.limits.timeouts.queue;
+        if self.has_place() {
+            return true;
+        }
         let mut state = self.limiter.lock();
         while self.place.is_none() {
-            let left = give_up.saturating_duration_since(Instant::now());
+            self.place = self.limiter.place(&mut state, &self.connection);
+            if self.place.is_some() {
+                state.stop_waiting(self.connection.peer.uid);
+                break;
+            }
+            let left = self.give_up.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
             state = self.limiter.wait(state, left.min(LOOK));
-            self.place = self.limiter.place(&mut state, &self.connection);
-            if self.place.is_some() {
-                state.stop_waiting(self.connection.peer.uid);
-            }
         }
         true
     }

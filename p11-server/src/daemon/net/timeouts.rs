@@ -67,6 +67,11 @@ impl<'s> DeadlineStream<'s> {
         })
     }
 
+    /// How long the next request may take to begin.
+    pub fn set_idle(&mut self, idle: Duration) {
+        self.timeouts.idle = idle;
+    }
+
     /// The last request is done with; the next may take its time to begin.
     pub fn next_request(&mut self) {
         let begun = !self.filled.is_empty();

@@ -50,7 +50,7 @@ pub fn answer(input: &[u8]) -> Vec<u8> {
     let peer = Peer::of(&server).expect("a peer");
     let connection = Connection::new(server, peer);
     // How the connection ended is of no interest: the client sees what was answered.
-    let _ = HANDLER.handle_connection(&connection, IoTimeouts::default());
+    let _ = HANDLER.handle_connection(&connection, IoTimeouts::default(), None);
     drop(connection);
     let mut answer = Vec::new();
     client.read_to_end(&mut answer).expect("an answer");
