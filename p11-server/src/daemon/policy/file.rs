@@ -131,7 +131,20 @@ fn uri(text: Spanned<String>) -> Result<Uri, TomlError> {
         let what = "its uri may have no query; leave out the `?` and what follows";
         return Err(TomlError::new(text.span(), what));
     }
-    Ok(uri)
+    let wrong = if let Some((name, _)) = uri.vendor_path().next() {
+        format!(
+            "its uri has `{name:.64}`, which matches nothing; attributes are token, model, manufacturer, serial, \
+             object, id and those of slot and library"
+        )
+    } else if uri.object_type().is_some() {
+        "its uri has a type, but a rule is for a key with all that belongs to it; leave out `type`"
+            .into()
+    } else if text.get_ref().contains('*') || text.get_ref().contains("%2A") {
+        "its uri has a `*`, which stands for itself alone; leave out an attribute that may have any value".into()
+    } else {
+        return Ok(uri);
+    };
+    Err(TomlError::new(text.span(), wrong))
 }
 
 fn uid(value: &Spanned<Value>) -> Result<Uid, TomlError> {
@@ -315,6 +328,20 @@ mod tests {
                 "operations = [true]",
                 "expected a list such as [\"sign\", \"list\"], of sign, list, create-key, \
                  import-certificate, delete-key, init-token, change-pin",
+            ),
+            (
+                "uri = \"pkcs11:tokn=a\"",
+                "its uri has `tokn`, which matches nothing; attributes are token, model, manufacturer, \
+                 serial, object, id and those of slot and library",
+            ),
+            (
+                "uri = \"pkcs11:object=a;type=private\"",
+                "its uri has a type, but a rule is for a key with all that belongs to it; leave out `type`",
+            ),
+            (
+                "uri = \"pkcs11:token=dev*\"",
+                "its uri has a `*`, which stands for itself alone; leave out an attribute that may have any \
+                 value",
             ),
             (
                 "uri = 2026-11-24",

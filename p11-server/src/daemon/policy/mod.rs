@@ -18,6 +18,7 @@ use std::ffi::CString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Uid, User, getgrouplist};
 use p11_uri::{ObjectInfo, TokenInfo, Uri};
@@ -55,14 +56,20 @@ pub(crate) enum Error {
     },
 }
 
+/// How long it is believed in which groups a user is.
+const GROUPS: Duration = Duration::from_secs(60);
+
+/// By the user and group of a process.
+type KnownGroups = HashMap<(u32, u32), (Instant, Vec<Gid>)>;
+
 /// Who may do what.
 #[derive(Debug, Default)]
 pub(crate) struct Policy {
     /// `None`: everybody may do everything.
     rules: Option<Vec<Rule>>,
     sign_only: bool,
-    /// The groups of users who have asked, looked up once in the life of a policy.
-    groups: Mutex<HashMap<(u32, u32), Vec<Gid>>>,
+    /// The groups of users who have asked, and when they were looked up.
+    groups: Mutex<KnownGroups>,
 }
 
 impl Policy {
@@ -159,23 +166,28 @@ impl Policy {
 
     /// The groups of an account in the host's user database, and the one that its process has.
     fn groups_of(&self, uid: u32, gid: u32) -> Vec<Gid> {
-        if let Some(groups) = self.known_groups().get(&(uid, gid)) {
+        let mut known = self.known_groups();
+        known.retain(|_, (since, _)| since.elapsed() < GROUPS);
+        if let Some((_, groups)) = known.get(&(uid, gid)) {
             return groups.clone();
         }
+        drop(known);
         // The database may be far away: nobody else waits meanwhile, and what it failed to tell is
         // asked again.
         let mut groups = vec![Gid::from_raw(gid)];
         match account_groups(Uid::from_raw(uid)) {
             Ok(of_account) => {
                 groups.extend(of_account);
-                self.known_groups().insert((uid, gid), groups.clone());
+                let now = Instant::now();
+                self.known_groups()
+                    .insert((uid, gid), (now, groups.clone()));
             }
             Err(error) => warn!("cannot look up the groups of uid {uid}: {error}"),
         }
         groups
     }
 
-    fn known_groups(&self) -> MutexGuard<'_, HashMap<(u32, u32), Vec<Gid>>> {
+    fn known_groups(&self) -> MutexGuard<'_, KnownGroups> {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -304,6 +316,17 @@ mod tests {
             "of the account"
         );
         assert!(policy.grant(65534, 65534, Operation::Sign).is_err());
+    }
+
+    #[test]
+    fn groups_are_looked_up_again_after_a_minute() {
+        let policy = policy("[[rule]]\ngroups = [4711]\noperations = [\"sign\"]");
+        for (seconds, is_member) in [(50, true), (70, false)] {
+            let since = Instant::now() - Duration::from_secs(seconds);
+            let groups = vec![Gid::from_raw(4711)];
+            policy.known_groups().insert((0, 65534), (since, groups));
+            assert_eq!(policy.grant(0, 65534, Operation::Sign).is_ok(), is_member);
+        }
     }
 
     #[test]
