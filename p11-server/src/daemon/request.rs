@@ -6,7 +6,6 @@ use std::time::Instant;
 use p11_proto::message::Status;
 use p11_proto::{Request, Response};
 use p11_uri::{ObjectInfo, TokenInfo};
-use tracing::warn;
 
 use super::audit::Entry;
 use super::peer::Peer;
@@ -73,9 +72,6 @@ impl RequestContext<'_> {
     /// Notes how the request failed.
     pub fn fail(&mut self, error: &Error) {
         self.audit.set_failure(error);
-        if let Error::NotAllowed(why) = error {
-            warn!(peer = %self.peer, "{why}");
-        }
     }
 
     fn access<'a>(&'a self, grant: &'a dyn Access) -> PeerAccess<'a> {

@@ -297,7 +297,7 @@ fn a_uri_cannot_forge_a_line() {
 fn a_long_uri_is_cut() {
     let fixture = Fixture::new(KeyKind::P256);
     let (server, _, before) = with_key(fixture.server().pin(PIN));
-    let open = OpenKey::new(format!("pkcs11:object={}", "long".repeat(100_000)));
+    let open = OpenKey::new(format!("pkcs11:object={}", "long".repeat(10_000)));
     RawClient::with_preamble(server.socket())
         .ask(&Request::OpenKey(open))
         .unwrap();
@@ -336,4 +336,50 @@ fn a_request_that_ends_after_its_timeout_is_logged() {
     assert_eq!(field(line, "uri"), Some(KEY));
     let duration: u64 = field(line, "duration_us").unwrap().parse().unwrap();
     assert!(duration >= 2_000_000, "{line}");
+}
+
+#[test]
+fn a_uri_with_blanks_forges_no_field() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let (server, _, before) = with_key(fixture.server().pin(PIN));
+    let open = OpenKey::new("pkcs11:token=a outcome=ok duration_us=1 \" outcome=ok");
+    RawClient::with_preamble(server.socket())
+        .ask(&Request::OpenKey(open))
+        .unwrap();
+    let line = &wait_for_lines(&server, before + 1)[before];
+    let outside: String = line.replace("\\\"", "").split('"').step_by(2).collect();
+    assert_eq!(outside.matches("outcome=").count(), 1, "{line}");
+    assert!(outside.contains(" outcome=BadUri "), "{line}");
+}
+
+#[test]
+fn refused_and_cheap_requests_in_any_number_are_summed_up_by_user_and_second() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let (server, key, before) = with_key(fixture.server().pin(PIN));
+    let mut raw = RawClient::with_preamble(server.socket());
+    let broken = Request::OpenKey(OpenKey::new("no URI"));
+    for _ in 0..1000 {
+        assert!(raw.ping());
+        raw.ask(&broken).unwrap();
+    }
+    // What matters has its line all the same.
+    key.sign().unwrap();
+    wait_until(|| {
+        lines(&server)[before..]
+            .iter()
+            .any(|line| line.contains("operation=Sign "))
+    });
+    let count = |operation: &str| {
+        let of_it = lines(&server).split_off(before);
+        let of_it = of_it
+            .iter()
+            .filter(|line| field(line, "operation") == Some(operation));
+        of_it
+            .map(|line| field(line, "further").map_or(1, |count| count.parse().unwrap()))
+            .sum::<u32>()
+    };
+    wait_until(|| count("Ping") >= 1000 && count("OpenKey") >= 1000);
+    assert_eq!((count("Ping"), count("OpenKey")), (1000, 1000));
+    let lines = lines(&server).len() - before;
+    assert!(lines < 500, "{lines}");
 }

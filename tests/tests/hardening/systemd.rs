@@ -107,6 +107,7 @@ fn the_units_are_as_the_reference_page_describes_them() {
                 // The socket would fail with the service.
                 "StartLimitIntervalSec=0",
                 // What clients can make it use is far below.
+                "LogRateLimitIntervalSec=0",
                 "MemoryMax=256M",
                 "TasksMax=1200",
                 "LimitNOFILE=2048",

@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::{debug, error, warn};
 
 use super::connection::Connection;
-use super::handler::{self, Handler};
+use super::handler::Handler;
 use super::limits::{ConnectionLimits, Limiter, Permit};
 use super::listen::Socket;
 use super::threads::{self, Threads};
@@ -115,9 +115,10 @@ impl Server {
         self.limiter.count()
     }
 
-    /// Answers for the operations that are overdue.
+    /// Answers for the operations that are overdue, and writes what was counted for the log.
     pub fn close_overdue(&self) {
         self.limiter.close_overdue();
+        self.handler.sum_up();
     }
 
     /// After accepting has stopped: closes what is idle and gives running requests some time. Answers
@@ -143,7 +144,7 @@ impl Server {
         let (server, connection) = (self.clone(), permit.connection.clone());
         if let Err(error) = self.threads.run(move || server.serve(permit)) {
             warn!("no thread for a connection, which is refused: {error}");
-            handler::refuse(&connection);
+            self.handler.refuse(&connection);
         }
     }
 
@@ -153,7 +154,7 @@ impl Server {
                 let connection = Arc::new(Connection::new(stream, peer));
                 let permit = self.limiter.admit(connection.clone());
                 if permit.is_none() {
-                    refuse(&connection);
+                    self.handler.refuse(&connection);
                 }
                 permit
             }
@@ -191,11 +192,6 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno as i32)
-}
-
-fn refuse(connection: &Connection) {
-    handler::warn_of_refusal(connection);
-    handler::refuse(connection);
 }
 
 #[cfg(test)]

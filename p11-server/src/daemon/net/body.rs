@@ -88,7 +88,9 @@ impl Allowance<'_> {
     fn check(&self, length: usize, may_be_long: bool, share: &mut Share) -> Result<(), Unreceived> {
         let Peer { uid, gid, .. } = *self.peer;
         let (code, message) = if length > NOTHING && !self.policy.allows_anything(uid, gid) {
-            let message = format!("no rule of the policy is for uid {uid}");
+            let message = format!(
+                "a request of {length} bytes is not allowed: no rule of the policy is for uid {uid}"
+            );
             (ErrorCode::NotAllowed, message)
         } else if length > SHORT && !may_be_long {
             let message = format!(

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use p11_proto::frame::Body;
 use p11_proto::{Error, ErrorCode, Failure, Request, Response, frame, tedge1};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::body::{Allowance, Unreceived};
 use super::budget::Budget;
 use super::connection::{Answers, Connection};
 use super::limits::{Permit, no_place};
 use super::timeouts::{DeadlineStream, IoTimeouts};
-use crate::daemon::audit::Entry;
+use crate::daemon::audit::{Audit, Entry};
 use crate::daemon::policy::{Operation, Policy};
 use crate::daemon::request::{RequestContext, Served};
 use crate::daemon::{protocol1, tedge1 as old};
@@ -25,6 +25,7 @@ use crate::service::Service;
 pub(crate) struct Handler {
     served: RwLock<Arc<Served>>,
     budget: Arc<Budget>,
+    audit: Audit,
     timeouts: Timeouts,
 }
 
@@ -34,6 +35,7 @@ impl Handler {
         Handler {
             served: RwLock::new(Arc::new(Served { service, policy })),
             budget: Arc::default(),
+            audit: Audit::default(),
             timeouts,
         }
     }
@@ -46,6 +48,24 @@ impl Handler {
     /// From the next request on, what `other` would answer.
     pub fn serve_as(&self, other: &Handler) {
         self.set_served(other.served());
+    }
+
+    /// Tells a client that there is no place for it, in the protocol that it speaks if it has said so.
+    pub fn refuse(&self, connection: &Connection) {
+        self.audit.refused_connection(&connection.peer);
+        let first = connection.first_byte();
+        let no_place = no_place();
+        connection.close_after(&match first {
+            Some(tedge1::VERSION) => {
+                encode_old(&old::failure(&ServiceError::Busy(no_place.message)))
+            }
+            _ => encode(&Response::Error(no_place)),
+        });
+    }
+
+    /// Writes what was counted for the log.
+    pub fn sum_up(&self) {
+        self.audit.sum_up();
     }
 
     /// Serves a connection until the client leaves, errs or falls silent. Its first byte tells which
@@ -68,8 +88,7 @@ impl Handler {
         let first = match stream.peek() {
             Err(error) if error.kind() == io::ErrorKind::TimedOut && !place.is_there() => {
                 if !place.wait() {
-                    warn_of_refusal(connection);
-                    refuse(connection);
+                    self.refuse(connection);
                     return Ok(());
                 }
                 stream.set_idle(place.idle());
@@ -83,6 +102,9 @@ impl Handler {
             Some(_) => match self.handle_protocol1(connection, &mut stream, &mut place) {
                 Err(error) => {
                     debug!(peer = %connection.peer, "closing a connection: {error}");
+                    if let Unreceived::Refused(failure) = &error {
+                        self.audit.refused_unread(&connection.peer, failure.code);
+                    }
                     let Some(failure) = refusal(&error, &stream) else {
                         return Ok(());
                     };
@@ -126,7 +148,7 @@ impl Handler {
                     if place.wait() {
                         continue;
                     }
-                    warn_of_refusal(connection);
+                    self.audit.refused_connection(&connection.peer);
                     return Err(Unreceived::Refused(no_place()));
                 }
                 other => other?,
@@ -146,7 +168,7 @@ impl Handler {
             // What asks nothing of a token is answered at once.
             let needs_place = matches!(&request, Ok(request) if Operation::of(request).is_some());
             if needs_place && !place.wait() {
-                warn_of_refusal(connection);
+                self.audit.refused_connection(&connection.peer);
                 return Err(Unreceived::Refused(no_place()));
             }
             let (deadline, entry) = match &request {
@@ -164,7 +186,10 @@ impl Handler {
                 Err((_, failure)) => Response::Error(failure),
             };
             let answer = encode(&response);
-            if !respond(connection, stream, &context, &answer).map_err(Error::Io)? {
+            if !self
+                .respond(connection, stream, &context, &answer)
+                .map_err(Error::Io)?
+            {
                 return Ok(());
             }
         }
@@ -194,14 +219,17 @@ impl Handler {
                 debug!(peer = %connection.peer, "closing a connection: {error}");
                 let refusal = match error {
                     Unreceived::Unread(error) => old::not_understood(&error),
-                    Unreceived::Refused(failure) => old::refused(&failure),
+                    Unreceived::Refused(failure) => {
+                        self.audit.refused_unread(&connection.peer, failure.code);
+                        old::refused(&failure)
+                    }
                 };
                 stream.send(&encode_old(&refusal))?;
                 return stream.close();
             }
         };
         if !matches!(request, tedge1::Request::Ping) && !place.wait() {
-            warn_of_refusal(connection);
+            self.audit.refused_connection(&connection.peer);
             stream.send(&busy(&no_place().message))?;
             return stream.close();
         }
@@ -214,7 +242,8 @@ impl Handler {
             tedge1::Response::Pong => tedge1::pong_with_advertisement().to_vec().into(),
             response => encode_old(&response),
         };
-        respond(connection, stream, &context, &answer).map(drop)
+        self.respond(connection, stream, &context, &answer)
+            .map(drop)
     }
 
     /// The work on a request begins; not where the connection was given up.
@@ -241,6 +270,26 @@ impl Handler {
         }
     }
 
+    /// Sends the answer and writes the line of the audit. False if there is to be no further request: the reaper
+    /// has answered, the connection was given up, the server stops.
+    fn respond(
+        &self,
+        connection: &Connection,
+        stream: &mut DeadlineStream<'_>,
+        context: &RequestContext<'_>,
+        answer: &[u8],
+    ) -> io::Result<bool> {
+        let took = context.began.elapsed();
+        // The client waits for its answer, not for its line in the log. An operation that ended after the reaper
+        // had answered has a line too.
+        let sent = connection.finish().then(|| stream.send(answer));
+        self.audit.write(&context.audit, &connection.peer, took);
+        match sent {
+            Some(sent) => sent.map(|()| connection.answered()),
+            None => Ok(false),
+        }
+    }
+
     fn set_served(&self, served: Arc<Served>) {
         *self.served.write().unwrap_or_else(PoisonError::into_inner) = served;
     }
@@ -251,25 +300,6 @@ impl Handler {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
-    }
-}
-
-/// Sends the answer and writes the line of the audit. False if there is to be no further request: the reaper
-/// has answered, the connection was given up, the server stops.
-fn respond(
-    connection: &Connection,
-    stream: &mut DeadlineStream<'_>,
-    context: &RequestContext<'_>,
-    answer: &[u8],
-) -> io::Result<bool> {
-    let took = context.began.elapsed();
-    // The client waits for its answer, not for its line in the log. An operation that ended after the reaper
-    // had answered has a line too.
-    let sent = connection.finish().then(|| stream.send(answer));
-    context.audit.write(&connection.peer, took);
-    match sent {
-        Some(sent) => sent.map(|()| connection.answered()),
-        None => Ok(false),
     }
 }
 
@@ -299,20 +329,6 @@ impl Place<'_> {
             _ => self.idle,
         }
     }
-}
-
-pub(super) fn warn_of_refusal(connection: &Connection) {
-    warn!(peer = %connection.peer, "all places are at work; a connection is refused");
-}
-
-/// Tells a client that there is no place for it, in the protocol that it speaks if it has said so.
-pub(super) fn refuse(connection: &Connection) {
-    let first = connection.first_byte();
-    let no_place = no_place();
-    connection.close_after(&match first {
-        Some(tedge1::VERSION) => encode_old(&old::failure(&ServiceError::Busy(no_place.message))),
-        _ => encode(&Response::Error(no_place)),
-    });
 }
 
 /// What the client is told before the connection is closed, where it can be told anything.
