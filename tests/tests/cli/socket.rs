@@ -3,16 +3,19 @@
 use std::{
     fs::{self, File},
     os::unix::{
-        fs::{FileTypeExt, PermissionsExt},
-        net::UnixStream,
+        fs::{FileTypeExt, PermissionsExt, symlink},
+        net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use nix::sys::stat::{Mode, umask};
 use p11_client::{Client, Config};
 use p11_tests::{
     server::{Builder, Server},
     softhsm::SoftHsm,
+    wait::TIMEOUT,
 };
 
 use super::{NO_MODULE, fails_to_start, with_module};
@@ -143,4 +146,63 @@ fn a_socket_that_cannot_be_made_is_an_error_with_path_and_cause() {
     let said = fails_to_start(builder);
     assert!(said.contains("/proc/none"), "{said}");
     assert!(said.contains("No such file"), "{said}");
+}
+
+/// A server that was started under this mask.
+fn with_mask(hsm: &SoftHsm, mask: u32, socket: &str) -> Server {
+    let builder = with_module(hsm).expect_socket(socket);
+    let builder = builder.args(["--socket-path", socket]);
+    let before = umask(Mode::from_bits_truncate(mask));
+    let server = builder.spawn();
+    umask(before);
+    server.wait_for_log("Server listening");
+    server
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn modes_are_the_same_whatever_the_mask_is() {
+    let hsm = SoftHsm::new();
+    for mask in [0, 0o022, 0o077] {
+        let server = with_mask(&hsm, mask, "new/folder/p11.sock");
+        let folder = server.folder().join("new");
+        assert_eq!(mode(&folder), 0o755, "{mask:o}");
+        assert_eq!(mode(&folder.join("folder")), 0o755, "{mask:o}");
+        assert_eq!(mode(server.socket()), 0o660, "{mask:o}");
+        let lock = server.socket().with_extension("sock.lock");
+        assert_eq!(mode(&lock), 0o600, "{mask:o}");
+    }
+}
+
+#[test]
+fn a_lock_that_is_a_link_is_not_followed() {
+    let hsm = SoftHsm::new();
+    let builder = with_module(&hsm).expect_socket("p11.sock");
+    let target = builder.folder().join("target");
+    symlink(&target, builder.folder().join("p11.sock.lock")).unwrap();
+    let mut server = builder.args(["--socket-path", "p11.sock"]).spawn();
+    assert_eq!(server.wait(TIMEOUT).code(), Some(1));
+    assert!(!target.exists());
+    assert!(server.log().contains("cannot lock"), "{}", server.log());
+}
+
+#[test]
+fn a_live_socket_that_takes_no_more_connections_does_not_hold_up_the_start() {
+    let hsm = SoftHsm::new();
+    let builder = with_module(&hsm).expect_socket("p11.sock");
+    let socket = builder.folder().join("p11.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(1).unwrap()).unwrap();
+    let _waiting = [(); 2].map(|()| UnixStream::connect(&socket).unwrap());
+    let mut server = builder.args(["--socket-path", "p11.sock"]).spawn();
+    assert_eq!(server.wait(Duration::from_secs(10)).code(), Some(1));
+    assert!(
+        server.log().contains("another server is already listening"),
+        "{}",
+        server.log()
+    );
+    assert!(socket.exists());
 }

@@ -185,12 +185,14 @@ impl Handler {
                 Ok(request) => protocol1::answer(&mut context, &request),
                 Err((_, failure)) => Response::Error(failure),
             };
-            let answer = encode(&response);
-            if !self
-                .respond(connection, stream, &context, &answer)
-                .map_err(Error::Io)?
-            {
-                return Ok(());
+            match self.respond(connection, stream, &context, &encode(&response)) {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(error) => {
+                    // Whatever was sent now would stand in the middle of that answer.
+                    debug!(peer = %connection.peer, "an answer was not taken: {error}");
+                    return Ok(());
+                }
             }
         }
     }

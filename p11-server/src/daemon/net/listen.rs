@@ -1,15 +1,25 @@
 //! The listening socket: at a path that is ours alone while we live, or passed by systemd.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use listenfd::ListenFd;
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::sockopt::AcceptConn;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, connect, getsockopt, listen, socket,
+};
 use nix::sys::stat::{Mode, umask};
 use tracing::info;
+
+/// How many connections may wait to be accepted on a socket that was passed, as its unit says.
+const BACKLOG: i32 = 256;
 
 /// Why we cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +73,14 @@ impl Socket {
         }
         let listener = passed.take_unix_listener(0);
         let listener = listener.map_err(|error| Error::Inherited(error.to_string()))?;
+        if let Some(listener) = &listener {
+            if !getsockopt(listener, AcceptConn).unwrap_or(false) {
+                return Err(Error::Inherited("it does not listen".into()));
+            }
+            // From now on clients are told our user id (SO_PEERCRED), and not the service manager's.
+            let backlog = Backlog::new(BACKLOG).unwrap_or(Backlog::MAXCONN);
+            listen(listener, backlog).map_err(|error| Error::Inherited(error.to_string()))?;
+        }
         Ok(listener.map(|listener| Socket {
             listener,
             own: Mutex::new(None),
@@ -84,7 +102,11 @@ impl Socket {
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty())
         {
-            fs::create_dir_all(folder).map_err(|cause| failed("create the folder of", cause))?;
+            // Whatever the mask is, others can come through and cannot write.
+            let before = umask(Mode::from_bits_truncate(0o022));
+            let made = DirBuilder::new().recursive(true).mode(0o755).create(folder);
+            umask(before);
+            made.map_err(|cause| failed("create the folder of", cause))?;
         }
         let lock = Lock::take(path)?;
         match fs::symlink_metadata(path) {
@@ -92,7 +114,7 @@ impl Socket {
                 return Err(Error::NotASocket(path.into()));
             }
             // Where locks do nothing, and beside servers that take none, an answer tells.
-            Ok(_) if UnixStream::connect(path).is_ok() => return Err(Error::InUse(path.into())),
+            Ok(_) if is_served(path) => return Err(Error::InUse(path.into())),
             Ok(_) => {
                 info!("taking over the socket of a server that is gone");
                 fs::remove_file(path).map_err(|cause| failed("remove the stale socket", cause))?;
@@ -150,6 +172,20 @@ impl Drop for Socket {
     }
 }
 
+/// Whether somebody takes connections on this socket, or is too busy to.
+fn is_served(path: &Path) -> bool {
+    let connect_now = || {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        connect(socket.as_raw_fd(), &UnixAddr::new(path)?)
+    };
+    // A socket of another kind is somebody else's.
+    matches!(
+        connect_now(),
+        Ok(()) | Err(Errno::EAGAIN | Errno::EPROTOTYPE)
+    )
+}
+
 /// A locked file beside the socket: two servers that start at once must not both find it stale.
 struct Lock {
     path: PathBuf,
@@ -170,8 +206,12 @@ impl Lock {
             let file = File::options()
                 .create(true)
                 .append(true)
+                .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
                 .open(&path)
                 .map_err(failed)?;
+            // Who can open it can lock it. One that is not ours is left as it is.
+            let _ = file.set_permissions(Permissions::from_mode(0o600));
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Err(Error::InUse(socket.into())),

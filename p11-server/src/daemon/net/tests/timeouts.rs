@@ -1,6 +1,6 @@
 //! How long a client may take for its part, and what becomes of it afterwards.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -188,4 +188,30 @@ fn a_service_learns_that_its_client_is_gone_or_was_answered() {
     assert_eq!(fixture.fake.waiting(), 1, "it waits for its answer");
     fixture.server.close_overdue();
     wait_until(|| fixture.fake.waiting() == 0);
+}
+
+#[test]
+fn an_answer_that_is_not_taken_in_time_is_cut_and_nothing_follows_it() {
+    let fixture = Fixture::new(ConnectionLimits {
+        timeouts: IoTimeouts {
+            write: Duration::from_millis(200),
+            ..IoTimeouts::default()
+        },
+        ..ConnectionLimits::default()
+    });
+    let mut slow = fixture.connect();
+    slow.greet();
+    // The answer is longer than what the socket holds, and the next request has begun.
+    slow.send(&sign(&vec![b'm'; frame::MAX_LEN - 1000]));
+    slow.0.write_all(&[0]).unwrap();
+    thread::sleep(Duration::from_millis(600));
+    let mut taken = Vec::new();
+    // The server leaves what it had not read, which resets the connection.
+    let _ = slow.0.read_to_end(&mut taken);
+    assert!(taken.len() > 100_000 && taken.len() < frame::MAX_LEN / 2);
+    assert!(
+        taken.ends_with(b"mmmm"),
+        "{:?}",
+        &taken[taken.len() - 100..]
+    );
 }
