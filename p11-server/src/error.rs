@@ -23,8 +23,13 @@ pub enum Error {
     #[error("{0}")]
     TokenNotFound(String),
     /// No key matches.
-    #[error("{0}")]
-    KeyNotFound(String),
+    #[error("{why}")]
+    KeyNotFound {
+        /// What was looked for, and where.
+        why: String,
+        /// Whether the URI names a token, which is there: no other token is worth a look.
+        names_token: bool,
+    },
     /// Several tokens match, and the request needs one.
     #[error("{0}")]
     AmbiguousToken(String),
@@ -166,7 +171,7 @@ impl Error {
             Error::BadUri(_) => ErrorCode::BadUri,
             Error::BadRequest(_) => ErrorCode::BadRequest,
             Error::TokenNotFound(_) => ErrorCode::TokenNotFound,
-            Error::KeyNotFound(_) => ErrorCode::KeyNotFound,
+            Error::KeyNotFound { .. } => ErrorCode::KeyNotFound,
             Error::AmbiguousToken(_) | Error::KeyHidden(_) => ErrorCode::AmbiguousToken,
             Error::AmbiguousKey(_) => ErrorCode::AmbiguousKey,
             Error::AlreadyExists(_) => ErrorCode::AlreadyExists,
@@ -194,9 +199,11 @@ impl Error {
     pub(crate) fn recovery(&self) -> Recovery {
         let (rv, function) = match self {
             Error::Module { rv, function } => (rv, function),
-            Error::TokenNotFound(_) | Error::KeyNotFound(_) | Error::KeyHidden(_) => {
-                return Recovery::ReloadForMissing;
-            }
+            Error::TokenNotFound(_)
+            | Error::KeyHidden(_)
+            | Error::KeyNotFound {
+                names_token: false, ..
+            } => return Recovery::ReloadForMissing,
             _ => return Recovery::None,
         };
         let recovery = match rv {
@@ -229,7 +236,10 @@ impl Error {
     pub(crate) fn with_hint(self, hint: &str) -> Error {
         match self {
             Error::TokenNotFound(message) => Error::TokenNotFound(message + hint),
-            Error::KeyNotFound(message) => Error::KeyNotFound(message + hint),
+            Error::KeyNotFound { why, names_token } => Error::KeyNotFound {
+                why: why + hint,
+                names_token,
+            },
             Error::KeyHidden(message) => Error::KeyHidden(message + hint),
             other => other,
         }

@@ -61,7 +61,7 @@ pub(super) fn refused(failure: &Failure) -> Response {
 pub(super) fn failure(error: &Error) -> Response {
     let text = error.to_string();
     let phrase = match error {
-        Error::KeyNotFound(_) | Error::KeyHidden(_) => "Failed to find a key",
+        Error::KeyNotFound { .. } | Error::KeyHidden(_) => "Failed to find a key",
         Error::TokenNotFound(_) => "Didn't find a slot to use",
         _ => "",
     };

@@ -111,14 +111,19 @@ impl Core {
         };
         let slots = self.registry.scan(client)?;
         let found = search.run(&slots.tokens);
-        if matches!(found, Err(Error::TokenNotFound(_) | Error::KeyNotFound(_))) {
+        if matches!(
+            found,
+            Err(Error::TokenNotFound(_) | Error::KeyNotFound { .. })
+        ) {
             slots.found_all()?;
         }
         let found = found.map_err(|error| slots.explain(error, client.access));
-        let key = Arc::new(found?);
-        if let Some(known) = known.filter(|known| known.identity() == key.identity()) {
-            key.set_failing_since(known.failing_since());
+        let mut key = found?;
+        let before = self.keys.get(key.uri(), Some(key.identity()));
+        if let Some(before) = before.or(known.filter(|known| known.identity() == key.identity())) {
+            key.continue_as(&before);
         }
+        let key = Arc::new(key);
         // What was found within an older scope is for this request alone.
         let is_current = || Arc::ptr_eq(&query.settings, &self.settings());
         let by_itself = query.expected.is_none();

@@ -120,7 +120,8 @@ impl Core {
                 true
             }
             (Recovery::NewLife, Some((token, life))) => {
-                if key.is_some_and(|key| is_of_this_key_alone(key, &life)) {
+                let recently = self.module.timeouts().longest_pause;
+                if key.is_some_and(|key| is_of_this_key_alone(key, &life, recently)) {
                     return Ok(false);
                 }
                 self.new_life(module_life, &token, &life, error)
@@ -198,10 +199,14 @@ impl Core {
     }
 }
 
-/// Whether the token is well, since others sign with it while this key fails.
-fn is_of_this_key_alone(key: &Key, life: &Opened) -> bool {
-    let began = key.failing_since().unwrap_or_else(Instant::now);
-    life.has_signed_since(began)
+/// Whether the token is well, since others have signed with it recently while this key fails.
+fn is_of_this_key_alone(key: &Key, life: &Opened, recently: Duration) -> bool {
+    let now = Instant::now();
+    let began = key.failing_since().unwrap_or(now);
+    life.has_signed_since(
+        now.checked_sub(recently)
+            .map_or(began, |then| then.max(began)),
+    )
 }
 
 /// Whether the module is known to show tokens that other programs have made by a reload alone.

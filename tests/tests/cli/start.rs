@@ -1,8 +1,13 @@
 //! What the server says when it starts, and in which order.
 
-use std::fs;
+use std::{fs, process::Command};
 
-use p11_tests::{server::Server, softhsm::SoftHsm, text::assert_in_order};
+use p11_tests::{
+    server::Server,
+    softhsm::SoftHsm,
+    text::{assert_contains, assert_in_order},
+    tools::run,
+};
 
 use super::{NO_MODULE, fails_to_start, with_module};
 
@@ -92,6 +97,19 @@ fn a_library_that_is_no_module_is_named_with_the_missing_symbol() {
     let last = said.lines().last().unwrap();
     assert!(last.contains("libm.so.6"), "{said}");
     assert!(last.contains("C_GetFunctionList"), "{said}");
+}
+
+#[test]
+fn a_module_without_functions_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let [source, module] = ["module.c", "module.so"].map(|name| folder.path().join(name));
+    let text = "unsigned long C_GetFunctionList(void **list) { *list = 0; return 0; }";
+    fs::write(&source, text).unwrap();
+    let mut cc = Command::new("cc");
+    run(cc.args(["-shared", "-o"]).args([&module, &source]));
+    let said = fails_to_start(Server::builder().module(&module));
+    let last = said.lines().last().unwrap();
+    assert_contains(last, ["module.so", "no list of functions"]);
 }
 
 #[test]

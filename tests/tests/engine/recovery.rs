@@ -427,6 +427,19 @@ fn a_request_about_one_token_that_means_several_causes_no_reload() {
 }
 
 #[test]
+fn a_key_that_is_missing_on_a_token_that_is_there_causes_no_reload() {
+    let (fixture, server, _) = Fixture::steady_quick();
+    // From now on a miss would cause one.
+    thread::sleep(Duration::from_millis(4100));
+    let serial = &fixture.token.serial;
+    for token in ["token=device".into(), format!("serial={serial}")] {
+        let uri = format!("pkcs11:{token};object=none");
+        refused(server.client().open(&uri), ErrorCode::KeyNotFound);
+    }
+    assert_eq!(fixture.faults.count(C_Initialize), 1);
+}
+
+#[test]
 fn keys_and_labels_that_another_program_makes_are_found_at_once() {
     let (fixture, server, _) = Fixture::steady();
     let client = server.client();

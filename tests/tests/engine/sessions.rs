@@ -1,6 +1,9 @@
 //! No more sessions and no more threads inside the module than it can bear, and nobody fails for it.
 
-use std::thread;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use p11_client::ErrorCode;
 use p11_fault_module::{
@@ -75,6 +78,43 @@ fn clients_wait_where_a_token_has_fewer_sessions_than_it_says() {
     let calls = fixture.faults.counts().since(&before);
     assert_eq!(calls.of(C_Sign), 20 * PROGRAMS as u64, "{calls}");
     assert!(calls.of(C_OpenSession) < 10, "once is enough: {calls}");
+}
+
+#[test]
+fn a_token_with_one_session_that_says_it_has_more_serves_all() {
+    let fixture = Fixture::new(KeyKind::P256);
+    // The first rule holds, the token says the second.
+    let lies = [1, 16].map(|limit| token("device").session_limit(limit));
+    fixture.faults.set(lies);
+    let server = fixture.start();
+    let client = server.client();
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let key = server.client().open(KEY).unwrap();
+                for _ in 0..200 {
+                    key.sign().unwrap();
+                }
+            });
+        }
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..100 {
+                    refused(
+                        client.open("pkcs11:token=device;object=none"),
+                        ErrorCode::KeyNotFound,
+                    );
+                }
+            });
+        }
+    });
+    // Whoever stands still does so for 28 s.
+    assert!(
+        start.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[test]

@@ -264,6 +264,30 @@ fn a_pair_that_cannot_be_read_back_is_destroyed() {
 }
 
 #[test]
+fn a_pair_that_a_failed_call_has_left_is_destroyed() {
+    let (fixture, server) = Fixture::started();
+    let fails = on(C_GenerateKeyPair).after().returns(CKR_DEVICE_ERROR);
+    for spec in [P256, kind(KeyType::Rsa, 2048), kind(KeyType::Ed25519, 0)] {
+        fixture.faults.set([fails.clone()]);
+        let failed = server.client().create_key(DEVICE, spec, "made", None);
+        let failure = refused(failed, ErrorCode::Module);
+        assert_contains(
+            &failure.message,
+            ["C_GenerateKeyPair returned CKR_DEVICE_ERROR"],
+        );
+        assert_eq!(left(&fixture, "made"), 0);
+    }
+    // What is left after all is named.
+    let stays = on(C_DestroyObject).returns(CKR_ACTION_PROHIBITED);
+    fixture.faults.set([fails, stays]);
+    let failure = server.client().create_key(DEVICE, P256, "made", None);
+    assert_contains(
+        &failure.unwrap_err().message,
+        ["private key", "public key", "delete it"],
+    );
+}
+
+#[test]
 fn a_pair_that_cannot_be_destroyed_either_is_named() {
     let hidden = object(CKO_PUBLIC_KEY, "made").hides(CKA_EC_POINT);
     // Both halves, one of them.

@@ -50,7 +50,8 @@ pub(crate) struct Key {
     message: OpenedKey,
     /// Its ways to sign, those of one scheme together, the best first.
     methods: Vec<Method>,
-    state: Mutex<State>,
+    /// Shared with what was found of the same key before.
+    state: Arc<Mutex<State>>,
 }
 
 struct State {
@@ -92,7 +93,7 @@ impl Key {
             info: object.info(),
             message: OpenedKey::new(uri(token, object).to_string(), &half.public, []),
             methods,
-            state: Mutex::new(Rank::Key, state),
+            state: Arc::new(Mutex::new(Rank::Key, state)),
         })
     }
 
@@ -229,9 +230,10 @@ impl Key {
         self.state.lock().used.elapsed() > idle
     }
 
-    /// It fails as the same key did in an earlier life of its token.
-    pub fn set_failing_since(&self, since: Option<Instant>) {
-        self.state.lock().failing = since;
+    /// It is the same key as one that was found before.
+    pub fn continue_as(&mut self, before: &Key) {
+        self.state = before.state.clone();
+        self.state.lock().used = Instant::now();
     }
 
     /// Since when it fails, if it does.

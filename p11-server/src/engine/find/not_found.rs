@@ -46,7 +46,7 @@ impl Search<'_> {
             }
             let others = self.known_keys(&all);
             if !others.is_empty() {
-                return Error::KeyNotFound(format!(
+                return self.no_key(format!(
                     "Failed to find a signing key: none of those that match {looked_for} has the \
                      public key {wanted}; there are {}",
                     list(&others)
@@ -86,7 +86,12 @@ impl Search<'_> {
                 message.push_str(&format!("; not searched {name}: {error}"));
             }
         }
-        Error::KeyNotFound(message)
+        self.no_key(message)
+    }
+
+    fn no_key(&self, why: String) -> Error {
+        let names_token = self.uri.token().is_some() || self.uri.serial().is_some();
+        Error::KeyNotFound { why, names_token }
     }
 
     /// Several tokens could be hiding the key, and none is shown a PIN for that.

@@ -72,11 +72,14 @@ impl Core {
                 (is_its && uri.matches_key(&key.label, &key.id)).then_some(key)
             });
             let key = key.ok_or_else(|| {
-                Error::KeyNotFound(format!(
+                Error::KeyNotFound {
+ why: format!(
                     "Failed to find a key: none that matches {} has the certificate's public key {}",
                     uri.shown(),
                     public.identity()
-                ))
+),
+ names_token: true,
+}
             })?;
             let info = key.info_as(ObjectType::Cert);
             access.check(&token.info(), Some(&info))?;

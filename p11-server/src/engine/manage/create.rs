@@ -2,7 +2,7 @@
 
 use cryptoki::error::{Error as Cryptoki, RvError};
 use cryptoki::mechanism::Mechanism;
-use cryptoki::object::{Attribute, KeyType as CkKeyType, ObjectClass};
+use cryptoki::object::{Attribute, KeyType as CkKeyType, ObjectClass, ObjectHandle};
 use cryptoki_sys::CK_ULONG;
 use der::Encode;
 use der::asn1::PrintableStringRef;
@@ -121,7 +121,7 @@ impl KeyTemplate {
     ///
     /// What the public key may do is not said: nobody needs the token for that, and tpm2-pkcs11 takes
     /// `CKA_VERIFY` for a wish to decrypt.
-    /// A pair that cannot be read back is destroyed.
+    /// A pair that cannot be read back, or that a failed call has left, is destroyed.
     fn generate(&self, session: &Session, label: &str, id: &[u8]) -> Result<PublicKey, Error> {
         let common = [
             Attribute::Token(true),
@@ -156,28 +156,47 @@ impl KeyTemplate {
             let private: Vec<_> = private.into_iter().chain(curve.cloned()).collect();
             made = session.generate_key_pair(&self.mechanism, &public, &private)?;
         }
-        let (public, private) = made.map_err(not_generated)?;
+        let (public, private) =
+            made.map_err(|error| undo(session, label, with_id(session, id), not_generated(error)))?;
         let told = Object::read(session, public, ObjectClass::PUBLIC_KEY);
         let told = told.and_then(|object| object.public_key()).and_then(|key| {
             let untold = || Error::BadAnswer("the token tells no public key of the new key".into());
             key.ok_or_else(untold)
         });
-        told.map_err(|cause| {
-            let halves = [("private key", private), ("public key", public)];
-            let left = halves.map(|(half, handle)| match session.destroy_object(handle) {
-                Ok(()) => None,
-                Err(error) => Some(format!("its {half} is left on the token ({error})")),
-            });
-            let left: Vec<_> = left.into_iter().flatten().collect();
-            match left.as_slice() {
-                [] => cause,
-                left => Error::BadAnswer(format!(
-                    "the new key {label:?} cannot be read back ({cause}), and {}; delete it with the \
-                     token's own tool",
-                    left.join(" and ")
-                )),
-            }
-        })
+        let halves = vec![("private key", private), ("public key", public)];
+        told.map_err(|cause| undo(session, label, halves, cause))
+    }
+}
+
+/// What a failed call has left on the token, which had nothing of this id before.
+fn with_id(session: &Session, id: &[u8]) -> Vec<(&'static str, ObjectHandle)> {
+    let classes = [
+        ("private key", ObjectClass::PRIVATE_KEY),
+        ("public key", ObjectClass::PUBLIC_KEY),
+    ];
+    let found = classes.map(|(half, class)| {
+        let template = [Attribute::Class(class), Attribute::Id(id.into())];
+        let found = session.find(&template, &|| Ok(())).unwrap_or_default();
+        found.into_iter().map(move |handle| (half, handle))
+    });
+    found.into_iter().flatten().collect()
+}
+
+/// Destroys what is there of a new key that cannot be used.
+fn undo(session: &Session, label: &str, halves: Vec<(&str, ObjectHandle)>, cause: Error) -> Error {
+    let left = halves
+        .into_iter()
+        .map(|(half, handle)| match session.destroy_object(handle) {
+            Ok(()) => None,
+            Err(error) => Some(format!("its {half} is left on the token ({error})")),
+        });
+    let left: Vec<_> = left.into_iter().flatten().collect();
+    match left.as_slice() {
+        [] => cause,
+        left => Error::BadAnswer(format!(
+            "the new key {label:?} cannot be used ({cause}), and {}; delete it with the token's own tool",
+            left.join(" and ")
+        )),
     }
 }
 

@@ -90,8 +90,9 @@ impl Module {
             path: PathBuf::from(path),
             cause: cause(&error),
         };
-        let pkcs11 = Pkcs11::new(path).map_err(unusable)?;
+        // First, since cryptoki believes that the list of functions is there.
         let raw = Raw::load(path).map_err(unusable)?;
+        let pkcs11 = Pkcs11::new(path).map_err(unusable)?;
         if raw.is_none() {
             info!(
                 "the PKCS#11 module gives each caller an instance of its own, as p11-kit's do, so a \
@@ -436,6 +437,7 @@ fn cause(error: &Cryptoki) -> String {
         Cryptoki::MissingSymbol(symbol) => {
             format!("it has no symbol {symbol}, so it is no PKCS#11 module")
         }
+        Cryptoki::NullFunctionPointer => "it gives no list of functions".into(),
         other => other.to_string(),
     }
 }

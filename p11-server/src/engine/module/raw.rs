@@ -50,9 +50,9 @@ macro_rules! call {
 }
 
 impl Raw {
-    /// Takes the functions from the module that cryptoki has loaded from this path, if it gives the same again.
+    /// Takes the functions from the module that cryptoki will load from this path, if it gives the same again.
     pub fn load(path: &Path) -> Result<Option<Raw>> {
-        // SAFETY: loading runs the module's initialisers, as cryptoki's own load of it just did.
+        // SAFETY: loading runs the module's initialisers, as cryptoki's own load of it does.
         let library = unsafe { Pkcs11::new(path) }.map_err(Error::LibraryLoading)?;
         if library.C_GetFunctionList.is_err() {
             return Err(Error::MissingSymbol("C_GetFunctionList"));

@@ -54,9 +54,8 @@ impl Token {
             self.close_stale(deadline);
             let life = self.life();
             client.is_at(self, &life);
-            let main = lane != Lane::Sign || self.turns.has_one_session();
-            match self.take_or_open(&guard, &life, main, deadline) {
-                Ok(session) => {
+            match self.take_or_open(&guard, &life, lane, deadline) {
+                Ok((session, main)) => {
                     session.serve_until(deadline);
                     let turn = Arc::new(turn);
                     if lane == Lane::Search {
@@ -90,20 +89,23 @@ impl Token {
         }
     }
 
-    /// A session that lies idle, else a new one as soon as there is room for it.
+    /// A session that lies idle, else a new one as soon as there is room for it; and whether it is the one of slow
+    /// requests.
     fn take_or_open(
         &self,
         module: &Guard<'_>,
         life: &Arc<Opened>,
-        main: bool,
+        lane: Lane,
         deadline: Instant,
-    ) -> Result<Session, Error> {
+    ) -> Result<(Session, bool), Error> {
         loop {
+            // That there is but one session may be learned meanwhile.
+            let main = lane != Lane::Sign || self.turns.has_one_session();
             if let Some(session) = life.take_session(main) {
-                return Ok(session);
+                return Ok((session, main));
             }
             if self.turns.count_session() {
-                return self.open(module, main);
+                return Ok((self.open(module, main)?, main));
             }
             // One for signatures makes room for the one of slow requests.
             if main && let Some(idle) = life.take_session(false) {
@@ -281,15 +283,16 @@ impl<'t> PooledSession<'t> {
         client.is_at(self.token, &self.life);
         let opened = self
             .token
-            .take_or_open(&self.guard, &self.life, true, client.deadline);
-        self.session = Some(opened.map_err(|error| match error.rv() {
+            .take_or_open(&self.guard, &self.life, Lane::Slow, client.deadline);
+        let (session, main) = opened.map_err(|error| match error.rv() {
             Some(RvError::SessionCount) => Error::Busy(format!(
                 "the token {} has no session left for a change (CKR_SESSION_COUNT), and none of them \
                  is this server's; end other programs that use it and try again",
                 self.token.name()
             )),
             _ => error,
-        })?);
+        })?;
+        (self.session, self.main) = (Some(session), main);
         Ok(())
     }
 }

@@ -23,6 +23,9 @@ const MOST_QUICK: usize = 64;
 /// Listings and changes of one user that may wait for a token.
 const MOST_SLOW: usize = 8;
 
+/// How long it is believed that a token has fewer sessions than it says: other programs may have had them.
+const LEARNED: Duration = Duration::from_secs(60);
+
 /// How long a wait for a session lasts before it is looked whether one was given back.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -45,8 +48,10 @@ pub(crate) struct Turns {
 }
 
 struct State {
-    /// Sessions that may be open.
-    most_sessions: usize,
+    /// Sessions that may be open, by the token's own word.
+    said: usize,
+    /// Fewer, by what it does, until then.
+    learned: Option<(usize, Instant)>,
     /// Sessions that are, in all lives of the token since the last reload.
     sessions: usize,
     signing: usize,
@@ -80,7 +85,8 @@ impl Turns {
     /// Turns on a token that allows so many sessions, if it says how many.
     pub fn new(most_sessions: Option<usize>) -> Arc<Turns> {
         let state = State {
-            most_sessions: limit(most_sessions),
+            said: limit(most_sessions),
+            learned: None,
             sessions: 0,
             signing: 0,
             slow: false,
@@ -154,13 +160,13 @@ impl Turns {
 
     /// What the token says of its limit now.
     pub fn set_limit(&self, most_sessions: Option<usize>) {
-        self.state.lock().most_sessions = limit(most_sessions);
+        self.state.lock().said = limit(most_sessions);
     }
 
     /// Counts a session that is about to be opened; false where there is no room for it.
     pub fn count_session(&self) -> bool {
         let mut state = self.state.lock();
-        let has_room = state.sessions < state.most_sessions;
+        let has_room = state.sessions < state.most_sessions();
         state.sessions += usize::from(has_room);
         has_room
     }
@@ -180,11 +186,11 @@ impl Turns {
         state.sessions == 0
     }
 
-    /// The token has fewer sessions than it says, or other programs have them: no more than are open now.
-    /// False where none is.
+    /// The token has fewer sessions than it says, or other programs have them: for a while no more than are open
+    /// now. False where none is.
     pub fn learn_limit(&self) -> bool {
         let mut state = self.state.lock();
-        state.most_sessions = state.sessions.max(1);
+        state.learned = Some((state.sessions.max(1), Instant::now() + LEARNED));
         state.sessions > 0
     }
 
@@ -196,7 +202,7 @@ impl Turns {
 
     /// Whether signatures and slow requests share the only session.
     pub fn has_one_session(&self) -> bool {
-        self.state.lock().most_sessions == 1
+        self.state.lock().most_sessions() == 1
     }
 }
 
@@ -256,9 +262,16 @@ impl Drop for Turn {
 }
 
 impl State {
+    fn most_sessions(&self) -> usize {
+        match self.learned {
+            Some((most, until)) if Instant::now() < until => most.min(self.said),
+            _ => self.said,
+        }
+    }
+
     /// Whether a turn can begin; `is_slow` for one that ends a slow turn.
     fn has_room(&self, lane: Lane, is_slow: bool) -> bool {
-        match (self.most_sessions, lane) {
+        match (self.most_sessions(), lane) {
             (0 | 1, _) => self.signing == 0 && self.slow == is_slow,
             (most, Lane::Sign) => self.signing < most - 1 && !self.closed,
             (_, _) => !self.slow,
@@ -310,9 +323,12 @@ impl State {
             let next = next.filter(|(_, waiter)| {
                 !waiter.granted && self.has_room(waiter.lane, waiter.is_slow)
             });
+            let is_shared = self.most_sessions() == 1;
             let next = next.min_by_key(|(_, waiter)| {
                 let served = self.served.get(&waiter.user).copied().unwrap_or(0);
-                (served, waiter.lane, waiter.number)
+                // Where lanes share one session, a user's signatures must not starve the user's searches.
+                let lane = (!is_shared).then_some(waiter.lane);
+                (served, lane, waiter.number)
             });
             let Some(at) = next.map(|(at, _)| at) else {
                 return;
@@ -368,6 +384,30 @@ mod tests {
             turns.wait(Lane::Slow, 1, now(), "t"),
             Err(Error::Timeout(_))
         ));
+    }
+
+    #[test]
+    fn where_lanes_share_one_session_a_users_signatures_do_not_starve_the_users_searches() {
+        let turns = Turns::new(Some(1));
+        let order = std::sync::Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            let first = turns.wait(Lane::Sign, 1, soon(), "t").unwrap();
+            let wanted = [Lane::Slow, Lane::Search, Lane::Sign, Lane::Sign];
+            for (number, lane) in wanted.into_iter().enumerate() {
+                let (turns, order) = (&turns, &order);
+                scope.spawn(move || {
+                    let turn = turns.wait(lane, 1, soon(), "t").unwrap();
+                    order.lock().unwrap().push(lane);
+                    drop(turn);
+                });
+                while waiting(turns) <= number {
+                    thread::yield_now();
+                }
+            }
+            drop(first);
+        });
+        let order = order.into_inner().unwrap();
+        assert_eq!(order, [Lane::Slow, Lane::Search, Lane::Sign, Lane::Sign]);
     }
 
     #[test]
