@@ -203,7 +203,7 @@ fn what_a_restart_grants_is_not_kept_beside_what_is_freed() {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 30_000,
+        cases: 20_000,
         max_shrink_iters: 20_000,
         failure_persistence: None,
         ..ProptestConfig::default()
