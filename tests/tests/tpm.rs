@@ -8,7 +8,7 @@
 use p11_client::{ErrorCode, message::ChangePin};
 use p11_fault_module::{Faults, Function::*, token};
 use p11_tests::{
-    client::{ClientKey, refused},
+    client::{ClientKey, P256, refused},
     fixture::assert_no_search_after_idleness,
     server::{Builder, Server},
     tools::run,
@@ -88,18 +88,25 @@ fn after_a_time_of_idleness_a_signature_of_a_tpm_costs_two_calls_more_and_no_sea
 }
 
 #[test]
-fn a_token_of_a_tpm_is_found_by_its_model_without_trailing_nuls() {
+fn a_token_of_a_tpm_is_named_by_its_model_without_the_nuls_and_found_with_them_too() {
     let setup = setup();
     setup.tpm.generate("device", PIN, "ecc256", "key");
-    let server = setup.server().pin(PIN).start();
+    let model = "model=SW%20%20%20TPM";
+    // The server's scope is as ListTokens prints it.
+    let server = setup.server().pin(PIN).uri(&format!("pkcs11:{model}"));
+    let server = server.start();
     let client = server.client();
-    let model = "SW%20%20%20TPM";
-    let padded = format!("model={model}%00%00%00%00%00%00%00%00;");
-    let key = client.open(&format!("pkcs11:model={model};object=key"));
-    let uri = key.unwrap().told().uri.clone();
-    // As p11tool prints and wants it.
-    assert!(uri.contains(&padded), "{uri}");
-    client.open(&uri).unwrap();
+    let token = client.token("device").uri;
+    assert!(!token.contains("%00"), "{token}");
+    // p11tool prints what the module pads.
+    let padded = token.replace(model, &format!("{model}%00%00%00%00%00%00%00%00"));
+    for token in [token, padded] {
+        let key = client.open(&format!("{token};object=key")).unwrap();
+        assert!(!key.told().uri.contains("%00"), "{}", key.told().uri);
+        key.sign().unwrap();
+    }
+    let pkcs11 = "pkcs11:token=device";
+    client.create_key(pkcs11, P256, "made", None).unwrap();
 }
 
 #[test]
