@@ -60,12 +60,23 @@ fn start_without_pin(path: &str, is_uri: bool) -> &str {
     let mut begin = 0;
     for attribute in path.split(';') {
         if could_hold_pin(attribute, is_uri) {
-            let value = attribute.find('=').map_or(0, |at| at + 1);
-            return path.get(..begin + value).unwrap_or_default();
+            let name = attribute.split_once('=').map(|(name, _)| name);
+            let shown = match name.filter(|name| is_name(name)) {
+                Some(name) => name.len() + 1,
+                None => 0,
+            };
+            return path.get(..begin + shown).unwrap_or_default();
         }
         begin += attribute.len() + 1;
     }
     path
+}
+
+/// Whether it is the name of an attribute and no more, with or without the scheme before it.
+fn is_name(text: &str) -> bool {
+    let name = text.strip_prefix("pkcs11:").unwrap_or(text);
+    name.bytes()
+        .all(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'-' | b'_'))
 }
 
 /// As much of a text as fits into so many bytes.

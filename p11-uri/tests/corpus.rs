@@ -7,6 +7,9 @@ mod checks;
 use std::fs;
 use std::path::Path;
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+
 #[test]
 fn uri_parse() {
     replay("uri_parse", checks::parse);
@@ -15,6 +18,11 @@ fn uri_parse() {
 #[test]
 fn uri_roundtrip() {
     replay("uri_roundtrip", checks::roundtrip);
+}
+
+#[test]
+fn uri_redact() {
+    replay("uri_redact", checks::planted);
 }
 
 fn replay(target: &str, check: fn(&[u8])) {
@@ -33,5 +41,16 @@ fn replay(target: &str, check: fn(&[u8])) {
     );
     for file in files {
         check(&fs::read(file.path()).expect("a file of the corpus"));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn no_planted_pin_is_shown(input in vec(any::<u8>(), 0..60), text in "[a-z0-9%;=?&:-]{0,60}") {
+        checks::planted(&input);
+        let spelling = input.iter().copied().chain([0, 0]).take(2);
+        checks::planted(&spelling.chain(text.bytes()).collect::<Vec<_>>());
     }
 }

@@ -219,7 +219,7 @@ fn what_may_be_logged_of_another_text_ends_before_any_pin() {
         ("pkcs11:token=spinning wheel", "pkcs11:token=spinning wheel"),
         (
             "pkcs11:token=a b;é=pin-value",
-            "pkcs11:token=a b;é=<REDACTED>",
+            "pkcs11:token=a b;<REDACTED>",
         ),
     ] {
         assert_eq!(redact(text), shown, "{text}");

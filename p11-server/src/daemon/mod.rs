@@ -35,7 +35,11 @@ mod tedge1;
 mod toml_table;
 
 #[cfg(fuzzing)]
+pub use config::check_tedge_toml;
+#[cfg(fuzzing)]
 pub use net::checks::exchange;
+#[cfg(fuzzing)]
+pub use policy::check_policy;
 
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};

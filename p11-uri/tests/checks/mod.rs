@@ -73,3 +73,53 @@ fn same_when_printed(uri: &Uri) {
         }
     }
 }
+
+/// A PIN that no text has by itself.
+const PLANTED: &str = "7391826450";
+
+/// What may stand before a PIN, so that anybody would take it for one.
+const SPELLINGS: [&str; 16] = [
+    "?",
+    "?pin-value=",
+    "&pin-value=",
+    ";PIN-VALUE=",
+    ";pin=",
+    "%3Fpin-value%3D",
+    "%253Fpin-value%253D",
+    "%25253f%2570in-value%25253d",
+    "%26so-pin=",
+    "%70%69%6E%3D",
+    ";x-user.pin.code: ",
+    "#pin=",
+    "/PiN-VaLuE%3d",
+    "%3Bpinvalue=",
+    "?x=y&sopin%3a",
+    " --pin=",
+];
+
+/// A PIN that is planted somewhere in a text is not shown: the first byte says in which spelling, the second in
+/// how many parts of the rest before it.
+pub fn planted(input: &[u8]) {
+    let [spelling, at, rest @ ..] = input else {
+        return;
+    };
+    let rest = String::from_utf8_lossy(rest);
+    let spelling = SPELLINGS[usize::from(*spelling) % SPELLINGS.len()];
+    let at = usize::from(*at).min(rest.len());
+    let Some((before, after)) = rest.split_at_checked(at) else {
+        return;
+    };
+    if rest.contains(PLANTED) {
+        return;
+    }
+    for text in [
+        format!("{before}{spelling}{PLANTED}{after}"),
+        format!("pkcs11:{before}{spelling}{PLANTED}{after}"),
+    ] {
+        let shown = redact(&text);
+        assert!(!shown.contains(PLANTED), "{text:?}: {shown:?}");
+        if let Ok(uri) = Uri::parse(&text) {
+            assert!(!uri.shown().contains(PLANTED), "{text:?}: {}", uri.shown());
+        }
+    }
+}

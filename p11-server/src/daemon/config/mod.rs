@@ -19,6 +19,8 @@ pub(crate) use self::args::Args;
 pub(crate) use self::error::Error;
 use self::pin::ConfiguredPin;
 use self::tedge_toml::TedgeToml;
+#[cfg(fuzzing)]
+pub use self::tedge_toml::check_tedge_toml;
 
 const DEFAULT_SOCKET: &str = "./tedge-p11-server.sock";
 const DEFAULT_PIN: &str = "123456";

@@ -114,3 +114,40 @@ fn similar_key(key: &str) -> Option<&'static str> {
     let near = |known: &&str| strsim::osa_distance(&key, known) <= known.len() / 3;
     KEYS.into_iter().find(near)
 }
+
+/// What must hold for any bytes of the file: the body of the fuzz target, and of a test.
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::panic, reason = "a check fails by panicking")]
+pub fn check_tedge_toml(input: &[u8]) {
+    const PIN: &str = "7391826450";
+    let text = String::from_utf8_lossy(input);
+    for planted in [PIN.to_owned(), format!("\"{PIN}\""), format!("\"{PIN}")] {
+        let file = format!("{text}\npin = {planted}\n[device.cryptoki]\npin = {planted}\n");
+        let mut said = Vec::new();
+        let mut warn = |error: TomlError| said.push(error.what);
+        if let Err(error) = parse(file.as_bytes(), &mut warn) {
+            let (line, column) = error.line_and_column(file.as_bytes());
+            assert!(line >= 1 && column >= 1 && line <= file.lines().count() + 1);
+            said.push(error.what);
+        }
+        assert!(said.iter().all(|what| !what.contains(PIN)), "{said:?}");
+    }
+    let _ = parse(input, &mut drop);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_in_the_file_no_pin_is_repeated() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/tedge_toml");
+        let Ok(files) = std::fs::read_dir(folder) else {
+            // In the package of this crate alone there is none.
+            return;
+        };
+        for file in files {
+            check_tedge_toml(&std::fs::read(file.unwrap().path()).unwrap());
+        }
+    }
+}

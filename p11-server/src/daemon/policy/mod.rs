@@ -31,6 +31,24 @@ use crate::service::Access;
 use self::file::Rule;
 pub(super) use self::operation::Operation;
 
+/// What must hold for any bytes of a policy file: the body of the fuzz target.
+#[cfg(fuzzing)]
+#[allow(clippy::panic, reason = "a check fails by panicking")]
+pub fn check_policy(input: &[u8]) {
+    let Ok(text) = str::from_utf8(input) else {
+        return;
+    };
+    match file::rules(text) {
+        Ok(rules) => assert!(rules.iter().all(|rule| {
+            let is_for_somebody = !(rule.users.is_empty() && rule.groups.is_empty());
+            is_for_somebody
+                && !rule.operations.is_empty()
+                && rule.uri.vendor_path().next().is_none()
+        })),
+        Err(why) => assert!(why.starts_with("line "), "{why}"),
+    }
+}
+
 /// Why a policy file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
