@@ -6,9 +6,10 @@
 use std::borrow::Cow;
 use std::fmt::Debug;
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::Level;
 use tracing::field::Field;
@@ -28,14 +29,26 @@ const LONGEST_LINE: usize = 4096;
 /// its time.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// How long the lines that wait may take to be written at the end.
-const FLUSH: Duration = Duration::from_millis(1200);
+/// How long a line may take to be written at the end.
+const FLUSH: Duration = Duration::from_millis(2500);
 
 /// The log, as long as the process lives.
-pub(super) struct Log(WorkerGuard);
+pub(super) struct Log {
+    guard: WorkerGuard,
+    dropped: ErrorCounter,
+    lines: Arc<Lines>,
+}
+
+/// How many lines there have been, dropped ones too, and how many the thread that writes them is done with.
+#[derive(Default)]
+struct Lines {
+    all: AtomicUsize,
+    done: AtomicUsize,
+}
 
 /// From now on, what is of this level or graver is logged.
 pub(super) fn init(level: Level) -> Log {
+    let lines = Arc::<Lines>::default();
     let dropped = Arc::new(OnceLock::new());
     let (writer, guard) = NonBlockingBuilder::default()
         .thread_name("log")
@@ -43,43 +56,55 @@ pub(super) fn init(level: Level) -> Log {
         .lossy(true)
         .finish(Stderr {
             dropped: dropped.clone(),
+            lines: lines.clone(),
             told: 0,
             failed: 0,
         });
     let _ = dropped.set(writer.error_counter());
+    let log = Log {
+        guard,
+        dropped: writer.error_counter(),
+        lines: lines.clone(),
+    };
     tracing_subscriber::fmt()
-        .with_writer(move || Line(writer.clone()))
+        .with_writer(move || Line(writer.clone(), lines.clone()))
         .with_ansi(io::stderr().is_terminal())
         .with_max_level(level)
         // A log that cannot be written must not end the process: the error would go to stderr too.
         .log_internal_errors(false)
         .fmt_fields(debug_fn(write_field).delimited(" "))
         .init();
-    Log(guard)
+    log
 }
 
 impl Log {
-    /// Waits for the lines that are not written yet, but not for a reader of them that hangs.
+    /// Waits for the lines that are not written yet, as long as one after the other is.
     pub fn end(self) {
-        let Log(guard) = self;
-        let (done, ended) = mpsc::channel::<()>();
-        // In a thread of its own: the guard tells of a writer that hangs by a line on stdout, which may hang too.
-        let thread = thread::Builder::new().spawn(move || {
-            drop(guard);
-            drop(done);
-        });
-        if thread.is_ok() {
-            let _ = ended.recv_timeout(FLUSH);
+        // Dropped, the guard would wait for a second in all, and tell of a writer that hangs by a line on stdout,
+        // which may hang or panic.
+        std::mem::forget(self.guard);
+        let all = self.lines.all.load(Ordering::Relaxed);
+        let (mut before, mut since) = (0, Instant::now());
+        while since.elapsed() < FLUSH {
+            let done = self.lines.done.load(Ordering::Acquire);
+            if done + self.dropped.dropped_lines() >= all {
+                return;
+            }
+            if done > before {
+                (before, since) = (done, Instant::now());
+            }
+            thread::sleep(Duration::from_millis(2));
         }
     }
 }
 
 /// Where lines go: to the thread that writes them.
-struct Line(NonBlocking);
+struct Line(NonBlocking, Arc<Lines>);
 
 impl Write for Line {
     /// Takes a whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.1.all.fetch_add(1, Ordering::Relaxed);
         match line.get(..LONGEST_LINE) {
             // The next line begins where this one is cut.
             Some(start) => self.0.write_all(&[start, b"...\n"].concat())?,
@@ -96,6 +121,7 @@ impl Write for Line {
 /// stderr, as the thread sees it that writes to it. It tells how many lines are missing before the next one.
 struct Stderr {
     dropped: Arc<OnceLock<ErrorCounter>>,
+    lines: Arc<Lines>,
     /// How many of those that were dropped have been told of.
     told: usize,
     /// How many could not be written since the last that could.
@@ -113,6 +139,7 @@ impl Write for Stderr {
         if io::stderr().write_all(line).is_err() {
             self.failed += 1;
         }
+        self.lines.done.fetch_add(1, Ordering::Release);
         Ok(line.len())
     }
 
