@@ -14,6 +14,7 @@ pub struct Config {
     pub(crate) deadline: Duration,
     pub(crate) long_deadline: Duration,
     pub(crate) retry_for: Duration,
+    pub(crate) server_uid: Option<u32>,
 }
 
 /// The protocol that a client speaks with the server.
@@ -41,6 +42,7 @@ impl Config {
             long_deadline: Duration::from_secs(605),
             // Enough for a restart of the server.
             retry_for: Duration::from_secs(10),
+            server_uid: None,
         }
     }
 
@@ -71,6 +73,18 @@ impl Config {
     #[must_use]
     pub fn retry_for(mut self, retry_for: Duration) -> Self {
         self.retry_for = retry_for;
+        self
+    }
+}
+
+impl Config {
+    /// The only user who may be at the other end of the socket, anybody by default: nothing is sent to others.
+    ///
+    /// It is the user who has called listen(2) (unix(7), `SO_PEERCRED`): that of the server, under socket activation
+    /// as well, once it runs. Until then it is the service manager's, and the request is repeated.
+    #[must_use]
+    pub fn server_uid(mut self, uid: u32) -> Self {
+        self.server_uid = Some(uid);
         self
     }
 }

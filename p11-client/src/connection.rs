@@ -52,7 +52,13 @@ mod tests {
         let path = &folder.path().join("p11.sock");
         let listener = UnixListener::bind(path).unwrap();
         let deadline = Deadline::after(Duration::from_secs(5));
-        let socket = Target { path, deadline }.connect().unwrap();
+        let server_uid = None;
+        let target = Target {
+            path,
+            deadline,
+            server_uid,
+        };
+        let socket = target.connect().unwrap();
         let (mut full_server, _) = listener.accept().unwrap();
         let busy = Response::Error(Failure::new(ErrorCode::Busy, "too many connections"));
         frame::write(&mut full_server, &busy).unwrap();

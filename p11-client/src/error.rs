@@ -31,6 +31,19 @@ pub enum Error {
         "the server closed the connection without an answer: its log says why (an old one does so with what it does not know)"
     )]
     ConnectionLost,
+    /// Somebody else listens on the socket than who the client was told to trust.
+    #[error(
+        "who listens on {path:?} is uid {found} and not {expected}: is it the right socket? A program that asks for PINs in place of the server could listen there"
+    )]
+    #[non_exhaustive]
+    WrongServer {
+        /// The path that was tried.
+        path: PathBuf,
+        /// Who listens.
+        found: u32,
+        /// Who was expected, by [`Config::server_uid`](crate::Config::server_uid).
+        expected: u32,
+    },
     /// The socket could not be used for another reason.
     #[error("the socket {path:?} cannot be used: {source}")]
     #[non_exhaustive]
@@ -114,6 +127,7 @@ impl Error {
             Error::Refused(_) => "Refused",
             Error::PermissionDenied(_) => "PermissionDenied",
             Error::ConnectionLost => "ConnectionLost",
+            Error::WrongServer { .. } => "WrongServer",
             Error::Socket { .. } => "Socket",
             Error::Deadline { .. } => "Deadline",
             Error::OutcomeUnknown(_) => "OutcomeUnknown",
@@ -155,7 +169,11 @@ impl Error {
     pub(crate) fn is_lost_server(&self) -> bool {
         matches!(
             self,
-            Error::NoSocket(_) | Error::Refused(_) | Error::ConnectionLost
+            Error::NoSocket(_)
+                | Error::Refused(_)
+                | Error::ConnectionLost
+                // The service manager, which is about to start the server.
+                | Error::WrongServer { found: 0, .. }
         )
     }
 
@@ -181,10 +199,11 @@ impl Error {
     }
 }
 
-/// With the control characters in the server's text escaped, for logs and terminals.
+/// With the characters in the server's text escaped that drive terminals or turn around what is read.
 impl From<Failure> for Error {
     fn from(mut failure: Failure) -> Self {
-        let escaped = |c: char| match c.is_control() {
+        let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let escaped = |c: char| match c.is_control() || turns(c) {
             true => c.escape_default().to_string(),
             false => c.to_string(),
         };

@@ -1,5 +1,6 @@
 //! A rustls signing key: one request when it is opened, then one for each signature.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use p11_proto::message::{OpenKey, Sign};
@@ -26,6 +27,8 @@ struct Opened {
     pin: Option<Pin>,
     identity: Identity,
     algorithm: SignatureAlgorithm,
+    /// How long its signatures may be.
+    lengths: RangeInclusive<usize>,
     schemes: Vec<SignatureScheme>,
     spki: SubjectPublicKeyInfoDer<'static>,
 }
@@ -67,6 +70,7 @@ impl SigningKey {
                     return Err(Error::not_understood(client.socket_path(), cause));
                 }
             },
+            lengths: signature_lengths(public.kind()),
             schemes: key.schemes.into_iter().map(SignatureScheme::from).collect(),
             spki: public.spki().to_vec().into(),
         })))
@@ -85,6 +89,17 @@ impl SigningKey {
     /// The schemes that it can sign with, the preferred one first.
     pub fn schemes(&self) -> &[SignatureScheme] {
         &self.0.schemes
+    }
+}
+
+/// How many bytes a signature has: RFC 8017 section 8, RFC 8032, and for ECDSA the DER of two integers (RFC 3279).
+fn signature_lengths(kind: Kind) -> RangeInclusive<usize> {
+    let bytes = (kind.bits() as usize).div_ceil(8);
+    match kind {
+        Kind::Rsa { .. } => bytes..=bytes,
+        Kind::Ed25519 => 64..=64,
+        // Two headers of at least two bytes each and a sequence's of two or three; a leading zero for each.
+        _ => 8..=2 * (bytes + 3) + 3,
     }
 }
 
@@ -130,7 +145,18 @@ impl sign::Signer for Signer {
             self.key.identity,
         )
         .pin(self.key.pin.clone());
-        let signed = self.key.client.sign(request);
+        let signed = self.key.client.sign(request).and_then(|signature| {
+            match self.key.lengths.contains(&signature.len()) {
+                true => Ok(signature),
+                false => Err(Error::not_understood(
+                    self.key.client.socket_path(),
+                    format!(
+                        "a signature of {} bytes is none of this key",
+                        signature.len()
+                    ),
+                )),
+            }
+        });
         signed.map_err(|e| OtherError(Arc::new(e)).into())
     }
 

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket};
 
 use crate::error::Error;
 
@@ -18,12 +19,29 @@ use crate::error::Error;
 pub(crate) struct Target<'a> {
     pub(crate) path: &'a Path,
     pub(crate) deadline: Deadline,
+    /// The only user who may be there.
+    pub(crate) server_uid: Option<u32>,
 }
 
 impl Target<'_> {
     /// A new connection.
     pub(crate) fn connect(self) -> Result<Socket, Error> {
-        Socket::connect(self.path, self.deadline).map_err(|e| self.error(e.into()))
+        let socket = Socket::connect(self.path, self.deadline).map_err(|e| self.error(e.into()))?;
+        let Some(expected) = self.server_uid else {
+            return Ok(socket);
+        };
+        let peer = getsockopt(&socket.stream, PeerCredentials);
+        let found = peer
+            .map_err(|e| self.error(io::Error::from(e).into()))?
+            .uid();
+        match found == expected {
+            true => Ok(socket),
+            false => Err(Error::WrongServer {
+                path: self.path.to_owned(),
+                found,
+                expected,
+            }),
+        }
     }
 
     /// Why there is no answer from this server.

@@ -106,6 +106,7 @@ impl Transport {
             target: Target {
                 path: &self.config.socket_path,
                 deadline: Deadline::after(deadline),
+                server_uid: self.config.server_uid,
             },
             once: request.changes_token(),
         })

@@ -102,7 +102,13 @@ mod tests {
         let path = &folder.path().join("p11.sock");
         let listener = UnixListener::bind(path).unwrap();
         let deadline = Deadline::after(Duration::from_secs(5));
-        let socket = Target { path, deadline }.connect().unwrap();
+        let server_uid = None;
+        let target = Target {
+            path,
+            deadline,
+            server_uid,
+        };
+        let socket = target.connect().unwrap();
         let (mut full_server, _) = listener.accept().unwrap();
         full_server.write_all(b"busy").unwrap();
         drop(full_server);

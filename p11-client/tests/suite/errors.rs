@@ -5,13 +5,17 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, mpsc};
+use std::time::Duration;
 
 use p11_client::message::{
     ByteBuf, CreateKey, GetCertificates, GetStatus, ImportCertificate, KeySpec, KeyType, OpenedKey,
+    Signature,
 };
 use p11_client::{Client, Error, ErrorCode, Failure, Protocol, SigningKey};
 use p11_proto::tedge1::{Algorithm, ChosenScheme, Request as OldRequest, Response as OldResponse};
 use p11_proto::{Request, Response, Scheme, frame};
+
+use rustls::sign::SigningKey as _;
 
 use crate::assertions::{assert_error, assert_too_old};
 use crate::fake_server::{FakeServer, Reaction, SHORT, TempSocket};
@@ -40,14 +44,56 @@ fn a_failure_keeps_code_function_and_ckr() {
 
 #[test]
 fn control_characters_of_the_server_reach_no_terminal() {
-    let message = "no key «\u{1b}[2Jé\n»";
+    let message = "no key «\u{1b}[2Jé\n\u{202e}\u{2066}»";
     let new = |socket: &TempSocket| socket.serve(move |_| failure(ErrorCode::Busy, message));
     let old = |socket: &TempSocket| socket.serve_old(move |_| Some(old_error(message)));
     for serve in [&new as &dyn Fn(&TempSocket) -> FakeServer, &old] {
         let socket = TempSocket::new();
         let _server = serve(&socket);
         let error = socket.client().list_tokens().unwrap_err();
-        assert_eq!(error.to_string(), r"no key «\u{1b}[2Jé\n»");
+        assert_eq!(error.to_string(), r"no key «\u{1b}[2Jé\n\u{202e}\u{2066}»");
+    }
+}
+
+#[test]
+fn a_server_of_another_user_than_expected_is_sent_nothing() {
+    let socket = TempSocket::new();
+    let server = socket.serve(|_| pong());
+    let own = nix::unistd::getuid().as_raw();
+    let config = || socket.config().retry_for(Duration::from_millis(50));
+    let client = |uid| Client::new(config().server_uid(uid));
+    client(own).ping().unwrap();
+    server.take_requests();
+    let error = client(own + 1).ping().unwrap_err();
+    assert_error(&error, "WrongServer", &[&format!("uid {own} and not")]);
+    assert_eq!(server.take_requests().len(), 0);
+}
+
+#[test]
+fn a_signature_of_a_length_that_the_key_cannot_make_is_refused() {
+    for key in TestKey::all() {
+        let good = usize::from(key.public.kind().bits() == 255) * 64;
+        let wrong = [0, 7, 65, 140, 255, 257, 512];
+        for length in wrong.into_iter().filter(|length| *length != good) {
+            let socket = TempSocket::new();
+            let key = key.clone();
+            let (scheme, is_p384) = (key.schemes[0], key.public.kind().bits() == 384);
+            let is_ecdsa = key.public.kind().bits() == 256 || is_p384;
+            if is_ecdsa && length == 65 {
+                continue;
+            }
+            let _server = socket.serve(move |request| match request {
+                Request::Sign(_) => Response::Signature(Signature::new(vec![0x30; length])),
+                other => key.answer(other),
+            });
+            let opened = socket.open("pkcs11:");
+            let signer = opened.choose_scheme(&[scheme]).unwrap();
+            let error = signer.sign(b"a message").unwrap_err().to_string();
+            assert!(
+                error.contains("is none of this key"),
+                "{scheme:?}, {length}: {error}"
+            );
+        }
     }
 }
 

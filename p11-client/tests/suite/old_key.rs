@@ -26,13 +26,13 @@ fn a_key_on_p521_signs_with_its_scheme() {
                 algorithm: Algorithm::Ecdsa,
             }),
             Request::GetPublicKeyPem(_) => Response::GetPublicKeyPem(legacy_pem(&public)),
-            _ => Response::Sign(b"signed".to_vec().into()),
+            _ => Response::Sign(b"as long as one".to_vec().into()),
         })
     });
     let key = socket.open("pkcs11:");
     assert_eq!(key.schemes(), [Scheme::ECDSA_NISTP521_SHA512]);
     let signer = key.choose_scheme(key.schemes()).unwrap();
-    assert_eq!(signer.sign(b"m").unwrap(), b"signed");
+    assert_eq!(signer.sign(b"m").unwrap(), b"as long as one");
     let requests = server.take_old_requests();
     assert!(signs_with(&requests, SigScheme::EcdsaP521Sha512));
 }
