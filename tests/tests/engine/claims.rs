@@ -6,7 +6,7 @@ use p11_client::{ErrorCode, Failure};
 use p11_fault_module::{Function::*, Rule, cryptoki_sys::*, object, on, token};
 use p11_tests::{
     client::TestClient,
-    fixture::{Fixture, KEY},
+    fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
     proc,
     server::Server,
@@ -97,4 +97,52 @@ fn a_count_of_slots_that_cannot_be() {
 #[test]
 fn a_search_that_never_ends() {
     bears(vec![token("device").endless_search()], true).unwrap_err();
+}
+
+/// All that the engine reads of keys and certificates.
+const READ: [CK_ATTRIBUTE_TYPE; 16] = [
+    CKA_LABEL,
+    CKA_ID,
+    CKA_KEY_TYPE,
+    CKA_PRIVATE,
+    CKA_SIGN,
+    CKA_DECRYPT,
+    CKA_ALWAYS_AUTHENTICATE,
+    CKA_EXTRACTABLE,
+    CKA_SENSITIVE,
+    CKA_ALLOWED_MECHANISMS,
+    CKA_MODULUS,
+    CKA_PUBLIC_EXPONENT,
+    CKA_EC_PARAMS,
+    CKA_EC_POINT,
+    CKA_PUBLIC_KEY_INFO,
+    CKA_VALUE,
+];
+
+/// A module that writes back a greater length than its buffer has would be given what lies behind it: cryptoki
+/// believes it, and a label held the PIN.
+#[test]
+fn no_attribute_brings_bytes_from_behind_its_buffer() {
+    let fixture = Fixture::new(KeyKind::P256);
+    fixture.store_certificate();
+    let server = fixture.start();
+    let client = server.client();
+    let honest = client.list_keys("pkcs11:token=device").unwrap();
+    let of_honest = format!("{honest:?}").len();
+    for attribute in READ {
+        for length in [5000, 60_000, 1 << 20, HUGE, CK_ULONG::MAX - 1] {
+            let claims = |class| object(class, "key").claims_length(attribute, length);
+            let classes = [CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, CKO_CERTIFICATE];
+            fixture.faults.set(classes.map(claims));
+            let told = match client.list_keys("pkcs11:token=device") {
+                Ok(objects) => format!("{objects:?}"),
+                Err(failure) => format!("{failure:?}"),
+            };
+            assert!(!told.contains(PIN), "{attribute:#x}, {length}: {told}");
+            let most = of_honest + 3 * 255 * 4;
+            assert!(told.len() < most, "{attribute:#x}, {length}: {told}");
+        }
+    }
+    fixture.faults.clear();
+    assert_eq!(client.list_keys("pkcs11:token=device").unwrap(), honest);
 }
