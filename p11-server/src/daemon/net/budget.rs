@@ -61,6 +61,10 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
+        // Nearly all requests are too short to count.
+        if self.bytes == 0 {
+            return;
+        }
         let mut of_users = self.budget.of_users();
         if let Some(bytes) = of_users.get_mut(&self.user) {
             *bytes -= self.bytes;
