@@ -147,6 +147,9 @@ pub enum Error {
     Internal(String),
 }
 
+/// The longest message, in bytes: of thousands of keys some are enough, and a frame has to hold them.
+const LONGEST_MESSAGE: usize = 4096;
+
 /// What a failure calls for before the one retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recovery {
@@ -232,6 +235,18 @@ impl Error {
         }
     }
 
+    /// What clients are told: the beginning, where it lists very much.
+    pub(crate) fn message(&self) -> String {
+        let mut message = self.to_string();
+        if message.len() > LONGEST_MESSAGE {
+            let mut ends = (0..=LONGEST_MESSAGE).rev();
+            let end = ends.find(|end| message.is_char_boundary(*end));
+            message.truncate(end.unwrap_or_default());
+            message.push('…');
+        }
+        message
+    }
+
     /// Adds to the message of a miss what may become of it.
     pub(crate) fn with_hint(self, hint: &str) -> Error {
         match self {
@@ -272,7 +287,7 @@ impl From<cryptoki::error::Error> for Error {
 
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
-        let mut failure = Failure::new(error.code(), error.to_string());
+        let mut failure = Failure::new(error.code(), error.message());
         let cause = match error {
             Error::Unfinished { cause, .. } => cause,
             other => other,
@@ -340,6 +355,13 @@ mod tests {
             "CKR_VENDOR_DEFINED (0x80000001)"
         );
         assert_eq!(function_name(Function::SignInit), "C_SignInit");
+    }
+
+    #[test]
+    fn a_message_that_lists_very_much_is_cut() {
+        let listed = Error::AmbiguousKey("ü".repeat(1 << 20));
+        let failure = Failure::from(&listed);
+        assert!(failure.message.len() < 4200 && failure.message.ends_with("ü…"));
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub(super) fn refused(failure: &Failure) -> Response {
 
 /// The answer to a request that failed.
 pub(super) fn failure(error: &Error) -> Response {
-    let text = error.to_string();
+    let text = error.message();
     let phrase = match error {
         Error::KeyNotFound { .. } | Error::KeyHidden(_) => "Failed to find a key",
         Error::TokenNotFound(_) => "Didn't find a slot to use",
