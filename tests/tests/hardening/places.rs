@@ -65,14 +65,17 @@ fn ping_and_status_are_answered_at_once_though_all_places_of_the_user_are_at_wor
     let fixture = Fixture::new(KeyKind::P256);
     let places = ["--max-connections", "4", "--max-connections-per-user", "4"];
     let server = fixture.server().pin(PIN).args(places).start();
-    let key = server.client().open(KEY).unwrap();
+    // The client that opened it has left, and its place is free.
+    let request = sign(&server.client().open(KEY).unwrap());
     fixture.faults.set([on(C_Sign).hangs()]);
     let before = fixture.faults.count(C_Sign);
     let mut working = [(); 4].map(|()| RawClient::with_preamble(server.socket()));
     for raw in &mut working {
-        raw.send(&sign(&key)).unwrap();
+        raw.send(&request).unwrap();
     }
     wait_until(|| fixture.faults.count(C_Sign) > before);
+    // One that waits for a place looks for it this often.
+    thread::sleep(Duration::from_millis(500));
     let began = Instant::now();
     let mut raw = RawClient::with_preamble(server.socket());
     assert!(raw.ping() && raw.ping());
@@ -86,7 +89,7 @@ fn ping_and_status_are_answered_at_once_though_all_places_of_the_user_are_at_wor
         began.elapsed()
     );
     // What takes a place waits for one, and is told that there is none.
-    match raw.ask(&sign(&key)) {
+    match raw.ask(&request) {
         Some(Response::Error(failure)) => assert_eq!(failure.code, ErrorCode::Busy),
         other => panic!("{other:?}"),
     }

@@ -162,25 +162,23 @@ impl Limiter {
 
     fn place(&self, state: &mut State, connection: &Arc<Connection>) -> Option<u64> {
         let user = connection.peer.uid;
-        loop {
-            let user_has_room = state.of(user).count() < self.limits.per_user;
-            if user_has_room && state.served.len() < self.limits.all {
-                return Some(state.seat(connection));
-            }
-            let has_closed_one = state.may_change(user)
-                && match user_has_room {
-                    true => state
-                        .users_by_count()
-                        .into_iter()
-                        .any(|user| state.evict(user, &self.busy)),
-                    false => state.evict(user, &self.busy),
-                };
-            if !has_closed_one {
-                let most = self.limits.all + self.limits.reserve;
-                let is_newcomer = state.of(user).next().is_none();
-                return (is_newcomer && state.served.len() < most).then(|| state.seat(connection));
-            }
+        let own = state.of(user).count();
+        let user_has_room = own < self.limits.per_user;
+        if user_has_room && state.served.len() < self.limits.all {
+            return Some(state.seat(connection));
         }
+        let may_change = state.may_change(user);
+        // Nobody takes from who has no more, and who has none takes no only one while there is a reserve.
+        let has_closed_one = may_change
+            && match user_has_room {
+                true => state.evict_from_others(user, own.max(1), &self.busy),
+                false => state.evict(user, &self.busy),
+            };
+        let has_place = has_closed_one
+            || own == 0
+                && (state.served.len() < self.limits.all + self.limits.reserve
+                    || may_change && state.evict_from_others(user, 0, &self.busy));
+        has_place.then(|| state.seat(connection))
     }
 
     fn wait<'p>(&self, state: MutexGuard<'p, State>, pause: Duration) -> MutexGuard<'p, State> {
@@ -207,14 +205,16 @@ impl State {
             .map(|(number, connection)| (*number, connection))
     }
 
-    fn users_by_count(&self) -> Vec<u32> {
+    /// Closes a silent connection of a user who has more than so many, or of this one: of who has most first.
+    fn evict_from_others(&mut self, user: u32, more_than: usize, busy: &[u8]) -> bool {
         let mut counts = HashMap::<u32, usize>::new();
         for connection in self.served.values() {
             *counts.entry(connection.peer.uid).or_default() += 1;
         }
         let mut users: Vec<_> = counts.into_iter().collect();
-        users.sort_unstable_by_key(|(user, count)| (Reverse(*count), *user));
-        users.into_iter().map(|(user, _)| user).collect()
+        users.retain(|(other, count)| *count > more_than || *other == user);
+        users.sort_unstable_by_key(|(other, count)| (Reverse(*count), *other));
+        users.into_iter().any(|(other, _)| self.evict(other, busy))
     }
 
     /// Whether this user's new connections may close old ones at this moment.
