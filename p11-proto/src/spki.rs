@@ -6,8 +6,12 @@
 //! without parameters (RFC 8410 section 3).
 
 use std::fmt;
+use std::time::Duration;
 
-use der::asn1::{AnyRef, BitStringRef, ContextSpecific, Null, ObjectIdentifier, UintRef};
+use der::asn1::{
+    AnyRef, BitStringRef, ContextSpecific, GeneralizedTime, Null, ObjectIdentifier, UintRef,
+    UtcTime,
+};
 use der::{Decode, Encode, Reader, Sequence, SliceReader, Tag, TagNumber, Tagged};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -303,6 +307,8 @@ pub struct Certificate<'a> {
     pub subject: &'a [u8],
     /// The subject's public key.
     pub spki: &'a [u8],
+    /// From when on it is valid, since 1970; zero where that cannot be read.
+    pub not_before: Duration,
 }
 
 impl<'a> Certificate<'a> {
@@ -321,14 +327,22 @@ impl<'a> Certificate<'a> {
         let _version = ContextSpecific::<u8>::decode_explicit(&mut tbs, TagNumber(0))?;
         let [serial, _algorithm] = [tbs.tlv_bytes()?, tbs.tlv_bytes()?];
         let issuer = tbs.tlv_bytes()?;
-        let _validity = tbs.tlv_bytes()?;
+        let not_before = not_before(tbs.tlv_bytes()?).unwrap_or_default();
         Ok(Certificate {
+            not_before,
             serial,
             issuer,
             subject: tbs.tlv_bytes()?,
             spki: tbs.tlv_bytes()?,
         })
     }
+}
+
+/// The first time of a `Validity` (RFC 5280 section 4.1.2.5).
+fn not_before(validity: &[u8]) -> der::Result<Duration> {
+    let first = SliceReader::new(content(validity)?)?.tlv_bytes()?;
+    let utc = UtcTime::from_der(first).map(|time| time.to_unix_duration());
+    utc.or_else(|_| Ok(GeneralizedTime::from_der(first)?.to_unix_duration()))
 }
 
 /// The content of a DER SEQUENCE.

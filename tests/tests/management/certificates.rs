@@ -1,6 +1,6 @@
 //! GetCertificates and ImportCertificate.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, thread, time::Duration};
 
 use p11_client::ErrorCode;
 use p11_fault_module::Function::C_CreateObject;
@@ -85,6 +85,38 @@ fn the_uri_of_a_certificate_leads_back_to_it() {
     );
     let again = client.get_certificates(&found.uri).unwrap().remove(0);
     assert!(again == found);
+}
+
+#[test]
+fn a_keys_certificates_are_found_by_its_public_key_the_newest_first() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let old_key = fixture.add_key(KeyKind::P256, "old", 9);
+    let old = fixture.certificate();
+    // Certificates tell the time in seconds.
+    thread::sleep(Duration::from_millis(1100));
+    let new = fixture.certificate();
+    let others = pki::certificate_for(&old_key.spki);
+    // Other tools use labels and ids of their own, and leave what belonged to an earlier key.
+    for (label, id, der) in [("a", 7, &old), ("b", 8, &new), ("key", 1, &others)] {
+        fixture
+            .hsm
+            .import_certificate(&fixture.token, label, &[id], der);
+    }
+    let server = fixture.start();
+    let found = |uri: &str| -> Vec<Vec<u8>> {
+        let found = server.client().get_certificates(uri).unwrap();
+        found
+            .into_iter()
+            .map(|it| it.certificate.into_vec())
+            .collect()
+    };
+    for uri in [KEY, "pkcs11:id=%01", "pkcs11:object=key;type=private"] {
+        assert!(found(uri) == [new.clone(), old.clone()], "{uri}");
+    }
+    assert!(found("pkcs11:object=old") == [others.clone()]);
+    // By its own name each is found as well.
+    assert!(found("pkcs11:object=a") == [old]);
+    assert!(found("pkcs11:object=key;type=cert") == [others]);
 }
 
 #[test]

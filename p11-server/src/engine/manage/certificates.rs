@@ -1,8 +1,11 @@
 //! Reading certificates with those of their issuers, and storing them beside their keys.
 
+use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::time::Instant;
 
 use cryptoki::object::{Attribute, CertificateType, ObjectClass};
+use p11_proto::Identity;
 use p11_proto::message::{
     CertificateEntry, Certificates, GetCertificates, ImportCertificate, Imported,
 };
@@ -16,7 +19,8 @@ use crate::error::Error;
 use crate::service::Access;
 
 impl Core {
-    /// Certificates, each followed by that of its issuer.
+    /// Certificates, each followed by that of its issuer: those of the keys that the URI names, the newest first,
+    /// or, where it names none, those that it names itself.
     pub fn get_certificates(
         &self,
         request: &GetCertificates,
@@ -24,8 +28,10 @@ impl Core {
     ) -> Result<Certificates, Error> {
         let query = self.query(&request.uri, request.pin.as_ref(), access)?;
         self.retry(access, |client, _| {
+            let uri = query.scoped()?;
+            let by_own_name = uri.object_type() == Some(ObjectType::Cert) || !uri.names_object();
             // By the type of its key a certificate is named as well as by its own.
-            let uri = query.scoped()?.without_type();
+            let uri = uri.without_type();
             let since = Instant::now();
             let token = self.registry.one(client, &uri)?;
             let sees_private = self.log_in_to_look(client, &token, &query)?;
@@ -33,6 +39,7 @@ impl Core {
             let contents = self
                 .contents
                 .get(&self.module, client, &token, Lane::Slow, since)?;
+            let may_use = |object: &Object| access.check(&token_info, Some(&object.info())).is_ok();
             let may_see = |object: &&Object| {
                 let its = object.info_as(ObjectType::Cert);
                 (sees_private || !object.is_private())
@@ -40,8 +47,25 @@ impl Core {
             };
             let visible = contents.certificates.iter().filter(may_see);
             let all: Vec<_> = visible.filter_map(Link::of).collect();
-            let meant = |link: &&Link<'_>| uri.matches_key(&link.object.label, &link.object.id);
-            let chained = chain(&all.iter().filter(meant).collect::<Vec<_>>(), &all);
+            let keys = contents.private.iter().zip(contents.pairs.halves());
+            let keys = keys.filter(|(key, _)| uri.matches_key(&key.label, &key.id));
+            let keys = keys.filter(|(key, _)| sees_private && may_use(key));
+            let private = keys.filter_map(|(_, half)| Some(half.as_ref().ok()?.public.identity()));
+            let public = contents.public.iter();
+            let public = public.filter(|key| uri.matches_key(&key.label, &key.id) && may_use(key));
+            let public = public.filter_map(|key| Some(key.public_key().ok()??.identity()));
+            let identities: HashSet<_> = private.chain(public).collect();
+            let of_keys = !by_own_name && !identities.is_empty();
+            let mut meant: Vec<_> = all
+                .iter()
+                .filter(|link| match of_keys {
+                    // Whatever they are called: other tools use labels and ids of their own.
+                    true => link.identity().is_some_and(|its| identities.contains(&its)),
+                    false => uri.matches_key(&link.object.label, &link.object.id),
+                })
+                .collect();
+            meant.sort_by_key(|link| Reverse(link.parts.not_before));
+            let chained = chain(&meant, &all);
             let entry = |link: &Link<'_>| {
                 let uri = Uri::of_object(&token_info, &link.object.info_as(ObjectType::Cert));
                 CertificateEntry::new(uri.to_string(), link.der.to_vec())
@@ -72,14 +96,14 @@ impl Core {
                 (is_its && uri.matches_key(&key.label, &key.id)).then_some(key)
             });
             let key = key.ok_or_else(|| {
+                let (looked_for, wanted) = (uri.shown(), public.identity());
                 Error::KeyNotFound {
- why: format!(
-                    "Failed to find a key: none that matches {} has the certificate's public key {}",
-                    uri.shown(),
-                    public.identity()
-),
- names_token: true,
-}
+                    why: format!(
+                        "Failed to find a key: none that matches {looked_for} has the certificate's \
+                         public key {wanted}"
+                    ),
+                    names_token: true,
+                }
             })?;
             let info = key.info_as(ObjectType::Cert);
             access.check(&token.info(), Some(&info))?;
@@ -118,6 +142,10 @@ impl<'o> Link<'o> {
         let der = object.certificate()?;
         let parts = spki::Certificate::parse(der).ok()?;
         Some(Link { object, der, parts })
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        Some(PublicKey::from_spki(self.parts.spki).ok()?.identity())
     }
 
     fn is_issued_by(&self, other: &Link<'_>) -> bool {
