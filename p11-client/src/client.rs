@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use p11_proto::message::{
-    Certificates, ChangePin, CreateKey, DeleteKey, Deleted, GetCertificates, GetPublicKey,
-    GetStatus, ImportCertificate, Imported, InitToken, ListKeys, ListTokens, Message, Objects,
-    OpenKey, OpenedKey, PinChanged, Ping, Pong, PublicKeyEntry, Request, Response, Sign, Status,
-    TokenReady, Tokens,
+    Certificates, ChangePin, CreateKey, DeleteCertificate, DeleteKey, Deleted, GetCertificates,
+    GetPublicKey, GetStatus, ImportCertificate, Imported, InitToken, ListKeys, ListTokens, Message,
+    Objects, OpenKey, OpenedKey, PinChanged, Ping, Pong, PublicKeyEntry, Request, Response, Sign,
+    Status, TokenReady, Tokens,
 };
 
 use crate::config::Config;
@@ -95,6 +95,11 @@ impl Client {
     /// protocol 1 refuses.
     pub fn delete_key(&self, request: DeleteKey) -> Result<Deleted, Error> {
         ask!(self, DeleteKey(request) => Deleted)
+    }
+
+    /// Deletes a certificate. Old servers cannot.
+    pub fn delete_certificate(&self, request: DeleteCertificate) -> Result<Deleted, Error> {
+        ask!(self, DeleteCertificate(request) => Deleted)
     }
 
     /// Initialises a token.

@@ -8,9 +8,10 @@ use std::{
 use p11_client::{
     Client, Config, ErrorCode, Failure, Pin,
     message::{
-        ByteBuf, CertificateEntry, ChangePin, CreateKey, DeleteKey, GetCertificates, GetPublicKey,
-        ImportCertificate, InitToken, KeySpec, KeyType, ListKeys, ObjectEntry, OpenKey, OpenedKey,
-        PinChanged, PublicKeyEntry, Sign, Status, TokenEntry, TokenReady,
+        ByteBuf, CertificateEntry, ChangePin, CreateKey, DeleteCertificate, DeleteKey,
+        GetCertificates, GetPublicKey, ImportCertificate, InitToken, KeySpec, KeyType, ListKeys,
+        ObjectEntry, OpenKey, OpenedKey, PinChanged, PublicKeyEntry, Sign, Status, TokenEntry,
+        TokenReady,
     },
 };
 use p11_proto::{Request, Response, message::GetStatus};
@@ -127,6 +128,13 @@ impl TestClient {
     pub fn delete_key(&self, uri: &str) -> Result<Vec<String>, Failure> {
         let request = DeleteKey::new(uri).pin(self.pin.clone());
         Ok(self.client.delete_key(request).map_err(failure)?.deleted)
+    }
+
+    /// `DeleteCertificate`; the URIs of what was deleted.
+    pub fn delete_certificate(&self, request: DeleteCertificate) -> Result<Vec<String>, Failure> {
+        let request = request.pin(self.pin.clone());
+        let deleted = self.client.delete_certificate(request).map_err(failure)?;
+        Ok(deleted.deleted)
     }
 
     /// `InitToken`.

@@ -4,8 +4,9 @@ use p11_client::{Identity, Pin};
 use p11_proto::{
     Request, UriText,
     message::{
-        ChangePin, CreateKey, DeleteKey, GetCertificates, GetPublicKey, GetStatus,
-        ImportCertificate, InitToken, ListKeys, ListTokens, Message, OpenKey, Ping, Sign,
+        ChangePin, CreateKey, DeleteCertificate, DeleteKey, GetCertificates, GetPublicKey,
+        GetStatus, ImportCertificate, InitToken, ListKeys, ListTokens, Message, OpenKey, Ping,
+        Sign,
     },
 };
 
@@ -38,6 +39,7 @@ pub fn requests_about(uri: &str, pin: Option<Pin>, certificate: &[u8]) -> Vec<Re
         Request::ImportCertificate(ImportCertificate::new(uri, certificate.to_vec()).pin(pin())),
         Request::CreateKey(CreateKey::new(uri, P256, "new").pin(pin())),
         Request::DeleteKey(DeleteKey::new(uri).pin(pin())),
+        Request::DeleteCertificate(DeleteCertificate::new(uri).pin(pin())),
         Request::InitToken(InitToken::new("new").uri(UriText::from(uri)).pin(pin())),
         Request::ChangePin(new_pin.old_pin(pin())),
     ]

@@ -7,8 +7,9 @@ use serde_bytes::ByteBuf;
 
 use super::failure::{ErrorCode, Failure};
 use super::objects::{
-    CertificateEntry, Certificates, Class, CreateKey, DeleteKey, Deleted, GetCertificates,
-    GetPublicKey, ImportCertificate, Imported, KeySpec, ListKeys, ObjectEntry, Objects,
+    CertificateEntry, Certificates, Class, CreateKey, DeleteCertificate, DeleteKey, Deleted,
+    GetCertificates, GetPublicKey, ImportCertificate, Imported, KeySpec, ListKeys, ObjectEntry,
+    Objects,
 };
 use super::signing::{KeyType, OpenKey, Sign, Signature};
 use super::status::{Pong, Status};
@@ -59,6 +60,9 @@ builders! {
     DeleteKey(uri: impl Into<UriText>)
         .pin(impl Into<Option<Pin>>)
         .all(bool);
+    DeleteCertificate(uri: impl Into<UriText>)
+        .pin(impl Into<Option<Pin>>)
+        .certificate(impl Into<Option<ByteBuf>>);
     InitToken(label: impl Into<String>)
         .uri(impl Into<Option<UriText>>)
         .so_pin(impl Into<Option<Pin>>)

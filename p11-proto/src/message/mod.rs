@@ -18,9 +18,9 @@ pub use serde_bytes::ByteBuf;
 
 pub use failure::{ErrorCode, Failure};
 pub use objects::{
-    CertificateEntry, Certificates, Class, CreateKey, DeleteKey, Deleted, GetCertificates,
-    GetPublicKey, ImportCertificate, Imported, KeySpec, ListKeys, ObjectEntry, Objects,
-    PublicKeyEntry,
+    CertificateEntry, Certificates, Class, CreateKey, DeleteCertificate, DeleteKey, Deleted,
+    GetCertificates, GetPublicKey, ImportCertificate, Imported, KeySpec, ListKeys, ObjectEntry,
+    Objects, PublicKeyEntry,
 };
 pub use signing::{KeyType, OpenKey, OpenedKey, Sign, Signature};
 pub use status::{GetStatus, Ping, Pong, Status};
@@ -81,6 +81,8 @@ messages! {
         CreateKey(CreateKey),
         /// Deletes a key pair. Answered by [`Response::Deleted`].
         DeleteKey(DeleteKey),
+        /// Deletes a certificate. Answered by [`Response::Deleted`].
+        DeleteCertificate(DeleteCertificate),
         /// Makes a token ready for use. Answered by [`Response::TokenReady`].
         InitToken(InitToken),
         /// Changes the PIN of a token's user. Answered by [`Response::PinChanged`].
@@ -96,6 +98,7 @@ impl Request {
             Request::ImportCertificate(_)
                 | Request::CreateKey(_)
                 | Request::DeleteKey(_)
+                | Request::DeleteCertificate(_)
                 | Request::InitToken(_)
                 | Request::ChangePin(_)
         )
@@ -128,7 +131,7 @@ messages! {
         Certificates(Certificates),
         /// To [`Request::ImportCertificate`].
         Imported(Imported),
-        /// To [`Request::DeleteKey`].
+        /// To [`Request::DeleteKey`] and [`Request::DeleteCertificate`].
         Deleted(Deleted),
         /// To [`Request::InitToken`].
         TokenReady(TokenReady),

@@ -225,6 +225,20 @@ pub struct DeleteKey {
     pub all: bool,
 }
 
+/// Deletes one certificate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct DeleteCertificate {
+    /// Names the certificate by its own `object` or `id`, or the token alone where `certificate` is there.
+    pub uri: UriText,
+    /// As in [`ListKeys`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Pin>,
+    /// The certificate itself (DER), where several have the same names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<ByteBuf>,
+}
+
 /// What was deleted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]

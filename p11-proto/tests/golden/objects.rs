@@ -1,9 +1,9 @@
 //! Keys and certificates: `ListKeys` to `DeleteKey`.
 
 use p11_proto::message::{
-    CertificateEntry, Certificates, Class, CreateKey, DeleteKey, Deleted, GetCertificates,
-    GetPublicKey, ImportCertificate, Imported, KeySpec, KeyType, ListKeys, ObjectEntry, Objects,
-    PublicKeyEntry,
+    CertificateEntry, Certificates, Class, CreateKey, DeleteCertificate, DeleteKey, Deleted,
+    GetCertificates, GetPublicKey, ImportCertificate, Imported, KeySpec, KeyType, ListKeys,
+    ObjectEntry, Objects, PublicKeyEntry,
 };
 use p11_proto::{Pin, Request, Response};
 use serde_bytes::ByteBuf;
@@ -59,6 +59,20 @@ pub fn requests() -> Vec<(Request, String)> {
             ),
             "81 a9 'DeleteKey' 82 a3 'uri' be 'pkcs11:object=k?pin-value=1234'
              a3 'pin' a4 '1234'"
+                .to_owned(),
+        ),
+        (
+            Request::DeleteCertificate(DeleteCertificate::new("pkcs11:object=k")),
+            "81 b1 'DeleteCertificate' 81 a3 'uri' af 'pkcs11:object=k'".to_owned(),
+        ),
+        (
+            Request::DeleteCertificate(
+                DeleteCertificate::new("pkcs11:object=k")
+                    .pin(Pin::from("1234"))
+                    .certificate(ByteBuf::from([0x30, 0x00])),
+            ),
+            "81 b1 'DeleteCertificate' 83 a3 'uri' af 'pkcs11:object=k' a3 'pin' a4 '1234'
+             ab 'certificate' c4 02 30 00"
                 .to_owned(),
         ),
         (

@@ -74,6 +74,7 @@ impl Entry {
             Request::ImportCertificate(import) => Some(&import.uri),
             Request::CreateKey(create) => Some(&create.uri),
             Request::DeleteKey(delete) => Some(&delete.uri),
+            Request::DeleteCertificate(delete) => Some(&delete.uri),
             Request::InitToken(init) => init.uri.as_ref(),
             Request::ChangePin(change) => change.uri.as_ref(),
             _ => None,

@@ -176,6 +176,9 @@ impl Service for Engine {
             }
             Request::CreateKey(create) => Response::PublicKey(core.create_key(create, access)?),
             Request::DeleteKey(delete) => Response::Deleted(core.delete_key(delete, access)?),
+            Request::DeleteCertificate(delete) => {
+                Response::Deleted(core.delete_certificate(delete, access)?)
+            }
             Request::InitToken(init) => Response::TokenReady(core.init_token(init, access)?),
             Request::ChangePin(change) => Response::PinChanged(core.change_pin(change, access)?),
             other => {

@@ -173,6 +173,7 @@ fn each_operation_has_its_name_in_the_policy() {
         "import-certificate",
         "create-key",
         "delete-key",
+        "delete-certificate",
         "init-token",
         "change-pin",
     ];

@@ -2,13 +2,17 @@
 
 use std::{fs, path::Path, thread, time::Duration};
 
-use p11_client::ErrorCode;
+use p11_client::{
+    ErrorCode,
+    message::{ByteBuf, DeleteCertificate},
+};
 use p11_fault_module::Function::C_CreateObject;
 use p11_tests::{
     client::refused,
     fixture::{Fixture, KEY},
     keys::KeyKind,
     pki,
+    text::assert_contains,
     tools::{command, run},
 };
 
@@ -169,4 +173,41 @@ fn a_certificate_without_its_key_is_refused() {
     );
     assert!(told.message.contains("certificate"), "{told}");
     assert_eq!(fixture.faults.count(C_CreateObject), 0);
+}
+
+#[test]
+fn a_certificate_is_deleted_alone_and_of_several_the_one_that_is_brought() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let [old, new] = [(); 2].map(|()| fixture.certificate());
+    for der in [&old, &new] {
+        fixture
+            .hsm
+            .import_certificate(&fixture.token, "key", &[1], der);
+    }
+    let server = fixture.start();
+    let client = server.client();
+    let left = || client.get_certificates(KEY).unwrap();
+    let delete = |uri: &str| DeleteCertificate::new(uri);
+
+    let unnamed = client.delete_certificate(delete("pkcs11:token=device"));
+    refused(unnamed, ErrorCode::BadRequest);
+    let several = refused(
+        client.delete_certificate(delete(KEY)),
+        ErrorCode::AmbiguousKey,
+    );
+    assert_contains(&several.message, ["type=cert", "none was deleted"]);
+    assert_eq!(left().len(), 2);
+
+    let brought = delete("pkcs11:token=device").certificate(ByteBuf::from(old));
+    let deleted = client.delete_certificate(brought.clone()).unwrap();
+    assert!(
+        deleted[0].ends_with("id=%01;object=key;type=cert"),
+        "{deleted:?}"
+    );
+    assert!(left()[0].certificate == new);
+    assert_eq!(client.delete_certificate(brought).unwrap(), [""; 0]);
+
+    client.delete_certificate(delete(KEY)).unwrap();
+    assert!(left().is_empty());
+    client.open(KEY).unwrap().sign().unwrap();
 }

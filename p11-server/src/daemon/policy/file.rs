@@ -193,7 +193,7 @@ mod tests {
             users = ["root", 4711, 0x10]
             groups = ["root", 4712]
             operations = ["sign", "list", "create-key", "import-certificate", "delete-key",
-                          "init-token", "change-pin"]
+                          "delete-certificate", "init-token", "change-pin"]
             uri = "pkcs11:token=a"
 
             [[rule]]
@@ -279,7 +279,7 @@ mod tests {
             assert_eq!(
                 refused(&format!("# nothing\n[[rule]]\nusers = [0]\n{empty}")),
                 "line 2, rule 1: it allows nothing; give it operations, of sign, list, create-key, \
-                 import-certificate, delete-key, init-token, change-pin"
+                 import-certificate, delete-key, delete-certificate, init-token, change-pin"
             );
         }
     }
@@ -299,7 +299,7 @@ mod tests {
             (
                 "operations = \"sign\"",
                 "expected a list such as [\"sign\", \"list\"], of sign, list, create-key, \
-                 import-certificate, delete-key, init-token, change-pin",
+                 import-certificate, delete-key, delete-certificate, init-token, change-pin",
             ),
             ("users = [0.5]", "expected name or number of a user"),
             ("groups = [[5]]", "expected name or number of a group"),
@@ -322,12 +322,12 @@ mod tests {
             (
                 "operations = [\"sign\", \"fly\"]",
                 "there is no operation \"fly\"; there are sign, list, create-key, \
-                 import-certificate, delete-key, init-token, change-pin",
+                 import-certificate, delete-key, delete-certificate, init-token, change-pin",
             ),
             (
                 "operations = [true]",
                 "expected a list such as [\"sign\", \"list\"], of sign, list, create-key, \
-                 import-certificate, delete-key, init-token, change-pin",
+                 import-certificate, delete-key, delete-certificate, init-token, change-pin",
             ),
             (
                 "uri = \"pkcs11:tokn=a\"",

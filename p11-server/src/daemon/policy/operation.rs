@@ -15,6 +15,8 @@ pub(crate) enum Operation {
     ImportCertificate,
     /// Delete a key pair.
     DeleteKey,
+    /// Delete a certificate.
+    DeleteCertificate,
     /// Make a token ready for use.
     InitToken,
     /// Change the PIN of a token.
@@ -23,12 +25,13 @@ pub(crate) enum Operation {
 
 impl Operation {
     /// All that there are.
-    pub(crate) const ALL: [Operation; 7] = [
+    pub(crate) const ALL: [Operation; 8] = [
         Operation::Sign,
         Operation::List,
         Operation::CreateKey,
         Operation::ImportCertificate,
         Operation::DeleteKey,
+        Operation::DeleteCertificate,
         Operation::InitToken,
         Operation::ChangePin,
     ];
@@ -41,6 +44,7 @@ impl Operation {
             Request::CreateKey(_) => Operation::CreateKey,
             Request::ImportCertificate(_) => Operation::ImportCertificate,
             Request::DeleteKey(_) => Operation::DeleteKey,
+            Request::DeleteCertificate(_) => Operation::DeleteCertificate,
             Request::InitToken(_) => Operation::InitToken,
             Request::ChangePin(_) => Operation::ChangePin,
             _ => Operation::List,
@@ -55,6 +59,7 @@ impl Operation {
             Operation::CreateKey => "create-key",
             Operation::ImportCertificate => "import-certificate",
             Operation::DeleteKey => "delete-key",
+            Operation::DeleteCertificate => "delete-certificate",
             Operation::InitToken => "init-token",
             Operation::ChangePin => "change-pin",
         }

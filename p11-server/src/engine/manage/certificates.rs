@@ -1,4 +1,4 @@
-//! Reading certificates with those of their issuers, and storing them beside their keys.
+//! Reading certificates with those of their issuers, storing them beside their keys, deleting them.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -7,10 +7,12 @@ use std::time::Instant;
 use cryptoki::object::{Attribute, CertificateType, ObjectClass};
 use p11_proto::Identity;
 use p11_proto::message::{
-    CertificateEntry, Certificates, GetCertificates, ImportCertificate, Imported,
+    CertificateEntry, Certificates, DeleteCertificate, Deleted, GetCertificates, ImportCertificate,
+    Imported,
 };
 use p11_proto::spki::{self, PublicKey};
 use p11_uri::{ObjectType, Uri};
+use tracing::info;
 
 use crate::engine::core::Core;
 use crate::engine::find::object::Object;
@@ -126,6 +128,54 @@ impl Core {
             }
             let uri = Uri::of_object(&token.info(), &info);
             Ok(Imported::new(uri.to_string()))
+        })
+    }
+}
+
+impl Core {
+    /// Deletes one certificate.
+    pub fn delete_certificate(
+        &self,
+        request: &DeleteCertificate,
+        access: &dyn Access,
+    ) -> Result<Deleted, Error> {
+        let query = self.query(&request.uri, request.pin.as_ref(), access)?;
+        if request.certificate.is_none() && !Uri::parse(&request.uri)?.names_object() {
+            return Err(Error::BadRequest(
+                "which certificate is to be deleted? name it by object=… or id=… in the URI, or bring it".into(),
+            ));
+        }
+        self.once(access, self.module.timeouts().session, |client| {
+            let uri = query.in_scope()?.without_type();
+            let token = self.registry.one(client, &uri)?;
+            access.check(&token.info(), None)?;
+            let session = self.session_to_change(client, &token, query.pins())?;
+            let contents = self.contents_to_change(&session, client)?;
+            let wanted = request.certificate.as_deref();
+            let is_meant = |object: &&Object| {
+                let is_it = |wanted| object.certificate() == Some(wanted);
+                uri.matches_key(&object.label, &object.id) && wanted.is_none_or(|it| is_it(&it[..]))
+            };
+            let meant: Vec<_> = contents.certificates.iter().filter(is_meant).collect();
+            let name = |object: &Object| {
+                Uri::of_object(&token.info(), &object.info_as(ObjectType::Cert)).to_string()
+            };
+            let [object] = meant.as_slice() else {
+                let names: Vec<_> = meant.iter().map(|object| name(object)).collect();
+                return match names.is_empty() {
+                    true => Ok(Deleted::new(Vec::new())),
+                    false => Err(Error::AmbiguousKey(format!(
+                        "several certificates match {}, and none was deleted: {}; bring the one that is meant",
+                        uri.shown(),
+                        names.join(", ")
+                    ))),
+                };
+            };
+            access.check(&token.info(), Some(&object.info_as(ObjectType::Cert)))?;
+            session.destroy_object(object.handle)?;
+            let name = name(object);
+            info!("deleted {name}");
+            Ok(Deleted::new(vec![name]))
         })
     }
 }

@@ -88,7 +88,9 @@ impl Service for Fake {
             Request::ListKeys(_) => Response::Objects(Objects::new(Vec::new())),
             Request::GetCertificates(_) => Response::Certificates(Certificates::new(Vec::new())),
             Request::ImportCertificate(_) => Response::Imported(Imported::new(key)),
-            Request::DeleteKey(_) => Response::Deleted(Deleted::new(Vec::new())),
+            Request::DeleteKey(_) | Request::DeleteCertificate(_) => {
+                Response::Deleted(Deleted::new(Vec::new()))
+            }
             Request::InitToken(_) => Response::TokenReady(TokenReady::new("pkcs11:token=t", true)),
             Request::ChangePin(_) => Response::PinChanged(PinChanged::new("pkcs11:token=t")),
             _ => Response::PublicKey(PublicKeyEntry::new(key, &public)),

@@ -5,8 +5,8 @@ use std::thread;
 
 use fastrand::Rng;
 use p11_proto::message::{
-    ChangePin, CreateKey, DeleteKey, GetCertificates, GetPublicKey, GetStatus, ImportCertificate,
-    InitToken, KeySpec, KeyType, ListKeys, ListTokens, Message, OpenKey, Ping,
+    ChangePin, CreateKey, DeleteCertificate, DeleteKey, GetCertificates, GetPublicKey, GetStatus,
+    ImportCertificate, InitToken, KeySpec, KeyType, ListKeys, ListTokens, Message, OpenKey, Ping,
 };
 use p11_proto::{Request, frame};
 use serde_bytes::ByteBuf;
@@ -85,6 +85,7 @@ pub fn every_request() -> Vec<Vec<u8>> {
         Request::ImportCertificate(ImportCertificate::new(uri, bytes()).pin(pin())),
         Request::CreateKey(CreateKey::new(uri, spec, "label").pin(pin()).id(bytes())),
         Request::DeleteKey(DeleteKey::new(uri).pin(pin())),
+        Request::DeleteCertificate(DeleteCertificate::new(uri).pin(pin())),
         Request::InitToken(
             InitToken::new("label")
                 .uri(Some(uri.into()))
