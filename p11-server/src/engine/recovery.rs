@@ -12,7 +12,6 @@ use tracing::{info, warn};
 
 use super::core::Core;
 use super::find::key::Key;
-use super::module::Module;
 use super::token::client::Client;
 use super::token::{Opened, Token};
 use crate::error::{Error, Recovery};
@@ -127,7 +126,10 @@ impl Core {
                 self.new_life(module_life, &token, &life, error)
             }
             // No token is to blame.
-            (Recovery::NewLife, None) => self.reload(client, module_life, error).is_ok(),
+            (Recovery::NewLife, None) => {
+                let why = error.to_string();
+                self.reload(client, module_life, &why).is_ok()
+            }
             // A login that failed is not repeated within a request.
             (Recovery::NewLifeWithoutRetry, place) => {
                 if let Some((token, life)) = place {
@@ -135,14 +137,34 @@ impl Core {
                 }
                 false
             }
-            (Recovery::Reload, _) => self.reload(client, module_life, error).map(|()| true)?,
+            (Recovery::Reload, _) => {
+                let why = error.to_string();
+                self.reload(client, module_life, &why).map(|()| true)?
+            }
             (Recovery::ReloadForMissing, _) => {
-                let is_due = self.module.age() >= self.module.timeouts().missing;
-                let may_help =
-                    self.settings().reload_for_new_tokens || shows_by_reload(&self.module);
-                is_due && may_help && self.reload(client, module_life, error).is_ok()
+                let why = "looking for a token that was not there";
+                self.may_look_anew() && self.reload(client, module_life, why).is_ok()
             }
         })
+    }
+
+    /// Before a request is answered by which tokens there are: other programs make tokens, too, and some modules
+    /// show those by a reload alone.
+    pub fn look_anew(&self, client: &Client<'_>) {
+        let why = "looking for tokens that other programs have made";
+        if self.may_look_anew() {
+            let _ = self.reload(client, &self.module.life(), why);
+        }
+    }
+
+    fn may_look_anew(&self) -> bool {
+        self.shows_by_reload() && self.module.age() >= self.module.timeouts().missing
+    }
+
+    /// Whether the module is known to show tokens that other programs have made by a reload alone.
+    fn shows_by_reload(&self) -> bool {
+        let is_softhsm = |name: &str| name.starts_with("SoftHSM");
+        self.settings().reload_for_new_tokens || self.module.manufacturer().is_some_and(is_softhsm)
     }
 
     /// Gives up the life of a token, not too often. One that was of no use at all calls for a reload, by the
@@ -170,14 +192,10 @@ impl Core {
         token.give_up_with_pause(life, self.module.timeouts())
     }
 
-    fn reload(&self, client: &Client<'_>, seen: &Arc<()>, error: &Error) -> Result<(), Error> {
+    fn reload(&self, client: &Client<'_>, seen: &Arc<()>, why: &str) -> Result<(), Error> {
         let forget = || self.registry.forget_lives();
-        let why = match error {
-            Error::Module { .. } => error.to_string(),
-            _ => "looking for a token that was not there".into(),
-        };
         self.module
-            .reload(seen, &why, client.deadline, &forget)
+            .reload(seen, why, client.deadline, &forget)
             .inspect_err(|later| warn!("{later}"))?;
         client.set_reloaded();
         self.logins.reloaded();
@@ -186,10 +204,12 @@ impl Core {
 
     /// A token that is not there may have come into being since the module was initialised.
     fn with_hint(&self, error: Error) -> Error {
-        let may_help = self.settings().reload_for_new_tokens || shows_by_reload(&self.module);
         let wait = self.module.timeouts().missing;
         let wait = wait.saturating_sub(self.module.age());
-        if error.recovery() != Recovery::ReloadForMissing || !may_help || wait.is_zero() {
+        if error.recovery() != Recovery::ReloadForMissing
+            || !self.shows_by_reload()
+            || wait.is_zero()
+        {
             return error;
         }
         error.with_hint(&format!(
@@ -207,11 +227,4 @@ fn is_of_this_key_alone(key: &Key, life: &Opened, recently: Duration) -> bool {
         now.checked_sub(recently)
             .map_or(began, |then| then.max(began)),
     )
-}
-
-/// Whether the module is known to show tokens that other programs have made by a reload alone.
-fn shows_by_reload(module: &Module) -> bool {
-    module
-        .manufacturer()
-        .is_some_and(|name| name.starts_with("SoftHSM"))
 }

@@ -6,11 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use p11_client::{ErrorCode, Failure};
+use p11_client::{ErrorCode, Failure, Pin, message::InitToken};
 use p11_fault_module::{Function::*, Rule, cryptoki_sys::*, every_token, on, token};
 use p11_proto::{Request, Response, message::ListKeys};
 use p11_tests::{
-    client::refused,
+    client::{P256, TestClient, refused},
     fixture::{Fixture, KEY, PIN, SO_PIN, TROUBLE},
     keys::KeyKind,
     text::assert_contains,
@@ -424,6 +424,29 @@ fn a_request_about_one_token_that_means_several_causes_no_reload() {
     assert_eq!(fixture.faults.count(C_Initialize), 1);
     refused(client.open("pkcs11:object=none"), ErrorCode::AmbiguousToken);
     assert_eq!(fixture.faults.count(C_Initialize), 2, "a key was not found");
+}
+
+#[test]
+fn tokens_of_other_programs_are_looked_for_before_one_is_chosen_or_made() {
+    // Each looks anew by itself, when it is due again.
+    for asks in [
+        |client: &TestClient| assert_eq!(client.token("late").label, "late"),
+        |client: &TestClient| {
+            let made = client.init_token(InitToken::new("late").pin(Pin::from(PIN)));
+            assert!(!made.unwrap().created);
+        },
+        |client: &TestClient| {
+            let created = client.create_key("pkcs11:", P256, "new", None);
+            refused(created, ErrorCode::AmbiguousToken);
+        },
+    ] {
+        let (fixture, server, key) = Fixture::steady_quick();
+        fixture.add_token("late");
+        thread::sleep(Duration::from_millis(4100));
+        asks(&server.client());
+        key.sign().unwrap();
+        assert_eq!(fixture.faults.count(C_Initialize), 2);
+    }
 }
 
 #[test]

@@ -47,7 +47,11 @@ impl Core {
             None => random_id()?,
         };
         self.once(access, self.module.timeouts().long_request, |client| {
-            let token = self.registry.one(client, &query.in_scope()?)?;
+            let wanted = query.in_scope()?;
+            if !wanted.names_token() {
+                self.look_anew(client);
+            }
+            let token = self.registry.one(client, &wanted)?;
             let info = ObjectInfo::new(ObjectType::Private, request.label.clone(), id.clone());
             let uri = Uri::of_object(&token.info(), &info);
             query.restrict(&uri)?;

@@ -38,6 +38,7 @@ impl Core {
             let late = || Error::Timeout("another token is being initialised; try again".into());
             let alone = self.initializing.lock_until(client.deadline);
             let _alone = alone.ok_or_else(late)?;
+            self.look_anew(client);
             self.init_token_now(client, request, &query)
         })
     }

@@ -27,6 +27,7 @@ impl Core {
     pub fn list_tokens(&self, access: &dyn Access) -> Result<Tokens, Error> {
         let scope = self.settings().scope.clone();
         self.retry(access, |client, _| {
+            self.look_anew(client);
             let mut tokens = Vec::new();
             for SlotToken { info, flags, .. } in &self.registry.scan(client)?.all {
                 let in_scope = match flags.token_initialized() {
