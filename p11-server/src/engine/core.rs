@@ -60,6 +60,9 @@ impl Core {
     pub fn reconfigure(&self, settings: Settings) {
         self.logins.reconfigure(settings);
         self.keys.invalidate_all();
+        // Some modules show what other programs have changed by a reload alone.
+        let why = "the configuration was read anew";
+        self.module.request_reload(&self.module.life(), why);
     }
 
     /// The operator's settings, as they are now.
