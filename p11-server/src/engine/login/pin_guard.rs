@@ -78,7 +78,8 @@ pub(super) struct Counter {
     unclear: u32,
     /// Whether the operator has freed what was refused, since a PIN was accepted.
     pub freed: bool,
-    /// The operator has set another PIN since then, or may have: that one may be sent once.
+    /// The operator has set another PIN since then, or may have: that one may be sent once. Where nothing was refused, the
+    /// budget is enough for it.
     granted: bool,
 }
 
@@ -255,9 +256,16 @@ impl PinGuard {
             counter.granted = false;
         }
         known.accepted = pin;
-        known
-            .unclear
-            .retain(|unclear| subject.in_tpm && unclear.pin != pin);
+        match subject.in_tpm {
+            // Another program may have set it meanwhile, and its TPM has counted what was unclear. Of a PIN that was accepted
+            // before and after, nobody believes that.
+            true => {
+                let of_it = known.unclear.extract_if(.., |unclear| unclear.pin == pin);
+                let may_count = of_it.filter(|unclear| !unclear.was_accepted);
+                counter.unclear += may_count.map(|unclear| unclear.times).sum::<u32>();
+            }
+            false => known.unclear.clear(),
+        }
         known.refused.retain(|refused| Some(*refused) != pin);
         before != (counter.refusals, counter.freed, known.refused.len())
     }
@@ -358,7 +366,6 @@ impl PinGuard {
                     known.unclear.clear();
                 }
             } else if has_other_pin {
-                // Where nothing was refused, the budget is enough for it.
                 counter.granted = spent > 0;
             }
         }
@@ -369,7 +376,7 @@ impl PinGuard {
     pub fn restarted(&mut self, server: Option<Salted>) {
         let is_new = server.is_some_and(|server| !contains(&self.of_server, &server));
         for counter in self.counters.values_mut() {
-            counter.granted = is_new;
+            counter.granted = is_new && counter.refusals > 0;
         }
     }
 

@@ -19,8 +19,10 @@ pub(super) struct Token {
     pub(super) open: Option<(u8, bool)>,
     /// What took the place of the server's PIN, since it was changed through us.
     pub(super) replaced: Option<u8>,
-    /// A PIN that it has accepted, and that is wrong by now.
+    /// Whether another program has changed the PIN since one was accepted.
     pub(super) is_stale: bool,
+    /// What it has refused since it accepted a PIN, or the operator has freed it.
+    pub(super) refused: HashSet<u8>,
 }
 
 /// What counts wrong tries, and says so where it has flags.
@@ -33,6 +35,15 @@ pub(super) struct Counter {
     pub(super) refusals: u32,
     /// How many of them nobody could tell.
     pub(super) unclear: u32,
+    /// How many of them were of PINs that were accepted before, and changed elsewhere since.
+    pub(super) stale: u32,
+}
+
+impl Counter {
+    /// Those that were are held against nobody any more.
+    fn forget(&mut self) {
+        (self.refusals, self.unclear, self.stale) = (0, 0, 0);
+    }
 }
 
 /// What a PIN is of: the user or the security officer.
@@ -49,13 +60,24 @@ pub(super) struct World {
     is_tpm: bool,
     server: Option<u8>,
     now: Instant,
-    /// When PINs were told to be wrong, by the token or by comparison, to users that never had one.
-    guesses: Vec<(usize, Instant)>,
+    /// PINs that were told to be wrong, by the token or by comparison, to users that never had the right one.
+    guesses: Vec<Guess>,
     matched: HashSet<(usize, u32)>,
     /// PINs of the server that some token has refused.
     refused: HashSet<u8>,
     /// Whether a restart may have brought a new PIN of the server, which may be sent once.
     is_new: bool,
+    /// What has been done against the rules.
+    broken: Option<String>,
+}
+
+/// A wrong PIN of a user.
+#[derive(Clone, Copy)]
+struct Guess {
+    token: usize,
+    user: u32,
+    number: u8,
+    at: Instant,
 }
 
 /// The PIN that a request brings, and its user.
@@ -104,6 +126,7 @@ impl World {
             matched: HashSet::new(),
             refused: HashSet::new(),
             is_new: false,
+            broken: None,
         }
     }
 
@@ -180,7 +203,7 @@ impl World {
                 true
             }
             Fate::Miss => {
-                self.note_miss(token, user);
+                self.note_miss(token, user, number);
                 false
             }
             Fate::Refuse => false,
@@ -188,9 +211,18 @@ impl World {
         }
     }
 
-    fn note_miss(&mut self, token: usize, user: u32) {
-        if !self.matched.contains(&(token, user)) {
-            self.guesses.push((token, self.now));
+    /// The same PIN again tells its user nothing.
+    fn note_miss(&mut self, token: usize, user: u32, number: u8) {
+        let is_known =
+            |guess: &Guess| (guess.token, guess.user, guess.number) == (token, user, number);
+        if !self.matched.contains(&(token, user)) && !self.guesses.iter().any(is_known) {
+            let at = self.now;
+            self.guesses.push(Guess {
+                token,
+                user,
+                number,
+                at,
+            });
         }
     }
 
@@ -224,17 +256,23 @@ impl World {
         let (state, fate) = self.guard.decide(&subject, &attempt);
         if fate != Fate::Send {
             if let (Fate::Miss, Owner::Client(user)) = (fate, owner) {
-                self.note_miss(token, user);
+                self.note_miss(token, user, number);
             }
             return Sent::Not(state);
         }
         let tries = attempt.tries;
-        assert!(!tries.final_try && !tries.locked, "the last try");
+        if tries.final_try || tries.locked {
+            self.broken = Some(format!("the last try of token {token}"));
+        }
         let right = match role {
             Role::User => self.tokens[token].right,
             Role::So => SO,
         };
         let (is_right, at) = (right == number, self.counter_of(token, role));
+        let is_users = role == Role::User && !has_pad;
+        if is_users && self.tokens[token].refused.contains(&number) {
+            self.broken = Some(format!("{number} once more to token {token}"));
+        }
         let counter = &mut self.counters[at];
         let known = known.map(pin);
         if how == How::Unclear {
@@ -250,6 +288,13 @@ impl World {
         if !is_right {
             counter.wrong += 1;
             counter.refusals += 1;
+            if was_accepted {
+                assert!(
+                    self.tokens[token].is_stale,
+                    "accepted and wrong without a reason"
+                );
+                counter.stale += 1;
+            }
             self.refused(token, &subject, owner, number, known);
             return Sent::Refused;
         }
@@ -260,8 +305,10 @@ impl World {
         }
         if role == Role::User {
             let is_servers = has_pad || self.server_pin(token) == Some(number);
-            self.tokens[token].is_stale = false;
-            self.tokens[token].open = Some((number, is_servers));
+            let token = &mut self.tokens[token];
+            token.is_stale = false;
+            token.refused.clear();
+            token.open = Some((number, is_servers));
         }
         Sent::Accepted
     }
@@ -277,13 +324,16 @@ impl World {
         let is_servers =
             subject.role == Role::User && known.is_some() && self.server_pin(token) == Some(number);
         self.guard.refused(subject, owner, known, self.now);
+        if subject.role == Role::User && known.is_some() {
+            self.tokens[token].refused.insert(number);
+        }
         if is_servers {
             self.guard.servers_refused(pin(number));
             self.refused.insert(number);
             self.tokens[token].replaced = None;
         }
         if let Owner::Client(user) = owner {
-            self.note_miss(token, user);
+            self.note_miss(token, user, number);
         }
     }
 
@@ -291,7 +341,8 @@ impl World {
     fn gave_back(&mut self, counter: usize) {
         if !self.is_tpm {
             let counter = &mut self.counters[counter];
-            (counter.wrong, counter.refusals, counter.unclear) = (0, 0, 0);
+            counter.wrong = 0;
+            counter.forget();
         }
     }
 
@@ -306,8 +357,9 @@ impl World {
             self.gave_back(self.counter_of(token, role));
         }
         self.matched.retain(|(of, _)| *of != token);
-        self.guesses.retain(|(of, _)| *of != token);
+        self.guesses.retain(|guess| guess.token != token);
         self.tokens[token].is_stale = false;
+        self.tokens[token].refused.clear();
         self.guard.forget(&self.subject(token, Role::User));
     }
 
@@ -333,6 +385,7 @@ impl World {
             self.guard.changed(&subject, pin(old), pin(new));
             let token = &mut self.tokens[token];
             token.right = new;
+            token.refused.extend((old != new).then_some(old));
             if server == Some(old) {
                 token.replaced = Some(new);
             }
@@ -429,36 +482,38 @@ impl World {
         self.guard.free(has_other_pin);
         // The operator may use up tries.
         self.is_new = false;
-        for counter in &mut self.counters {
-            (counter.refusals, counter.unclear) = (0, 0);
-        }
+        self.counters.iter_mut().for_each(Counter::forget);
+        self.tokens
+            .iter_mut()
+            .for_each(|token| token.refused.clear());
     }
 
-    pub(super) fn check(&self, step: &Step) {
+    /// Whether the rules hold, after a step.
+    pub(super) fn check(&self, step: &Step) -> Result<(), String> {
         let hour = Duration::from_secs(60 * 60);
         for index in 0..self.tokens.len() {
             for role in ROLES {
-                let refusals = self.counters[self.counter_of(index, role)].refusals;
+                let Counter {
+                    refusals, stale, ..
+                } = self.counters[self.counter_of(index, role)];
+                // One more than two only where a PIN that was accepted was changed elsewhere.
                 let most = match (role, self.is_tpm) {
                     (Role::So, false) => 1,
-                    _ => 2 + self.stale(index) + u32::from(self.is_new),
+                    _ => 2 + stale + u32::from(self.is_new),
                 };
-                assert!(
-                    refusals <= most,
-                    "{refusals} refusals of token {index} after {step:?}"
-                );
+                if refusals > most {
+                    return Err(format!(
+                        "{refusals} refusals of token {index} after {step:?}"
+                    ));
+                }
             }
-            let recent = |(of, then): &&(usize, Instant)| *of == index && *then + hour > self.now;
+            let recent = |guess: &&Guess| guess.token == index && guess.at + hour > self.now;
             let guesses = self.guesses.iter().filter(recent).count();
-            assert!(guesses <= 10, "{guesses} guesses an hour at token {index}");
+            if guesses > 10 {
+                return Err(format!("{guesses} guesses an hour at token {index}"));
+            }
         }
-    }
-
-    /// One more than two only where a PIN that was accepted was changed elsewhere.
-    fn stale(&self, token: usize) -> u32 {
-        let of_device = self.tokens.iter().enumerate();
-        let of_device = of_device.filter(|(other, _)| self.is_tpm || *other == token);
-        of_device.filter(|(_, token)| token.is_stale).count() as u32
+        self.broken.clone().map_or(Ok(()), Err)
     }
 }
 

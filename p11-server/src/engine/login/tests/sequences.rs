@@ -1,5 +1,8 @@
 //! Tens of thousands of sequences against model tokens that count tries, in simulated time.
 
+use std::collections::HashSet;
+use std::fmt;
+
 use proptest::prelude::*;
 
 use super::model::{Counter, How, SO, Step, Token, World};
@@ -48,6 +51,7 @@ fn token() -> impl Strategy<Value = Token> {
         open: None,
         replaced: None,
         is_stale: false,
+        refused: HashSet::new(),
     })
 }
 
@@ -58,15 +62,64 @@ fn counter() -> impl Strategy<Value = Counter> {
         wrong: 0,
         refusals: 0,
         unclear: 0,
+        stale: 0,
     })
 }
 
-fn play(world: World, steps: &[Step]) {
-    let mut world = world;
-    for step in steps {
-        world.step(step);
-        world.check(step);
+/// A device, and what happens to it. Its `Debug` is what proptest prints of the smallest one that fails: the lines of a test.
+struct Case {
+    is_tpm: bool,
+    tokens: Vec<Token>,
+    counter: Counter,
+    server: Option<u8>,
+    steps: Vec<Step>,
+}
+
+impl Case {
+    fn world(&self) -> World {
+        let (tokens, counter) = (self.tokens.clone(), self.counter.clone());
+        World::new(tokens, counter, self.is_tpm, self.server)
     }
+}
+
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counter {
+            tries, has_flags, ..
+        } = self.counter;
+        let (count, is_tpm, server) = (self.tokens.len(), self.is_tpm, self.server);
+        writeln!(f, "plain({count}, {is_tpm}, {server:?})")?;
+        writeln!(f, "    with {tries} tries, flags: {has_flags}")?;
+        for (index, token) in self.tokens.iter().enumerate() {
+            let Token { right, has_pad, .. } = token;
+            writeln!(f, "    tokens[{index}]: right {right}, has_pad {has_pad}")?;
+        }
+        self.steps
+            .iter()
+            .try_for_each(|step| writeln!(f, "    Step::{step:?},"))
+    }
+}
+
+/// What breaks the rules is answered, not panicked at: else each attempt of proptest to make it smaller would be a line of the log.
+fn play(world: World, steps: &[Step]) -> Result<(), TestCaseError> {
+    let mut world = world;
+    steps.iter().try_for_each(|step| {
+        world.step(step);
+        world.check(step).map_err(TestCaseError::fail)
+    })
+}
+
+fn case(tokens: usize) -> impl Strategy<Value = Case> {
+    let of_tokens = proptest::collection::vec(token(), tokens);
+    let server = proptest::option::of(1_u8..5);
+    let all = (any::<bool>(), of_tokens, counter(), server, steps(tokens));
+    all.prop_map(|(is_tpm, tokens, counter, server, steps)| Case {
+        is_tpm,
+        tokens,
+        counter,
+        server,
+        steps,
+    })
 }
 
 /// Tokens without flags that take three wrong PINs.
@@ -77,6 +130,7 @@ fn plain(tokens: usize, is_tpm: bool, server: Option<u8>) -> World {
         open: None,
         replaced: None,
         is_stale: false,
+        refused: HashSet::new(),
     };
     let counter = Counter {
         tries: 3,
@@ -84,6 +138,7 @@ fn plain(tokens: usize, is_tpm: bool, server: Option<u8>) -> World {
         wrong: 0,
         refusals: 0,
         unclear: 0,
+        stale: 0,
     };
     World::new(vec![token; tokens], counter, is_tpm, server)
 }
@@ -99,7 +154,7 @@ fn a_restart_spends_no_more_of_a_tpm() {
         Step::Restart,
         Step::Ask(1, None),
     ];
-    play(plain(2, true, None), &steps);
+    play(plain(2, true, None), &steps).unwrap();
 }
 
 /// Found by the sequences below: a new PIN of the server is sent beyond the budget to one token of a TPM only.
@@ -111,7 +166,7 @@ fn a_new_pin_is_beyond_the_budget_of_a_tpm_once() {
         Step::Ask(0, Some((1, 3))),
         Step::Ask(1, None),
     ];
-    play(plain(2, true, Some(1)), &steps);
+    play(plain(2, true, Some(1)), &steps).unwrap();
 }
 
 /// Found by the sequences below: what was unclear, and is refused when it is sent again, was two refusals.
@@ -123,7 +178,7 @@ fn an_unclear_answer_is_a_refusal_where_the_next_one_is() {
         Step::Reload,
         Step::Ask(0, Some((1, 2))),
     ];
-    play(plain(1, false, None), &steps);
+    play(plain(1, false, None), &steps).unwrap();
 }
 
 /// Found by the sequences below: an answer that tells nothing uses up what a new PIN may have beyond the budget of a TPM.
@@ -138,7 +193,7 @@ fn an_unclear_answer_to_a_new_pin_may_be_its_refusal_by_the_tpm() {
     ];
     let mut world = plain(3, true, None);
     (world.tokens[1].right, world.tokens[1].has_pad) = (3, true);
-    play(world, &steps);
+    play(world, &steps).unwrap();
 }
 
 /// Found by the sequences below: a TPM forgets no refusal where a token of it accepts another PIN, is reset, or is made anew.
@@ -153,7 +208,7 @@ fn a_tpm_forgets_no_refusal() {
         Step::Lost(0),
         Step::Ask(0, None),
     ];
-    play(plain(1, true, None), &steps);
+    play(plain(1, true, None), &steps).unwrap();
 }
 
 /// Found by the sequences below: a new PIN has no more than the budget where all of that is left.
@@ -168,7 +223,7 @@ fn a_new_pin_is_within_the_budget_where_nothing_was_refused() {
     ];
     let mut world = plain(2, true, None);
     world.tokens[1].has_pad = true;
-    play(world, &steps);
+    play(world, &steps).unwrap();
 }
 
 /// Found by the sequences below: an unclear answer was about the PIN of its time.
@@ -182,7 +237,7 @@ fn what_was_unclear_before_a_change_stays_a_try_of_the_tpm() {
         Step::Ask(2, None),
         Step::ChangePin(0, None, 1),
     ];
-    play(plain(3, true, Some(1)), &steps);
+    play(plain(3, true, Some(1)), &steps).unwrap();
 }
 
 /// Found by the sequences below: what a restart grants ends where the operator frees all.
@@ -198,13 +253,48 @@ fn what_a_restart_grants_is_not_kept_beside_what_is_freed() {
     ];
     let mut world = plain(2, true, None);
     world.tokens[1].has_pad = true;
-    play(world, &steps);
+    play(world, &steps).unwrap();
+}
+
+/// Found by the sequences below: another program may have set the very PIN whose answer was unclear, so that it is right now and was
+/// not then.
+#[test]
+fn what_was_unclear_stays_a_try_of_the_tpm_where_the_pin_is_accepted_later() {
+    let steps = [
+        Step::Unclear(0, None),
+        Step::Reload,
+        Step::ChangedElsewhere(0, 1),
+        Step::Ask(0, None),
+        Step::Reset(0, 202, 1),
+        Step::ChangePin(1, None, 1),
+    ];
+    let mut world = plain(2, true, Some(1));
+    (world.tokens[0].right, world.tokens[1].right) = (3, 2);
+    play(world, &steps).unwrap();
+}
+
+/// What a restart grants is beyond the budget; where all of that is left, there is no need of it.
+#[test]
+fn a_restart_grants_nothing_where_nothing_was_refused() {
+    let steps = [
+        Step::Type(1, 2),
+        Step::Sighup(Some(2)),
+        Step::Restart,
+        Step::Sighup(Some(2)),
+        Step::Type(1, 2),
+        Step::Type(1, 2),
+        Step::Ask(0, None),
+    ];
+    let mut world = plain(2, true, None);
+    world.tokens[1].has_pad = true;
+    play(world, &steps).unwrap();
 }
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 20_000,
-        max_shrink_iters: 20_000,
+        // PROPTEST_CASES may say more.
+        cases: ProptestConfig::default().cases.max(20_000),
+        max_shrink_iters: 100_000,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -212,26 +302,19 @@ proptest! {
     /// Never more refusals than the rules allow, and no more guesses.
     #[test]
     fn no_sequence_uses_up_more_tries_than_the_rules_allow(
-        (is_tpm, tokens, counter, server, steps) in (any::<bool>(), 1_usize..4).prop_flat_map(|(is_tpm, count)| (
-            Just(is_tpm),
-            proptest::collection::vec(token(), count),
-            counter(),
-            proptest::option::of(1_u8..5),
-            steps(count),
-        ))
+        case in (1_usize..4).prop_flat_map(case),
     ) {
-        play(World::new(tokens, counter, is_tpm, server), &steps);
+        play(case.world(), &case.steps)?;
     }
 
     /// Where the server's PIN is right, and stays so, it always gets in, whatever clients do.
     #[test]
-    fn the_servers_own_right_pin_always_gets_in(
-        (is_tpm, token, counter, steps) in (any::<bool>(), token(), counter(), steps(1)),
-    ) {
-        let (right, has_pad) = (token.right, false);
-        let token = Token { has_pad, ..token };
-        let mut world = World::new(vec![token], counter, is_tpm, Some(right));
-        for step in &steps {
+    fn the_servers_own_right_pin_always_gets_in(case in case(1)) {
+        let mut case = case;
+        let right = case.tokens[0].right;
+        (case.tokens[0].has_pad, case.server) = (false, Some(right));
+        let mut world = case.world();
+        for step in &case.steps {
             match step {
                 Step::Ask(..) | Step::Retry(..) | Step::SignAgain(..) | Step::Lost(_) | Step::Reload
                 | Step::Restart | Step::Time(_) => {}
@@ -239,21 +322,20 @@ proptest! {
                 _ => continue,
             }
             world.step(step);
-            assert!(world.ask(0, None, How::Plainly), "after {step:?}");
-            assert_eq!(world.counters[0].refusals, 0);
+            prop_assert!(world.ask(0, None, How::Plainly), "after {step:?}");
+            prop_assert_eq!(world.counters[0].refusals, 0);
         }
     }
 
     /// Without a PIN of the server, the one that the token has accepted gets in all the same.
     #[test]
-    fn a_pin_that_was_accepted_is_not_held_up_by_refusals_of_others(
-        (is_tpm, token, counter, steps) in (any::<bool>(), token(), counter(), steps(1)),
-    ) {
-        let (right, has_pad) = (token.right, false);
-        let token = Token { has_pad, ..token };
-        let mut world = World::new(vec![token], counter, is_tpm, None);
-        assert!(world.ask(0, Some((77, right)), How::Plainly));
-        for step in &steps {
+    fn a_pin_that_was_accepted_is_not_held_up_by_refusals_of_others(case in case(1)) {
+        let mut case = case;
+        let right = case.tokens[0].right;
+        (case.tokens[0].has_pad, case.server) = (false, None);
+        let mut world = case.world();
+        prop_assert!(world.ask(0, Some((77, right)), How::Plainly));
+        for step in &case.steps {
             match step {
                 Step::Ask(_, Some(_)) | Step::Retry(_, Some(_)) | Step::Lost(_) | Step::Reload | Step::Time(_) => {}
                 _ => continue,
@@ -261,7 +343,7 @@ proptest! {
             world.step(step);
             let counter = &world.counters[0];
             let is_final = counter.has_flags && counter.tries <= counter.wrong + 1;
-            assert!(is_final || world.ask(0, Some((77, right)), How::Plainly), "after {step:?}");
+            prop_assert!(is_final || world.ask(0, Some((77, right)), How::Plainly), "after {step:?}");
         }
     }
 }
