@@ -177,6 +177,18 @@ fn a_wrong_pin_costs_one_try_of_the_tpm() {
 }
 
 #[test]
+fn the_pin_of_a_request_opens_a_tpm_that_refused_the_servers() {
+    let setup = setup();
+    setup.tpm.generate("device", PIN, "ecc256", "key");
+    let server = setup.server().pin("999111").start();
+    let client = server.client();
+    let uri = "pkcs11:token=device;object=key";
+    refused(client.open(uri), ErrorCode::PinIncorrect);
+    client.with_pin(PIN).open(uri).unwrap().sign().unwrap();
+    assert_eq!(setup.tpm.lockout_counter(), 1);
+}
+
+#[test]
 fn a_restart_of_the_resource_manager_heals_by_the_second_request() {
     let mut setup = setup();
     setup.tpm.generate("device", PIN, "ecc256", "key");

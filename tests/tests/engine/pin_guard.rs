@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use p11_client::ErrorCode;
+use p11_client::{ErrorCode, message::ChangePin};
 use p11_fault_module::{
     Function::{C_GetSlotList, C_Initialize, C_Login},
     Pin, Rule,
@@ -115,7 +115,7 @@ fn after_two_refused_pins_none_is_sent_until_the_operator_says_so() {
 }
 
 #[test]
-fn a_login_that_succeeds_gives_back_the_tries_but_forgets_no_refused_pin() {
+fn a_login_that_succeeds_gives_back_the_tries() {
     let fixture = fixture(10);
     let server = fixture.server().start();
     let client = server.client();
@@ -129,10 +129,43 @@ fn a_login_that_succeeds_gives_back_the_tries_but_forgets_no_refused_pin() {
     fixture.faults.set([tries(10)]);
     let used = logins(&fixture, || {
         refused(with(WRONG), ErrorCode::PinIncorrect);
-        refused(with(WRONG_TOO), ErrorCode::PinIncorrect);
+        refused(with(WRONG), ErrorCode::PinIncorrect);
         with(PIN).unwrap().sign().unwrap();
     });
-    assert_eq!(used, 2, "the first was not sent again");
+    assert_eq!(used, 2);
+}
+
+#[test]
+fn a_pin_that_was_refused_gets_in_where_another_program_sets_it_later() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.server().start();
+    let client = server.client();
+    let with = |pin| client.with_pin(pin).open(KEY);
+    refused(with(WRONG), ErrorCode::PinIncorrect);
+    with(PIN).unwrap().sign().unwrap();
+    let other = fixture.server().pin(PIN).start();
+    other.client().change_pin(ChangePin::new(WRONG)).unwrap();
+    drop(other);
+    // SoftHSM sees it when it is initialised again.
+    fixture.faults.set([on(C_GetSlotList)
+        .next(1)
+        .returns(CKR_CRYPTOKI_NOT_INITIALIZED)]);
+    client.list_tokens();
+    with(WRONG).unwrap().sign().unwrap();
+}
+
+#[test]
+fn the_pin_that_was_accepted_last_goes_before_a_wrong_one_of_the_server() {
+    let fixture = fixture(10);
+    let server = fixture.server().pin(WRONG).start();
+    let client = server.client();
+    let with_pin = client.with_pin(PIN);
+    let open = || with_pin.open(KEY).unwrap().sign().unwrap();
+    assert_eq!(logins(&fixture, open), 2);
+    fixture
+        .faults
+        .set([tries(10), token("device").logged_out()]);
+    assert_eq!(logins(&fixture, open), 1);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use super::{Given, Logins, Pins, alone, of_server};
 use crate::engine::module::Module;
 use crate::engine::settings::Settings;
 use crate::engine::token::client::Client;
+use crate::engine::token::id::TokenId;
 use crate::engine::token::session::PooledSession;
 use crate::engine::token::{Login, Token};
 use crate::error::{Error, ckr_name};
@@ -79,13 +80,12 @@ impl Logins {
         });
         let given = match (server, own) {
             (Some(server), None) => server,
-            (Some(server), Some(own)) if self.goes_first(token, server, &settings) => {
+            (Some(server), Some(own)) if self.goes_first(token, server, Some(own), &settings) => {
                 match self.open(session, client, server, &settings) {
                     Ok(()) => {
                         return self.may_use(client, token, session.life(), pins).map(drop);
                     }
                     Err(Error::PinIncorrect(_)) => own,
-                    Err(_) if self.is_accepted(token, own) => own,
                     Err(error) => return Err(error),
                 }
             }
@@ -200,6 +200,7 @@ impl Logins {
                 .server_pin(token, settings)
                 .filter(|(_, owner)| *owner == Owner::Server)
                 .map(|(pin, _)| self.digest(&subject, &pin)),
+            shares_tpm: subject.in_tpm && self.has_neighbour(token),
             ..self.attempt_of(&subject, client, given, Tries::of(&flags, role))
         };
         self.check_current(token, given, settings)?;
@@ -214,6 +215,14 @@ impl Logins {
             }
             Err(error) => Err(self.failed(session, &subject, given, &about, error)),
         }
+    }
+
+    /// Whether another token is in the same device.
+    fn has_neighbour(&self, token: &Token) -> bool {
+        let (id, known) = (token.id(), self.registry.known());
+        let is_other = |other: &TokenId| other != id && other.device() == id.device();
+        let mut others = known.iter().filter(|other| !other.is_absent());
+        others.any(|other| is_other(other.id()))
     }
 
     /// A PIN of the server that the operator has replaced a moment ago is not sent any more.

@@ -241,6 +241,7 @@ impl Logins {
             open: None,
             tries,
             server: None,
+            shares_tpm: false,
             is_retry: client.has_reloaded(),
             now: Instant::now(),
         }

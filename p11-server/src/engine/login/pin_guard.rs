@@ -4,7 +4,8 @@
 //! What cannot be told from a refusal counts as one. All tokens of one TPM, and both roles, count together, as
 //! they do in the TPM; there a PIN that is accepted gives nothing back, as it does not in the TPM. The second refusal of the
 //! user's role is kept for who has the better claim: while the server has a PIN that this token has neither
-//! accepted nor refused, or while the token has accepted one, clients with other PINs may cause one refusal only.
+//! accepted nor refused, or that other tokens of its TPM may want, or while the token has accepted one, clients with
+//! other PINs may cause one refusal only.
 //!
 //! A PIN of the server that is new, after the operator's reload, may be sent once beyond the budget. So may one that no token
 //! has refused yet after a restart, since it may be new.
@@ -43,6 +44,8 @@ pub(crate) struct Attempt {
     pub tries: Tries,
     /// The server's PIN for this token, if the operator has set one.
     pub server: Option<Salted>,
+    /// Whether other tokens are in the same TPM.
+    pub shares_tpm: bool,
     /// Whether the request had the module reloaded and tries once more.
     pub is_retry: bool,
     pub now: Instant,
@@ -62,7 +65,7 @@ pub(crate) struct PinGuard {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Known {
     pub counter: Salted,
-    /// What the token has refused.
+    /// What the token has refused since it accepted one.
     pub refused: Vec<Salted>,
     /// What it has accepted last.
     accepted: Option<Salted>,
@@ -203,7 +206,7 @@ impl PinGuard {
                 let server = attempt.server;
                 let server_waits = server.is_some_and(|server| {
                     attempt.pin != Some(server)
-                        && (subject.in_tpm || !contains(&known.refused, &server))
+                        && (attempt.shares_tpm || !contains(&known.refused, &server))
                 });
                 2 - u32::from(server_waits || known.accepted.is_some())
             }
@@ -266,7 +269,8 @@ impl PinGuard {
             }
             false => known.unclear.clear(),
         }
-        known.refused.retain(|refused| Some(*refused) != pin);
+        // Another program may change it to one of these, and nobody could tell.
+        known.refused.clear();
         before != (counter.refusals, counter.freed, known.refused.len())
     }
 
@@ -322,11 +326,13 @@ impl PinGuard {
     /// The user's PIN was changed by us: the old one, where it is known, needs not be tried to know that it is wrong.
     pub fn changed(&mut self, subject: &Subject, old: Salted, new: Salted) {
         let (known, counter) = self.known(subject);
-        remember(&mut known.refused, old);
         // What was unclear was about the old one.
         let unclear = std::mem::take(&mut known.unclear).into_iter();
         counter.unclear += unclear.map(|unclear| unclear.times).sum::<u32>();
         self.accepted(subject, Owner::Server, Some(new));
+        if !same(&old, &new) {
+            remember(&mut self.known(subject).0.refused, old);
+        }
     }
 
     /// The token was initialised anew, or the security officer has set the user's PIN. What its TPM has counted, it has

@@ -28,10 +28,19 @@ impl Logins {
     }
 
     /// Whether the server's PIN is tried before a client's: the operator has set it for this token, or the token has
-    /// accepted it before.
-    pub(super) fn goes_first(&self, token: &Token, server: Given<'_>, settings: &Settings) -> bool {
+    /// accepted it before, and not the client's since.
+    pub(super) fn goes_first(
+        &self,
+        token: &Token,
+        server: Given<'_>,
+        own: Option<Given<'_>>,
+        settings: &Settings,
+    ) -> bool {
         if self.is_accepted(token, server) {
             return true;
+        }
+        if own.is_some_and(|own| self.is_accepted(token, own)) {
+            return false;
         }
         let is_in_scope =
             |other: &Arc<Token>| !other.is_absent() && settings.scope.matches_token(&other.info());
@@ -85,7 +94,7 @@ impl Logins {
                 pin: Some(&server),
                 owner,
             };
-            self.goes_first(token, server, &settings)
+            self.goes_first(token, server, None, &settings)
         })
     }
 }

@@ -39,6 +39,7 @@ fn attempt(owner: Owner, number: u8, now: Instant) -> Attempt {
         open: None,
         tries: Tries::default(),
         server: None,
+        shares_tpm: false,
         is_retry: false,
         now,
     }

@@ -168,18 +168,16 @@ impl World {
         if self.tokens[token].has_pad {
             return false;
         }
-        if let Some(server) = self.server_pin(token) {
+        let subject = self.subject(token, Role::User);
+        let is_accepted = |number| self.guard.is_accepted(&subject, &pin(number));
+        let own_goes_first =
+            |server| !is_accepted(server) && own.is_some_and(|(_, number)| is_accepted(number));
+        let server = self.server_pin(token);
+        if let Some(server) = server.filter(|server| !own_goes_first(*server)) {
             match self.send(token, Role::User, Owner::Server, server, how) {
                 Sent::Accepted => return self.may_use(token, own) == Some(true),
                 Sent::Refused | Sent::Not(State::Refused) => {}
-                Sent::Unclear | Sent::Not(_) => {
-                    let own = own.map(|(_, number)| pin(number));
-                    let subject = self.subject(token, Role::User);
-                    let is_accepted = |own| self.guard.is_accepted(&subject, &own);
-                    if !own.is_some_and(is_accepted) {
-                        return false;
-                    }
-                }
+                Sent::Unclear | Sent::Not(_) => return false,
             }
         }
         let Some((user, number)) = own else {
@@ -237,6 +235,7 @@ impl World {
                 some_used: counter.has_flags && counter.wrong > 0,
             },
             server: self.server_pin(token).map(pin),
+            shares_tpm: self.is_tpm && self.tokens.len() > 1,
             ..attempt(owner, 0, self.now)
         }
     }
