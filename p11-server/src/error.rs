@@ -197,6 +197,17 @@ impl Error {
         }
     }
 
+    /// Whether it says why a token is not logged in: for want of the right PIN.
+    pub(crate) fn is_of_pin(&self) -> bool {
+        matches!(
+            self,
+            Error::PinRequired { .. }
+                | Error::PinIncorrect(_)
+                | Error::PinLocked(_)
+                | Error::PinGuarded(_)
+        )
+    }
+
     /// What the failure calls for before one more try: decided by the return value of the module and the
     /// function that gave it.
     pub(crate) fn recovery(&self) -> Recovery {

@@ -4,12 +4,14 @@ use p11_client::{
     ErrorCode,
     message::{Class, KeyType, ObjectEntry},
 };
-use p11_fault_module::{Function::C_Login, Rule, cryptoki_sys::*, object};
+use p11_fault_module::{Faults, Function::C_Login, Rule, cryptoki_sys::*, object};
 use p11_proto::Identity;
 use p11_tests::{
     client::refused,
-    fixture::{Fixture, KEY, PIN},
-    keys::KeyKind,
+    fixture::{Fixture, KEY, PIN, SO_PIN},
+    keys::{KeyKind, KeySpec},
+    server::Server,
+    softhsm::SoftHsm,
     text::assert_contains,
 };
 
@@ -31,10 +33,35 @@ const ALL: [Class; 3] = [Class::Private, Class::Public, Class::Certificate];
 fn without_a_pin_what_is_public_is_listed() {
     let fixture = fixture(KeyKind::P256);
     let server = fixture.server().start();
+    for _ in 0..3 {
+        let listed = server.client().list_keys("pkcs11:token=device").unwrap();
+        assert_eq!(classes(&listed), PUBLIC);
+    }
+    // The default PIN is none of this token's.
+    assert_eq!(fixture.faults.count(C_Login), 1);
+}
+
+#[test]
+fn the_default_pin_shows_the_same_whatever_is_asked_first() {
+    let hsm = SoftHsm::new();
+    let token = hsm.init_token("device", "123456", SO_PIN);
+    hsm.generate(&token, &KeySpec::new(KeyKind::P256, "key", &[1]));
+    let faults = Faults::new(hsm.module());
+    let start = || {
+        let builder = Server::builder().module(&Faults::module_path());
+        builder.envs(hsm.envs()).envs(faults.envs()).start()
+    };
+    let server = start();
     let listed = server.client().list_keys("pkcs11:token=device").unwrap();
-    assert_eq!(classes(&listed), PUBLIC);
-    // Nor is the default PIN tried, which nobody has set.
-    assert_eq!(fixture.faults.count(C_Login), 0);
+    assert_eq!(classes(&listed), ALL[..2]);
+    server.client().open(KEY).unwrap().sign().unwrap();
+    let server = start();
+    server.client().open(KEY).unwrap().sign().unwrap();
+    assert_eq!(
+        server.client().list_keys("pkcs11:token=device").unwrap(),
+        listed
+    );
+    assert_eq!(faults.count(C_Login), 2);
 }
 
 #[test]

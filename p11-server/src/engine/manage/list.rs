@@ -106,8 +106,8 @@ impl Core {
     }
 
     /// Whether a listing shows what is private: it does with the request's PIN, which has to be right, and without one where
-    /// the server's has opened the token or does so now. Where nobody has set a PIN, or another client's has opened the
-    /// token, it shows what is public.
+    /// the server's, or the default one, has opened the token or does so now. Where nobody has set a PIN and the default one is
+    /// none of the token's, or where another client's has opened the token, it shows what is public.
     pub fn log_in_to_look(
         &self,
         client: &Client<'_>,
@@ -118,11 +118,11 @@ impl Core {
         let pins = query.pins();
         let settings = self.settings();
         let is_without = pins.own.is_none();
+        let is_unset = is_without && (settings.pin.is_none() || settings.pin_is_default);
+        let has_pin_pad = token.flags().protected_authentication_path();
         match self.logins.may_use(client, token, &token.life(), pins) {
             Ok(true) => return Ok(true),
-            Ok(false) if is_without && (settings.pin.is_none() || settings.pin_is_default) => {
-                return Ok(false);
-            }
+            Ok(false) if is_unset && (settings.pin.is_none() || has_pin_pad) => return Ok(false),
             Ok(false) => {}
             Err(error) if is_without => {
                 info!("listing only what is public: {error}");
@@ -130,7 +130,13 @@ impl Core {
             }
             Err(error) => return Err(error),
         }
-        self.log_in(client, token, pins).map(|()| true)
+        match self.log_in(client, token, pins) {
+            Err(error) if is_unset && error.is_of_pin() => {
+                info!("listing only what is public: {error}");
+                Ok(false)
+            }
+            outcome => outcome.map(|()| true),
+        }
     }
 }
 
