@@ -76,22 +76,8 @@ impl Config {
     ) -> Result<Config, Error> {
         let mut pins = pin::given(args, warnings)?;
         let file_path = args.tedge_toml();
-        let file = TedgeToml::read(&file_path)?;
+        let file = read_file(args, before)?;
         let has_file = file.is_some();
-        let missing = |why| Error::Missing {
-            path: file_path.clone(),
-            why,
-        };
-        if !has_file && args.config_dir_is_flag {
-            return Err(missing(
-                "where --config-dir leads; make it, or leave out the flag",
-            ));
-        }
-        if !has_file && before.is_some_and(|before| before.has_file) {
-            return Err(missing(
-                "which was read before; put it back, or restart the server to do without",
-            ));
-        }
         let in_file = file.unwrap_or_default();
         let path = |value: &Option<OsString>| value.clone().map(PathBuf::from);
 
@@ -150,6 +136,23 @@ impl Config {
             ..new.cryptoki
         };
     }
+}
+
+/// The tedge.toml, if there is one; whether there may be none depends on what the operator has said, and on what was there before.
+fn read_file(args: &Args, before: Option<&Config>) -> Result<Option<TedgeToml>, Error> {
+    let path = args.tedge_toml();
+    let file = TedgeToml::read(&path)?;
+    let why = match &file {
+        Some(_) => return Ok(file),
+        None if args.config_dir_is_flag => {
+            "where --config-dir leads; make it, or leave out the flag"
+        }
+        None if before.is_some_and(|before| before.has_file) => {
+            "which was read before; put it back, or restart the server to do without"
+        }
+        None => return Ok(None),
+    };
+    Err(Error::Missing { path, why })
 }
 
 impl CryptokiConfigDirect {

@@ -51,20 +51,7 @@ impl Core {
     ) -> Result<TokenReady, Error> {
         let scope = &query.settings.scope;
         let uri = Uri::parse(query.uri)?;
-        // A token that has no label yet cannot be held to one.
-        let mut differing = uri.apply_scope(scope).replaced;
-        differing.retain(|name| {
-            name.starts_with("slot-")
-                || name.starts_with("library-")
-                || matches!(name.as_str(), "manufacturer" | "model")
-        });
-        if !differing.is_empty() {
-            return Err(out_of_scope(
-                &p11_uri::redact(&query.name),
-                scope,
-                &differing,
-            ));
-        }
+        check_scope(&uri, query)?;
         let in_scope = |slot: &&SlotToken| {
             in_scope_before_it_has_a_label(scope, &slot.info) && uri.matches_token(&slot.info)
         };
@@ -170,6 +157,25 @@ impl Core {
         let (so_pin, pin) = pins(request, query)?;
         self.reset_pin(client, token, (&so_pin, &pin), |_| false)?;
         Ok(TokenReady::new(token.name(), true))
+    }
+}
+
+/// Whether a token that may be made lies in the server's scope. One that has no label yet cannot be held to one.
+fn check_scope(uri: &Uri, query: &KeyQuery<'_>) -> Result<(), Error> {
+    let scope = &query.settings.scope;
+    let mut differing = uri.apply_scope(scope).replaced;
+    differing.retain(|name| {
+        name.starts_with("slot-")
+            || name.starts_with("library-")
+            || matches!(name.as_str(), "manufacturer" | "model")
+    });
+    match differing.is_empty() {
+        true => Ok(()),
+        false => Err(out_of_scope(
+            &p11_uri::redact(&query.name),
+            scope,
+            &differing,
+        )),
     }
 }
 
