@@ -6,10 +6,11 @@ use cryptoki::error::{Error as Cryptoki, RvError};
 use p11_proto::Pin;
 
 use super::checks::{check_new_pin, is_of_new_pin, is_unclear, means_refused};
+use super::pin_guard::{Attempt, Subject};
 use super::states::{Owner, Role, Tries};
 use super::texts::About;
 use super::{Given, Logins, alone, texts};
-use crate::engine::module::{Guard, Module};
+use crate::engine::module::{Guard, Module, TokenFlags};
 use crate::engine::token::client::Client;
 use crate::engine::token::id::TokenId;
 use crate::engine::token::{SlotToken, Token};
@@ -67,19 +68,35 @@ impl Logins {
             Err(Cryptoki::Pkcs11(rv, _)) if has_none && is_of_new_pin(rv) => {
                 Err(texts::of_new_pin(rv, &flags, Role::So, &about.token))
             }
-            Err(Cryptoki::Pkcs11(rv, _)) if means_refused(rv) => {
-                self.change(|guard| {
-                    guard.refused(&subject, owner, attempt.pin, Instant::now());
-                });
-                let left = guard.token_flags(&slot.place).ok();
-                Err(about.refused(rv, left.as_ref()))
+            Err(error) => {
+                let left = || guard.token_flags(&slot.place).ok();
+                Err(self.init_failed(module, &subject, &attempt, &about, left, error))
             }
-            Err(Cryptoki::Pkcs11(RvError::PinLocked, _)) => Err(about.locked()),
-            Err(Cryptoki::Pkcs11(rv, function)) if is_unclear(rv) => {
-                self.unclear(module, &subject, (owner, attempt.pin), rv);
-                Err(Error::Module { rv, function })
+        }
+    }
+
+    /// What `C_InitToken` has failed with: remembers what it says of the PIN, and answers what the client is told.
+    fn init_failed(
+        &self,
+        module: &Module,
+        subject: &Subject,
+        attempt: &Attempt,
+        about: &About<'_>,
+        left: impl FnOnce() -> Option<TokenFlags>,
+        error: Cryptoki,
+    ) -> Error {
+        match error {
+            Cryptoki::Pkcs11(rv, _) if means_refused(rv) => {
+                let (owner, now) = (attempt.owner, Instant::now());
+                self.change(|guard| guard.refused(subject, owner, attempt.pin, now));
+                about.refused(rv, left().as_ref())
             }
-            Err(error) => Err(error.into()),
+            Cryptoki::Pkcs11(RvError::PinLocked, _) => about.locked(),
+            Cryptoki::Pkcs11(rv, function) if is_unclear(rv) => {
+                self.unclear(module, subject, (attempt.owner, attempt.pin), rv);
+                Error::Module { rv, function }
+            }
+            error => error.into(),
         }
     }
 

@@ -164,16 +164,13 @@ impl Logins {
         settings: &Arc<Settings>,
     ) -> Result<bool, Error> {
         let token = session.token();
-        let role = match user {
-            UserType::So => Role::So,
-            _ => Role::User,
-        };
+        let role = role_of(user);
         let subject = self.subject(token, role);
-        let accepted = token.accepted().filter(|last| {
-            given
-                .pin
-                .is_some_and(|pin| last.pin == self.digest(&subject, pin))
-        });
+        let is_given = |digest| {
+            let given = given.pin.map(|pin| self.digest(&subject, pin));
+            given == Some(digest)
+        };
+        let accepted = token.accepted().filter(|last| is_given(last.pin));
         let idle = session.module().timeouts().idle;
         let flags = match (user, &accepted) {
             // For keys that want a login for each signature, a look would be a fourth call.
@@ -195,11 +192,11 @@ impl Logins {
         if let Some(pin) = given.pin {
             check_len(&flags, pin, &about)?;
         }
+        let server = self
+            .server_pin(token, settings)
+            .filter(|(_, owner)| *owner == Owner::Server);
         let attempt = Attempt {
-            server: self
-                .server_pin(token, settings)
-                .filter(|(_, owner)| *owner == Owner::Server)
-                .map(|(pin, _)| self.digest(&subject, &pin)),
+            server: server.map(|(pin, _)| self.digest(&subject, &pin)),
             shares_tpm: subject.in_tpm && self.has_neighbour(token),
             ..self.attempt_of(&subject, client, given, Tries::of(&flags, role))
         };
@@ -305,6 +302,13 @@ impl Logins {
         if is_servers {
             self.replaced.lock().remove(token.id());
         }
+    }
+}
+
+fn role_of(user: UserType) -> Role {
+    match user {
+        UserType::So => Role::So,
+        _ => Role::User,
     }
 }
 

@@ -11,6 +11,7 @@
 //! | `texts` | what people are told |
 //! | `states` | **the table of states** |
 //! | `pin_guard` | what is known of PINs, and in which state it puts one |
+//! | `known` | what that is, for a token and for what counts its tries |
 //! | `misses` | wrong PINs of users |
 //! | `refusals` | the file in which refusals outlive the process |
 //! | `digests` | salted PINs, and how they are compared |
@@ -19,6 +20,7 @@ mod change;
 mod checks;
 mod digests;
 mod init;
+mod known;
 mod log_in;
 mod misses;
 mod pin_guard;

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use tracing::warn;
 
 use super::digests::Salted;
-use super::pin_guard::{Counter, Known, PinGuard};
+use super::known::{Counter, Known};
+use super::pin_guard::PinGuard;
 use super::states::Role;
 
 const FILE: &str = "refused-pins";

@@ -252,22 +252,19 @@ impl World {
             ..self.attempt(token, role, owner, known)
         };
         let was_accepted = known.is_some_and(|pin_| self.guard.is_accepted(&subject, &pin(pin_)));
-        let (state, fate) = self.guard.decide(&subject, &attempt);
-        if fate != Fate::Send {
-            if let (Fate::Miss, Owner::Client(user)) = (fate, owner) {
+        match (self.guard.decide(&subject, &attempt), owner) {
+            ((_, Fate::Send), _) => {}
+            ((state, Fate::Miss), Owner::Client(user)) => {
                 self.note_miss(token, user, number);
+                return Sent::Not(state);
             }
-            return Sent::Not(state);
+            ((state, _), _) => return Sent::Not(state),
         }
-        let tries = attempt.tries;
-        if tries.final_try || tries.locked {
+        if attempt.tries.final_try || attempt.tries.locked {
             self.broken = Some(format!("the last try of token {token}"));
         }
-        let right = match role {
-            Role::User => self.tokens[token].right,
-            Role::So => SO,
-        };
-        let (is_right, at) = (right == number, self.counter_of(token, role));
+        let is_right = self.right(token, role) == number;
+        let at = self.counter_of(token, role);
         let is_users = role == Role::User && !has_pad;
         if is_users && self.tokens[token].refused.contains(&number) {
             self.broken = Some(format!("{number} once more to token {token}"));
@@ -298,18 +295,36 @@ impl World {
             return Sent::Refused;
         }
         self.gave_back(at);
-        self.guard.accepted(&subject, owner, known);
+        self.accepted(token, &subject, owner, number, known);
+        Sent::Accepted
+    }
+
+    fn right(&self, token: usize, role: Role) -> u8 {
+        match role {
+            Role::User => self.tokens[token].right,
+            Role::So => SO,
+        }
+    }
+
+    fn accepted(
+        &mut self,
+        token: usize,
+        subject: &Subject,
+        owner: Owner,
+        number: u8,
+        known: Option<Salted>,
+    ) {
+        self.guard.accepted(subject, owner, known);
         if let Owner::Client(user) = owner {
             self.matched.insert((token, user));
         }
-        if role == Role::User {
-            let is_servers = has_pad || self.server_pin(token) == Some(number);
+        if subject.role == Role::User {
+            let is_servers = known.is_none() || self.server_pin(token) == Some(number);
             let token = &mut self.tokens[token];
             token.is_stale = false;
             token.refused.clear();
             token.open = Some((number, is_servers));
         }
-        Sent::Accepted
     }
 
     fn refused(
