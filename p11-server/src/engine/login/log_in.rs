@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::checks::{check_len, current_flags, is_unclear, means_refused, same};
 use super::digests::Salted;
 use super::pin_guard::{Attempt, Subject};
+use super::server_pin::order;
 use super::states::{Owner, Role, Tries};
 use super::texts::About;
 use super::{Given, Logins, Pins, alone, of_server};
@@ -78,21 +79,17 @@ impl Logins {
             pin: Some(pin),
             owner: Owner::Client(client.access.user()),
         });
-        let given = match (server, own) {
-            (Some(server), None) => server,
-            (Some(server), Some(own)) if self.goes_first(token, server, Some(own), &settings) => {
-                match self.open(session, client, server, &settings) {
-                    Ok(()) => {
-                        return self.may_use(client, token, session.life(), pins).map(drop);
-                    }
-                    Err(Error::PinIncorrect(_)) => own,
-                    Err(error) => return Err(error),
-                }
-            }
-            (_, Some(own)) => own,
-            (None, None) => return Err(required(token)),
+        let servers_first = |server: &Given<'_>, own: &Given<'_>| {
+            self.goes_first(token, *server, Some(*own), &settings)
         };
-        self.open(session, client, given, &settings)
+        let Some((first, then)) = order(server, own, servers_first) else {
+            return Err(required(token));
+        };
+        match (self.open(session, client, first, &settings), then) {
+            (Ok(()), Some(_)) => self.may_use(client, token, session.life(), pins).map(drop),
+            (Err(Error::PinIncorrect(_)), Some(own)) => self.open(session, client, own, &settings),
+            (outcome, _) => outcome,
+        }
     }
 
     /// The login for one signature, between `C_SignInit` and `C_Sign`, that a key with

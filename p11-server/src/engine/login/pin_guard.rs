@@ -210,6 +210,22 @@ impl PinGuard {
         accepted.is_some_and(|accepted| same(&accepted, pin))
     }
 
+    /// Whether the server's PIN goes before a request's: the one that the token has accepted last does. `None` where that is neither.
+    pub fn servers_first(
+        &self,
+        subject: &Subject,
+        server: Option<Salted>,
+        own: Option<Salted>,
+    ) -> Option<bool> {
+        let is_accepted =
+            |pin: Option<Salted>| pin.is_some_and(|pin| self.is_accepted(subject, &pin));
+        match (is_accepted(server), is_accepted(own)) {
+            (true, _) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
+        }
+    }
+
     /// The token has accepted a PIN. Answers whether what outlives the process has changed.
     pub fn accepted(&mut self, subject: &Subject, owner: Owner, pin: Option<Salted>) -> bool {
         if let Owner::Client(user) = owner {

@@ -36,11 +36,12 @@ impl Logins {
         own: Option<Given<'_>>,
         settings: &Settings,
     ) -> bool {
-        if self.is_accepted(token, server) {
-            return true;
-        }
-        if own.is_some_and(|own| self.is_accepted(token, own)) {
-            return false;
+        let subject = self.subject(token, Role::User);
+        let digest = |given: Given<'_>| given.pin.map(|pin| self.digest(&subject, pin));
+        let (servers, own) = (digest(server), own.and_then(digest));
+        let told = self.guard.lock().servers_first(&subject, servers, own);
+        if let Some(told) = told {
+            return told;
         }
         let is_in_scope =
             |other: &Arc<Token>| !other.is_absent() && settings.scope.matches_token(&other.info());
@@ -96,5 +97,18 @@ impl Logins {
             };
             self.goes_first(token, server, None, &settings)
         })
+    }
+}
+
+/// Which PIN is sent first, and which one where that is wrong. `None` where there is none.
+pub(super) fn order<P>(
+    server: Option<P>,
+    own: Option<P>,
+    servers_first: impl FnOnce(&P, &P) -> bool,
+) -> Option<(P, Option<P>)> {
+    match (server, own) {
+        (Some(server), Some(own)) if servers_first(&server, &own) => Some((server, Some(own))),
+        (_, Some(own)) => Some((own, None)),
+        (server, None) => Some((server?, None)),
     }
 }

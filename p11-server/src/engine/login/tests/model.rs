@@ -1,4 +1,9 @@
 //! A model of tokens that count tries, of who asks for them, and of time.
+//!
+//! What decides is the real thing: [`PinGuard`] with the table, the file of refusals, and [`order`]. [`World`] stands for what calls
+//! the module: [`ask`](World::ask) for `Logins::log_in_alone`, [`send`](World::send) for `Logins::attempt` and `Logins::failed`,
+//! [`change_pin`](World::change_pin) and `Step::Reset` for those of `change`, `Step::InitToken` for that of `init`. Whoever
+//! changes what these ask the guard, or tell it, changes it here too.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -6,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::super::digests::Salted;
 use super::super::pin_guard::{Attempt, PinGuard, Subject};
 use super::super::refusals;
+use super::super::server_pin::order;
 use super::super::states::{Fate, Owner, Role, State, Tries};
 use super::{attempt, pin};
 
@@ -169,21 +175,25 @@ impl World {
             return false;
         }
         let subject = self.subject(token, Role::User);
-        let is_accepted = |number| self.guard.is_accepted(&subject, &pin(number));
-        let own_goes_first =
-            |server| !is_accepted(server) && own.is_some_and(|(_, number)| is_accepted(number));
-        let server = self.server_pin(token);
-        if let Some(server) = server.filter(|server| !own_goes_first(*server)) {
-            match self.send(token, Role::User, Owner::Server, server, how) {
-                Sent::Accepted => return self.may_use(token, own) == Some(true),
-                Sent::Refused | Sent::Not(State::Refused) => {}
-                Sent::Unclear | Sent::Not(_) => return false,
-            }
-        }
-        let Some((user, number)) = own else {
+        // It is the only one that the server's URI means.
+        let servers_first = |(_, server): &(Owner, u8), (_, own): &(Owner, u8)| {
+            let (server, own) = (Some(pin(*server)), Some(pin(*own)));
+            let told = self.guard.servers_first(&subject, server, own);
+            told.unwrap_or(true)
+        };
+        let server = self.server_pin(token).map(|number| (Owner::Server, number));
+        let of_request = own.map(|(user, number)| (Owner::Client(user), number));
+        let Some((first, then)) = order(server, of_request, servers_first) else {
             return false;
         };
-        self.send(token, Role::User, Owner::Client(user), number, how) == Sent::Accepted
+        match (self.send(token, Role::User, first, how), then) {
+            (Sent::Accepted, Some(_)) => self.may_use(token, own) == Some(true),
+            // `PinIncorrect`.
+            (Sent::Refused | Sent::Not(State::Refused), Some(then)) => {
+                self.send(token, Role::User, then, how) == Sent::Accepted
+            }
+            (sent, _) => sent == Sent::Accepted,
+        }
     }
 
     fn compare(&mut self, token: usize, user: u32, number: u8) -> bool {
@@ -240,7 +250,7 @@ impl World {
         }
     }
 
-    fn send(&mut self, token: usize, role: Role, owner: Owner, number: u8, how: How) -> Sent {
+    fn send(&mut self, token: usize, role: Role, (owner, number): (Owner, u8), how: How) -> Sent {
         let has_pad = self.tokens[token].has_pad && role == Role::User;
         let (owner, known) = match has_pad {
             true => (Owner::PinPad, None),
@@ -363,7 +373,7 @@ impl World {
     /// The security officer logs in. Answers whether.
     fn officer(&mut self, token: usize, number: u8) -> bool {
         let owner = Owner::Client(1);
-        self.send(token, Role::So, owner, number, How::Plainly) == Sent::Accepted
+        self.send(token, Role::So, (owner, number), How::Plainly) == Sent::Accepted
     }
 
     fn forget(&mut self, token: usize) {
@@ -393,7 +403,7 @@ impl World {
         };
         let subject = self.subject(token, Role::User);
         let open = self.tokens[token].open;
-        let sent = self.send(token, Role::User, owner, old, How::Plainly);
+        let sent = self.send(token, Role::User, (owner, old), How::Plainly);
         self.tokens[token].open = open;
         if sent == Sent::Accepted {
             self.guard.changed(&subject, pin(old), pin(new));
@@ -418,12 +428,12 @@ impl World {
                         true => Owner::Server,
                         false => Owner::Client(user),
                     };
-                    self.send(token, Role::User, owner, number, How::Plainly);
+                    self.send(token, Role::User, (owner, number), How::Plainly);
                 }
             }
             Step::Type(token, number) => {
                 if self.tokens[token].has_pad && self.tokens[token].open.is_none() {
-                    self.send(token, Role::User, Owner::PinPad, number, How::Plainly);
+                    self.send(token, Role::User, (Owner::PinPad, number), How::Plainly);
                 }
             }
             Step::Lost(token) => self.tokens[token].open = None,
