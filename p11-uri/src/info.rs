@@ -27,6 +27,8 @@ pub struct TokenInfo {
     pub slot_id: u64,
     /// Version of the library, major and minor.
     pub library_version: (u8, u8),
+    /// Whether another token says the same of itself, so that a URI needs the slot to name it.
+    pub has_twin: bool,
 }
 
 /// What a URI can say of an object on a token.

@@ -153,8 +153,8 @@ impl Registry {
                 Err(slots.explain(missing, client.access))
             }
             several => Err(Error::AmbiguousToken(format!(
-                "Found multiple initialized tokens that match {looked_for}; add token=… or serial=… \
-                 to name one{}",
+                "Found multiple initialized tokens that match {looked_for}; add token=…, serial=… or \
+                 slot-id=… to name one{}",
                 one_of(&names(several.iter().copied(), client.access))
             ))),
         }
@@ -185,6 +185,7 @@ impl Registry {
             return;
         }
         let result = listed.map(|mut slots| {
+            mark_twins(&mut slots.all);
             let by_slot = |slot: &SlotToken| (slot.place.slot, slot.clone());
             state.slots = slots.all.iter().map(by_slot).collect();
             slots.tokens = state.tokens(&slots.all);
@@ -354,6 +355,25 @@ impl Slots {
     }
 }
 
+/// Tokens that say the same of themselves are told apart by their slots.
+fn mark_twins(all: &mut [SlotToken]) {
+    let mut count = HashMap::<TokenId, usize>::new();
+    let made = |slot: &&mut SlotToken| slot.flags.token_initialized();
+    for slot in all.iter_mut().filter(made) {
+        *count.entry(TokenId::of(&slot.flags)).or_default() += 1;
+    }
+    for slot in all.iter_mut().filter(made) {
+        if count
+            .get(&TokenId::of(&slot.flags))
+            .is_some_and(|count| *count > 1)
+        {
+            let info = Arc::make_mut(&mut slot.info);
+            info.has_twin = true;
+            slot.place.name = Uri::of_token(info).to_string().into();
+        }
+    }
+}
+
 /// What to write instead, where a URI can match nothing; empty where that is not so.
 pub(crate) fn hint(uri: &Uri) -> String {
     uri.hint()
@@ -400,7 +420,9 @@ impl State {
                 id.ordinal += 1;
             }
             let seen = slot.clone();
-            let token = match self.known.get(&id) {
+            let known = self.known.get(&id);
+            // One that has got a twin has another name.
+            let token = match known.filter(|token| token.info().has_twin == seen.info.has_twin) {
                 Some(token) => {
                     token.set_present(seen);
                     token.clone()
@@ -437,5 +459,52 @@ pub(crate) fn one_of(names: &[&str]) -> String {
     match names {
         [] => String::new(),
         names => format!(" of: {}", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cryptoki_sys::{CK_TOKEN_INFO, CKF_TOKEN_INITIALIZED};
+
+    use super::*;
+
+    /// A token of this label in this slot, which tells nothing else.
+    fn token(slot: u64, label: u8) -> SlotToken {
+        let mut info = CK_TOKEN_INFO {
+            label: [b' '; 32],
+            flags: CKF_TOKEN_INITIALIZED,
+            ..CK_TOKEN_INFO::default()
+        };
+        info.label[0] = label;
+        let library = LibraryInfo {
+            manufacturer: String::new(),
+            description: String::new(),
+            version: (1, 0),
+        };
+        let texts = (String::new(), String::new());
+        SlotToken::new(slot, texts, TokenFlags::from(&info), &library)
+    }
+
+    #[test]
+    fn tokens_that_say_the_same_are_named_by_their_slots_as_long_as_there_are_several() {
+        let names = |all: &[SlotToken], state: &mut State| -> Vec<String> {
+            let mut all = all.to_vec();
+            mark_twins(&mut all);
+            let tokens = state.tokens(&all);
+            tokens.iter().map(|token| token.name().into()).collect()
+        };
+        let all = [token(3, b'a'), token(5, b'a'), token(7, b'b')];
+        let mut state = State::default();
+        let twins = [
+            "pkcs11:token=a;slot-id=3",
+            "pkcs11:token=a;slot-id=5",
+            "pkcs11:token=b",
+        ];
+        assert_eq!(names(&all, &mut state), twins);
+        assert_eq!(
+            names(&all[1..], &mut state),
+            ["pkcs11:token=a", "pkcs11:token=b"]
+        );
+        assert_eq!(names(&all, &mut state), twins);
     }
 }
