@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::thread;
 use std::time::Instant;
 
 use super::id::TokenId;
@@ -40,13 +39,11 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Whether there is still somebody who waits, asked before each call of a request that makes many. Threads
-    /// that wait for the processor go first: a signature is over before such a request is.
+    /// Whether there is still somebody who waits, asked before each call of a request that makes many.
     ///
     /// # Errors
     /// [`Error::Timeout`]
     pub fn still_waits(&self) -> Result<(), Error> {
-        thread::yield_now();
         if self.access.has_left() {
             return Err(Error::Timeout("the client has left".into()));
         }
