@@ -137,14 +137,7 @@ fn translate(context: &mut RequestContext<'_>, request: Request) -> Result<Respo
             Response::ChangePin(call!(context, ChangePin(change) -> PinChanged).uri)
         }
         Request::DeleteKey(delete) => delete_key(context, delete)?,
-        Request::ListKeys(list) => {
-            let list = ListKeys::new(any(list.uri)).pin(list.pin);
-            let objects = call!(context, ListKeys(list) -> Objects)
-                .objects
-                .into_iter();
-            let keys = objects.filter(|object| object.class != Class::Certificate);
-            Response::ListKeys(keys.map(key).collect::<Result<_, _>>()?)
-        }
+        Request::ListKeys(list) => list_keys(context, list)?,
     })
 }
 
@@ -198,6 +191,15 @@ fn delete_key(
         }
     }
     Ok(Response::DeleteKey(deleted))
+}
+
+fn list_keys(context: &mut RequestContext<'_>, list: tedge1::ListKeys) -> Result<Response, Error> {
+    let list = ListKeys::new(any(list.uri)).pin(list.pin);
+    let objects = call!(context, ListKeys(list) -> Objects).objects;
+    let keys = objects
+        .into_iter()
+        .filter(|object| object.class != Class::Certificate);
+    Ok(Response::ListKeys(keys.map(key).collect::<Result<_, _>>()?))
 }
 
 fn unexpected(response: &proto::Response) -> Error {

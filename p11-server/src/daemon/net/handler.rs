@@ -124,20 +124,7 @@ impl Handler {
         stream: &mut DeadlineStream<'_>,
         place: &mut Place<'_>,
     ) -> Result<(), Unreceived> {
-        let overdue = "the token did not answer in time; the operation may still complete";
-        let overdue = Response::Error(Failure::new(ErrorCode::Timeout, overdue));
-        connection.set_answers(Answers {
-            overdue: encode(&overdue),
-            busy: encode(&Response::Error(no_place())),
-        });
-        let mut preamble = [0; 4];
-        stream
-            .read_exact(&mut preamble)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => Error::NotProtocol1,
-                _ => Error::Io(error),
-            })?;
-        frame::check_preamble(preamble)?;
+        read_preamble(connection, stream)?;
         loop {
             stream.set_idle(place.idle());
             stream.next_request();
@@ -156,14 +143,7 @@ impl Handler {
             let Some((body, _share)) = received else {
                 return Ok(());
             };
-            let request = match frame::decode::<Request>(&body) {
-                Err(Error::UnknownMessage(name)) => Err(("unknown", unsupported(&name))),
-                Err(error @ Error::Field { message, .. }) => {
-                    let failure = Failure::new(ErrorCode::BadRequest, error.to_string());
-                    Err((message, failure))
-                }
-                other => Ok(other?),
-            };
+            let request = decode(&body)?;
             drop(body);
             // What asks nothing of a token is answered at once.
             let needs_place = matches!(&request, Ok(request) if Operation::of(request).is_some());
@@ -331,6 +311,36 @@ impl Place<'_> {
             _ => self.idle,
         }
     }
+}
+
+/// Settles what is answered in place of the request's own answer, and reads the preamble.
+fn read_preamble(connection: &Connection, stream: &mut DeadlineStream<'_>) -> Result<(), Error> {
+    let overdue = "the token did not answer in time; the operation may still complete";
+    let overdue = Response::Error(Failure::new(ErrorCode::Timeout, overdue));
+    connection.set_answers(Answers {
+        overdue: encode(&overdue),
+        busy: encode(&Response::Error(no_place())),
+    });
+    let mut preamble = [0; 4];
+    stream
+        .read_exact(&mut preamble)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => Error::NotProtocol1,
+            _ => Error::Io(error),
+        })?;
+    frame::check_preamble(preamble)
+}
+
+/// A request, or why it is refused and under which name, on a connection that goes on.
+fn decode(body: &[u8]) -> Result<Result<Request, (&'static str, Failure)>, Error> {
+    Ok(match frame::decode::<Request>(body) {
+        Err(Error::UnknownMessage(name)) => Err(("unknown", unsupported(&name))),
+        Err(error @ Error::Field { message, .. }) => {
+            let failure = Failure::new(ErrorCode::BadRequest, error.to_string());
+            Err((message, failure))
+        }
+        other => Ok(other?),
+    })
 }
 
 /// What the client is told before the connection is closed, where it can be told anything.
