@@ -79,6 +79,8 @@ impl Server {
 
     /// What it has logged so far.
     pub fn log(&self) -> String {
+        // The server collects lines for 10 ms.
+        thread::sleep(Duration::from_millis(100));
         self.process.log()
     }
 

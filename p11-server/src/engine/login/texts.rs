@@ -109,8 +109,12 @@ impl About<'_> {
             match self.owner {
                 Owner::PinPad => self.next(),
                 Owner::Client(_) =>
-                    "It will not be sent to the token again; give the right one".to_owned(),
-                _ => format!("It will not be sent to the token again; {}", self.next()),
+                    "It is not sent to the token again until one is accepted; give the right one"
+                        .to_owned(),
+                _ => format!(
+                    "It is not sent to the token again until one is accepted; {}",
+                    self.next()
+                ),
             },
         ))
     }

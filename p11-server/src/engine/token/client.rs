@@ -49,7 +49,7 @@ impl<'a> Client<'a> {
         }
         if Instant::now() >= self.deadline {
             return Err(Error::Timeout(
-                "the request took longer than its time; a URI that names token and key makes it quicker"
+                "the request took longer than its time, since its token was slow or others had it; try again"
                     .into(),
             ));
         }
