@@ -28,7 +28,7 @@ pub struct TokenInfo {
     /// Version of the library, major and minor.
     pub library_version: (u8, u8),
     /// Whether another token says the same of itself, so that a URI needs the slot to name it.
-    pub has_twin: bool,
+    pub is_ambiguous: bool,
 }
 
 /// What a URI can say of an object on a token.

@@ -63,14 +63,14 @@ impl Uri {
     }
 
     /// The URI of a token: model, manufacturer, serial number and label, as p11tool prints it, and the slot of one that
-    /// has a twin. What is empty is left out, since many modules have no value there.
+    /// is ambiguous. What is empty is left out, since many modules have no value there.
     pub fn of_token(info: &TokenInfo) -> Uri {
         let mut uri = Uri::default();
         uri.token.model = non_empty(&info.model);
         uri.token.manufacturer = non_empty(&info.manufacturer);
         uri.token.serial = non_empty(&info.serial);
         uri.token.token = non_empty(&info.label);
-        uri.token.slot_id = info.has_twin.then_some(info.slot_id);
+        uri.token.slot_id = info.is_ambiguous.then_some(info.slot_id);
         uri
     }
 

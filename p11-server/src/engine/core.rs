@@ -84,8 +84,8 @@ impl Core {
     /// call says why.
     pub fn reload_if_requested(&self, deadline: Instant) {
         if let Some((life, why)) = self.module.requested_reload() {
-            let forget = || self.registry.forget_lives();
-            if self.module.reload(&life, &why, deadline, &forget).is_ok() {
+            let reset = || self.registry.reset_tokens();
+            if self.module.reload(&life, &why, deadline, &reset).is_ok() {
                 self.logins.reloaded();
             }
         }
@@ -172,7 +172,7 @@ impl Core {
     ) -> Result<PooledSession<'t>, Error> {
         let session = token.acquire(&self.module, client, Lane::Slow)?;
         self.logins.log_in(&session, client, pins)?;
-        self.contents.forget(token);
+        self.contents.invalidate(token);
         Ok(session)
     }
 

@@ -54,7 +54,7 @@ impl Core {
     ///
     /// # Errors
     /// Those of the job.
-    pub fn once<T>(
+    pub fn without_retry<T>(
         &self,
         access: &dyn Access,
         time: Duration,
@@ -87,7 +87,7 @@ impl Core {
             if let Err(Error::Changed { .. }) = outcome {
                 if let Some(key) = key.take() {
                     self.keys.invalidate(&key);
-                    self.contents.forget(&key.token);
+                    self.contents.invalidate(&key.token);
                 }
                 outcome = run(&mut key);
             }
@@ -114,7 +114,7 @@ impl Core {
                     self.keys.invalidate(key);
                 }
                 if let Some((token, _)) = place {
-                    self.contents.forget(&token);
+                    self.contents.invalidate(&token);
                 }
                 true
             }
@@ -189,13 +189,13 @@ impl Core {
         if is_unclear && token.is_current(life) && !life.is_proved() {
             self.module.request_reload(module_life, &error.to_string());
         }
-        token.give_up_with_pause(life, self.module.timeouts())
+        token.invalidate_with_pause(life, self.module.timeouts())
     }
 
     fn reload(&self, client: &Client<'_>, seen: &Arc<()>, why: &str) -> Result<(), Error> {
-        let forget = || self.registry.forget_lives();
+        let reset = || self.registry.reset_tokens();
         self.module
-            .reload(seen, why, client.deadline, &forget)
+            .reload(seen, why, client.deadline, &reset)
             .inspect_err(|later| warn!("{later}"))?;
         client.set_reloaded();
         self.logins.reloaded();

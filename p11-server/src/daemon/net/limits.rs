@@ -80,7 +80,7 @@ pub(crate) struct Permit {
     /// `None` while it waits.
     place: Option<u64>,
     /// Until when it may wait.
-    give_up: Instant,
+    deadline: Instant,
 }
 
 impl Limiter {
@@ -115,7 +115,7 @@ impl Limiter {
             connection,
             limiter: self.clone(),
             place,
-            give_up: Instant::now() + self.limits.timeouts.queue,
+            deadline: Instant::now() + self.limits.timeouts.queue,
         })
     }
 
@@ -265,7 +265,7 @@ impl Permit {
 
     /// How long it may still wait.
     pub fn patience(&self) -> Duration {
-        self.give_up.saturating_duration_since(Instant::now())
+        self.deadline.saturating_duration_since(Instant::now())
     }
 
     /// Waits for a place, where it has none yet. False if there was none in time.
@@ -280,7 +280,7 @@ impl Permit {
                 state.stop_waiting(self.connection.peer.uid);
                 break;
             }
-            let left = self.give_up.saturating_duration_since(Instant::now());
+            let left = self.deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }

@@ -142,7 +142,7 @@ impl ContentsCache {
     }
 
     /// The token was changed: nobody is shown what was there before.
-    pub fn forget(&self, token: &Token) {
+    pub fn invalidate(&self, token: &Token) {
         self.0.lock().remove(token.id());
     }
 

@@ -137,7 +137,7 @@ impl Logins {
             // The token has to check the new one. A login that is being made at this moment ends with
             // the life in which it began.
             for token in self.registry.known() {
-                token.give_up(&token.life());
+                token.invalidate(&token.life());
             }
         }
     }

@@ -86,7 +86,7 @@ impl Core {
         let parts = spki::Certificate::parse(&request.certificate).map_err(bad)?;
         let public = PublicKey::from_spki(parts.spki).map_err(bad)?;
         let query = self.query(&request.uri, request.pin.as_ref(), access)?;
-        self.once(access, self.module.timeouts().session, |client| {
+        self.without_retry(access, self.module.timeouts().session, |client| {
             let uri = query.in_scope()?;
             let token = self.registry.one(client, &uri)?;
             access.check(&token.info(), None)?;
@@ -145,7 +145,7 @@ impl Core {
                 "which certificate is to be deleted? name it by object=… or id=… in the URI, or bring it".into(),
             ));
         }
-        self.once(access, self.module.timeouts().session, |client| {
+        self.without_retry(access, self.module.timeouts().session, |client| {
             let uri = query.in_scope()?.without_type();
             let token = self.registry.one(client, &uri)?;
             access.check(&token.info(), None)?;

@@ -46,7 +46,7 @@ impl Core {
             Some(id) => id.to_vec(),
             None => random_id()?,
         };
-        self.once(access, self.module.timeouts().long_request, |client| {
+        self.without_retry(access, self.module.timeouts().long_request, |client| {
             let wanted = query.in_scope()?;
             if !wanted.names_token() {
                 self.look_anew(client);

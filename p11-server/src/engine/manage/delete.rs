@@ -21,7 +21,7 @@ impl Core {
                 "which key is to be deleted? name it by object=… or id=… in the URI".into(),
             ));
         }
-        self.once(access, self.module.timeouts().session, |client| {
+        self.without_retry(access, self.module.timeouts().session, |client| {
             let uri = query.in_scope()?;
             let token = self.registry.one(client, &uri)?;
             access.check(&token.info(), None)?;

@@ -34,7 +34,7 @@ impl Core {
         }
         let uri = any(&request.uri);
         let query = self.query(uri, request.pin.as_ref(), access)?;
-        self.once(access, self.module.timeouts().long_request, |client| {
+        self.without_retry(access, self.module.timeouts().long_request, |client| {
             let late = || Error::Timeout("another token is being initialised; try again".into());
             let alone = self.initializing.lock_until(client.deadline);
             let _alone = alone.ok_or_else(late)?;

@@ -28,7 +28,7 @@ impl Core {
     ) -> Result<PinChanged, Error> {
         let uri = any(&request.uri);
         let query = self.query(uri, request.old_pin.as_ref(), access)?;
-        self.once(access, self.module.timeouts().session, |client| {
+        self.without_retry(access, self.module.timeouts().session, |client| {
             self.change_pin_now(client, request, &query)
         })
     }

@@ -142,7 +142,7 @@ impl Module {
     }
 
     /// `C_Finalize` and `C_Initialize` with nobody inside, unless that has happened since `seen`, a life in
-    /// which something was found broken. `forget` is called when all sessions are gone.
+    /// which something was found broken. `reset` is called when all sessions are gone.
     ///
     /// # Errors
     /// [`Error::ModuleUnavailable`] when it is too early for another one or the module did not come
@@ -152,7 +152,7 @@ impl Module {
         seen: &Arc<()>,
         why: &str,
         deadline: Instant,
-        forget: &dyn Fn(),
+        reset: &dyn Fn(),
     ) -> Result<(), Error> {
         let state = self.wait_for_reload(deadline)?;
         if !Arc::ptr_eq(&state.life, seen) {
@@ -166,7 +166,7 @@ impl Module {
         }
         state.check_due(why)?;
         warn!("reloading the PKCS#11 module: {why}");
-        self.initialize(state, Some(forget)).map(drop)
+        self.initialize(state, Some(reset)).map(drop)
     }
 
     /// Asks for a reload by the next request: this one has found what only a reload may heal.
@@ -268,12 +268,12 @@ impl Module {
         Ok(state)
     }
 
-    /// Initialises with nobody inside; with `forget`, after `C_Finalize`. Afterwards the state says how it
+    /// Initialises with nobody inside; with `reset`, after `C_Finalize`. Afterwards the state says how it
     /// went.
     fn initialize<'m>(
         &'m self,
         mut state: Locked<'m, State>,
-        forget: Option<&dyn Fn()>,
+        reset: Option<&dyn Fn()>,
     ) -> Result<Locked<'m, State>, Error> {
         state.reloading = true;
         if !self.calls.any_older_than(self.timeouts.drain) {
@@ -294,8 +294,8 @@ impl Module {
         if was_ours {
             self.finalize();
         }
-        if let Some(forget) = forget {
-            forget();
+        if let Some(reset) = reset {
+            reset();
         }
         let phase = self.c_initialize();
         let mut state = self.state.lock();
@@ -303,7 +303,7 @@ impl Module {
         state.needs_reload = None;
         state.initialized = Instant::now();
         // The very first success costs no pause: a reload may follow it at once.
-        if forget.is_some() || matches!(phase, Phase::Down(_)) {
+        if reset.is_some() || matches!(phase, Phase::Down(_)) {
             state.pause(&self.timeouts);
         }
         state.phase = phase;

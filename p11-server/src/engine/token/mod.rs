@@ -181,7 +181,7 @@ impl Token {
 
     /// Gives up a life in which something was found broken. Who comes later with the same one has nothing to
     /// give up any more.
-    pub fn give_up(&self, broken: &Arc<Opened>) {
+    pub fn invalidate(&self, broken: &Arc<Opened>) {
         let mut state = self.state.lock();
         if Arc::ptr_eq(&state.current, broken) {
             state.start_new_life();
@@ -190,7 +190,7 @@ impl Token {
 
     /// The same after a failure that another life may heal. One in which nothing was signed is not given up
     /// again before a pause, which doubles with each time. Answers whether it was given up, by whomever.
-    pub fn give_up_with_pause(&self, broken: &Arc<Opened>, timeouts: &Timeouts) -> bool {
+    pub fn invalidate_with_pause(&self, broken: &Arc<Opened>, timeouts: &Timeouts) -> bool {
         let mut state = self.state.lock();
         if !Arc::ptr_eq(&state.current, broken) {
             return true;
@@ -210,13 +210,13 @@ impl Token {
 
     /// After a reload of the module nothing is open, and nothing of it may be closed: its numbers belong to
     /// others now.
-    pub fn forget_life(&self) {
+    pub fn reset(&self) {
         let mut state = self.state.lock();
         state.start_new_life();
         state.stale.clear();
         state.accepted = None;
         drop(state);
-        self.turns.forget_sessions();
+        self.turns.reset_sessions();
     }
 
     /// Puts a session back to its life; where that was given up, the session comes back to be closed.

@@ -132,7 +132,7 @@ impl Token {
     /// Ends login and sessions, with nobody inside the module any more.
     pub fn close_all(&self, module: &Module) {
         let life = self.life();
-        self.give_up(&life);
+        self.invalidate(&life);
         let sessions = self.take_stale();
         if module.is_ours()
             && life.is_logged_in()
@@ -161,7 +161,7 @@ impl Token {
         if self.turns.session_is_closed() {
             let life = self.life();
             if life.is_logged_in() {
-                self.give_up(&life);
+                self.invalidate(&life);
             }
         }
     }
@@ -260,7 +260,7 @@ impl<'t> PooledSession<'t> {
     pub fn still_logged_in(&self) -> Result<bool, Error> {
         let now = self.user_is_logged_in()?;
         if !now {
-            self.token.give_up(&self.life);
+            self.token.invalidate(&self.life);
         }
         Ok(now && self.is_current())
     }
@@ -274,7 +274,7 @@ impl<'t> PooledSession<'t> {
     pub fn reopen_alone(&mut self, client: &Client<'_>) -> Result<(), Error> {
         self.turn
             .close_signatures(client.deadline, self.token.name())?;
-        self.token.give_up(&self.life);
+        self.token.invalidate(&self.life);
         if let Some(session) = self.session.take() {
             self.token.close(session);
         }

@@ -166,9 +166,9 @@ impl Registry {
     }
 
     /// After a reload of the module: nothing is open on any token.
-    pub fn forget_lives(&self) {
+    pub fn reset_tokens(&self) {
         for token in self.known() {
-            token.forget_life();
+            token.reset();
         }
     }
 
@@ -185,7 +185,7 @@ impl Registry {
             return;
         }
         let result = listed.map(|mut slots| {
-            mark_twins(&mut slots.all);
+            mark_ambiguous(&mut slots.all);
             let by_slot = |slot: &SlotToken| (slot.place.slot, slot.clone());
             state.slots = slots.all.iter().map(by_slot).collect();
             slots.tokens = state.tokens(&slots.all);
@@ -356,7 +356,7 @@ impl Slots {
 }
 
 /// Tokens that say the same of themselves are told apart by their slots.
-fn mark_twins(all: &mut [SlotToken]) {
+fn mark_ambiguous(all: &mut [SlotToken]) {
     let mut count = HashMap::<TokenId, usize>::new();
     let made = |slot: &&mut SlotToken| slot.flags.token_initialized();
     for slot in all.iter_mut().filter(made) {
@@ -368,7 +368,7 @@ fn mark_twins(all: &mut [SlotToken]) {
             .is_some_and(|count| *count > 1)
         {
             let info = Arc::make_mut(&mut slot.info);
-            info.has_twin = true;
+            info.is_ambiguous = true;
             slot.place.name = Uri::of_token(info).to_string().into();
         }
     }
@@ -421,18 +421,19 @@ impl State {
             }
             let seen = slot.clone();
             let known = self.known.get(&id);
-            // One that has got a twin has another name.
-            let token = match known.filter(|token| token.info().has_twin == seen.info.has_twin) {
-                Some(token) => {
-                    token.set_present(seen);
-                    token.clone()
-                }
-                None => {
-                    let token = Arc::new(Token::new(id.clone(), seen));
-                    self.known.insert(id, token.clone());
-                    token
-                }
-            };
+            // One that has become ambiguous has another name.
+            let token =
+                match known.filter(|token| token.info().is_ambiguous == seen.info.is_ambiguous) {
+                    Some(token) => {
+                        token.set_present(seen);
+                        token.clone()
+                    }
+                    None => {
+                        let token = Arc::new(Token::new(id.clone(), seen));
+                        self.known.insert(id, token.clone());
+                        token
+                    }
+                };
             tokens.push(token);
         }
         let is_there = |id: &TokenId| tokens.iter().any(|token| token.id() == id);
@@ -489,7 +490,7 @@ mod tests {
     fn tokens_that_say_the_same_are_named_by_their_slots_as_long_as_there_are_several() {
         let names = |all: &[SlotToken], state: &mut State| -> Vec<String> {
             let mut all = all.to_vec();
-            mark_twins(&mut all);
+            mark_ambiguous(&mut all);
             let tokens = state.tokens(&all);
             tokens.iter().map(|token| token.name().into()).collect()
         };

@@ -195,7 +195,7 @@ impl Turns {
     }
 
     /// After a reload no session is open.
-    pub fn forget_sessions(&self) {
+    pub fn reset_sessions(&self) {
         self.state.lock().sessions = 0;
         self.changed.notify_all();
     }
