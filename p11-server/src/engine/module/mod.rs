@@ -1,8 +1,10 @@
 //! The loaded PKCS#11 module: its initialisation, and the guard that a reload waits for.
 
+mod attributes;
 mod calls;
 mod pkcs11;
 mod raw;
+mod token_flags;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,11 +23,13 @@ use super::lock::{Locked, Mutex, Rank};
 use super::settings::Timeouts;
 use crate::error::{Error, ckr_name, function_name};
 
+pub(crate) use self::attributes::Attributes;
 pub use self::calls::HungCall;
 pub(crate) use self::calls::Place;
-pub(crate) use self::pkcs11::{Attributes, LibraryInfo, Session, TokenFlags};
+pub(crate) use self::pkcs11::{LibraryInfo, Session};
 #[cfg(feature = "daemon")]
 pub(crate) use self::raw::unblock_signals_in_forks;
+pub(crate) use self::token_flags::TokenFlags;
 
 /// One PKCS#11 module, loaded once and initialised as often as it needs.
 pub(crate) struct Module {

@@ -5,7 +5,6 @@
 
 use std::cell::Cell;
 use std::collections::HashSet;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -17,15 +16,11 @@ use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
 use cryptoki::session::{SessionState, UserType};
 use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
-use cryptoki_sys::{
-    CK_FLAGS, CK_TOKEN_INFO, CK_ULONG, CKF_LOGIN_REQUIRED, CKF_PROTECTED_AUTHENTICATION_PATH,
-    CKF_SO_PIN_COUNT_LOW, CKF_SO_PIN_FINAL_TRY, CKF_SO_PIN_LOCKED, CKF_SO_PIN_TO_BE_CHANGED,
-    CKF_TOKEN_INITIALIZED, CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_FINAL_TRY,
-    CKF_USER_PIN_INITIALIZED, CKF_USER_PIN_LOCKED, CKF_WRITE_PROTECTED,
-};
 use p11_proto::Pin;
 
+use super::attributes::{Attributes, bytes_of};
 use super::calls::Place;
+use super::token_flags::{TokenFlags, text};
 use super::{Guard, Module};
 use crate::error::Error;
 
@@ -41,24 +36,6 @@ pub(crate) struct Session {
     deadline: Cell<Instant>,
     /// Whether a call in it has failed: an operation may still be active.
     failed: Cell<bool>,
-}
-
-/// Attributes of one object, as far as the module tells them.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Attributes(Vec<(AttributeType, Vec<u8>)>);
-
-/// What a token says of itself (`CK_TOKEN_INFO`, PKCS#11 section 3.2). Blanks at the end of texts are gone.
-#[derive(Clone, Debug)]
-pub(crate) struct TokenFlags {
-    pub label: String,
-    pub manufacturer: String,
-    pub model: String,
-    pub serial: String,
-    flags: CK_FLAGS,
-    /// How many sessions may be open; `None` where it does not say, or sets no limit.
-    pub most_sessions: Option<usize>,
-    /// How many bytes a PIN may have.
-    pub pin_len: RangeInclusive<usize>,
 }
 
 /// What a module says of itself (`CK_INFO`).
@@ -399,7 +376,7 @@ impl Session {
         }
         let told = wanted.iter().zip(values);
         let told = told.filter_map(|((kind, _), value)| Some((*kind, value?)));
-        Ok(Attributes(told.collect()))
+        Ok(told.collect())
     }
 
     fn attributes_by_cryptoki(
@@ -413,7 +390,7 @@ impl Session {
         let values = told
             .iter()
             .map(|told| (told.attribute_type(), bytes_of(told)));
-        Ok(Attributes(values.collect()))
+        Ok(values.collect())
     }
 
     /// `C_SignInit` and `C_Sign`, with `log_in` between the two where the key wants that.
@@ -501,177 +478,10 @@ fn collect(
     }
 }
 
-impl Attributes {
-    /// The bytes of an attribute, where it is told and not empty.
-    pub fn bytes(&self, wanted: AttributeType) -> Option<&[u8]> {
-        let mut told = self.0.iter();
-        let (_, value) = told.find(|(kind, _)| *kind == wanted)?;
-        Some(value.as_slice()).filter(|value| !value.is_empty())
-    }
-
-    /// A `CK_BBOOL`.
-    pub fn bool(&self, wanted: AttributeType) -> Option<bool> {
-        self.bytes(wanted)?.first().map(|byte| *byte != 0)
-    }
-
-    /// A `CK_ULONG`.
-    pub fn number(&self, wanted: AttributeType) -> Option<CK_ULONG> {
-        self.numbers(wanted).next()
-    }
-
-    /// Several of them.
-    pub fn numbers(&self, wanted: AttributeType) -> impl Iterator<Item = CK_ULONG> {
-        let bytes = self.bytes(wanted).unwrap_or_default();
-        let numbers = bytes.chunks_exact(size_of::<CK_ULONG>());
-        numbers.filter_map(|chunk| Some(CK_ULONG::from_ne_bytes(chunk.try_into().ok()?)))
-    }
-
-    /// Adds what another answer tells.
-    pub fn extend(&mut self, other: Attributes) {
-        self.0.extend(other.0);
-    }
-
-    /// Whether nothing is told.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-#[cfg(test)]
-impl<const N: usize> From<[(AttributeType, Vec<u8>); N]> for Attributes {
-    fn from(told: [(AttributeType, Vec<u8>); N]) -> Self {
-        Attributes(told.into())
-    }
-}
-
-macro_rules! flags {
-    ($($(#[$doc:meta])* $name:ident: $flag:ident;)*) => {
-        impl TokenFlags {
-            $($(#[$doc])* pub fn $name(&self) -> bool {
-                self.flags & $flag != 0
-            })*
-        }
-    };
-}
-
-flags! {
-    /// It has a label and a security officer's PIN.
-    token_initialized: CKF_TOKEN_INITIALIZED;
-    /// Private objects want a login.
-    login_required: CKF_LOGIN_REQUIRED;
-    /// The user's PIN was set.
-    user_pin_initialized: CKF_USER_PIN_INITIALIZED;
-    /// PINs are typed at the token itself.
-    protected_authentication_path: CKF_PROTECTED_AUTHENTICATION_PATH;
-    /// It cannot be changed.
-    write_protected: CKF_WRITE_PROTECTED;
-    /// At least one try of the user's PIN was used up.
-    user_pin_count_low: CKF_USER_PIN_COUNT_LOW;
-    /// One try is left.
-    user_pin_final_try: CKF_USER_PIN_FINAL_TRY;
-    /// None is left.
-    user_pin_locked: CKF_USER_PIN_LOCKED;
-    /// At least one try of the security officer's PIN was used up.
-    so_pin_count_low: CKF_SO_PIN_COUNT_LOW;
-    /// One try is left.
-    so_pin_final_try: CKF_SO_PIN_FINAL_TRY;
-    /// None is left.
-    so_pin_locked: CKF_SO_PIN_LOCKED;
-    /// It is the one of the factory, or none yet.
-    so_pin_to_be_changed: CKF_SO_PIN_TO_BE_CHANGED;
-}
-
-impl From<&CK_TOKEN_INFO> for TokenFlags {
-    fn from(info: &CK_TOKEN_INFO) -> Self {
-        // 0 is no limit, all ones is "not told" (section 3.2).
-        let most = usize::try_from(info.ulMaxSessionCount).ok();
-        let most = most.filter(|most| (1..usize::MAX).contains(most));
-        let length = |length: CK_ULONG| usize::try_from(length).unwrap_or(usize::MAX);
-        TokenFlags {
-            label: text(&info.label),
-            manufacturer: text(&info.manufacturerID),
-            model: text(&info.model),
-            serial: text(&info.serialNumber),
-            flags: info.flags,
-            most_sessions: most,
-            pin_len: length(info.ulMinPinLen)..=length(info.ulMaxPinLen),
-        }
-    }
-}
-
-impl TokenFlags {
-    fn of_cryptoki(info: &cryptoki::slot::TokenInfo) -> TokenFlags {
-        let flags = [
-            (info.token_initialized(), CKF_TOKEN_INITIALIZED),
-            (info.login_required(), CKF_LOGIN_REQUIRED),
-            (info.user_pin_initialized(), CKF_USER_PIN_INITIALIZED),
-            (
-                info.protected_authentication_path(),
-                CKF_PROTECTED_AUTHENTICATION_PATH,
-            ),
-            (info.write_protected(), CKF_WRITE_PROTECTED),
-            (info.user_pin_count_low(), CKF_USER_PIN_COUNT_LOW),
-            (info.user_pin_final_try(), CKF_USER_PIN_FINAL_TRY),
-            (info.user_pin_locked(), CKF_USER_PIN_LOCKED),
-            (info.so_pin_count_low(), CKF_SO_PIN_COUNT_LOW),
-            (info.so_pin_final_try(), CKF_SO_PIN_FINAL_TRY),
-            (info.so_pin_locked(), CKF_SO_PIN_LOCKED),
-            (info.so_pin_to_be_changed(), CKF_SO_PIN_TO_BE_CHANGED),
-        ];
-        let set = flags.iter().filter(|(is_set, _)| *is_set);
-        let most = match info.max_session_count() {
-            cryptoki::slot::Limit::Max(most) => usize::try_from(most).ok(),
-            _ => None,
-        };
-        TokenFlags {
-            label: text(info.label().as_bytes()),
-            manufacturer: text(info.manufacturer_id().as_bytes()),
-            model: text(info.model().as_bytes()),
-            serial: text(info.serial_number().as_bytes()),
-            flags: set.fold(0, |all, (_, flag)| all | flag),
-            most_sessions: most,
-            pin_len: info.min_pin_length()..=info.max_pin_length(),
-        }
-    }
-}
-
-/// A text that is padded with blanks, or, by modules that should not, with NULs.
-fn text(padded: &[u8]) -> String {
-    String::from_utf8_lossy(padded)
-        .trim_end_matches([' ', '\0'])
-        .to_owned()
-}
-
 fn slot(place: &Place) -> Result<Slot, Error> {
     Ok(Slot::try_from(place.slot)?)
 }
 
 fn auth(pin: &Pin) -> AuthPin {
     AuthPin::new(pin.expose().into())
-}
-
-/// The bytes of an attribute, of the kinds that we read.
-fn bytes_of(attribute: &Attribute) -> Vec<u8> {
-    match attribute {
-        Attribute::Label(bytes)
-        | Attribute::Id(bytes)
-        | Attribute::Modulus(bytes)
-        | Attribute::PublicExponent(bytes)
-        | Attribute::EcParams(bytes)
-        | Attribute::EcPoint(bytes)
-        | Attribute::PublicKeyInfo(bytes)
-        | Attribute::Value(bytes) => bytes.clone(),
-        Attribute::Sign(is)
-        | Attribute::Decrypt(is)
-        | Attribute::AlwaysAuthenticate(is)
-        | Attribute::Extractable(is)
-        | Attribute::Sensitive(is) => vec![u8::from(*is)],
-        Attribute::Class(class) => CK_ULONG::from(*class).to_ne_bytes().into(),
-        Attribute::KeyType(kind) => CK_ULONG::from(*kind).to_ne_bytes().into(),
-        Attribute::AllowedMechanisms(allowed) => {
-            let numbers = allowed.iter().map(|how| CK_ULONG::from(*how));
-            numbers.flat_map(CK_ULONG::to_ne_bytes).collect()
-        }
-        _ => Vec::new(),
-    }
 }
