@@ -142,7 +142,7 @@ impl Logins {
         }
         let digest = self.digest(&subject, new);
         self.change(|guard| {
-            guard.forget(&subject);
+            guard.invalidate(&subject);
             guard.accepted(&subject, Owner::Server, Some(digest));
         });
         token.set_accepted(None);

@@ -62,7 +62,7 @@ impl Logins {
         self.decide(&subject, &attempt, &about)?;
         match guard.init_token(&slot.place, so, label)? {
             Ok(()) => {
-                self.change(|guard| guard.forget(&subject));
+                self.change(|guard| guard.invalidate(&subject));
                 Ok(())
             }
             Err(Cryptoki::Pkcs11(rv, _)) if has_none && is_of_new_pin(rv) => {
@@ -101,9 +101,9 @@ impl Logins {
     }
 
     /// A token came into being by `C_InitToken`: what was known of one of its name is of no use.
-    pub fn forget(&self, token: &Token) {
+    pub fn invalidate(&self, token: &Token) {
         let subject = self.subject(token, Role::User);
-        self.change(|guard| guard.forget(&subject));
+        self.change(|guard| guard.invalidate(&subject));
         self.replaced.lock().remove(token.id());
     }
 }

@@ -317,7 +317,7 @@ impl PinGuard {
 
     /// The token was initialised anew, or the security officer has set the user's PIN. What its TPM has counted, it has
     /// counted.
-    pub fn forget(&mut self, subject: &Subject) {
+    pub fn invalidate(&mut self, subject: &Subject) {
         self.known.retain(|(token, _), known| {
             let is_its = *token == subject.token;
             match self.counters.get_mut(&known.counter) {

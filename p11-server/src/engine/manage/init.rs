@@ -142,7 +142,7 @@ impl Core {
             Error::BadAnswer("the token is initialised but cannot be found again".into())
         })?;
         let token = self.registry.one(client, &Uri::of_token(&made.info))?;
-        self.logins.forget(&token);
+        self.logins.invalidate(&token);
         self.finish(client, request, query, &token)
     }
 

@@ -24,7 +24,7 @@ use super::lock::{Mutex, Rank};
 use super::module::{Place, Session, TokenFlags};
 use super::settings::Timeouts;
 
-/// A token that was seen at least once.
+/// A token that was slot at least once.
 pub(crate) struct Token {
     id: TokenId,
     /// Its URI, for people.
@@ -35,7 +35,7 @@ pub(crate) struct Token {
 }
 
 struct State {
-    seen: SlotToken,
+    slot: SlotToken,
     /// When the slots were last listed it was in none of them.
     absent: bool,
     current: Arc<Opened>,
@@ -103,7 +103,7 @@ pub(crate) type PinDigest = [u8; 32];
 
 impl Token {
     /// A token found in a slot.
-    pub fn new(id: TokenId, seen: SlotToken) -> Token {
+    pub fn new(id: TokenId, slot: SlotToken) -> Token {
         let state = State {
             absent: false,
             current: Arc::new(Opened::new()),
@@ -111,12 +111,12 @@ impl Token {
             accepted: None,
             pause: Duration::ZERO,
             not_before: Instant::now(),
-            seen,
+            slot,
         };
         Token {
             id,
-            name: Uri::of_token(&state.seen.info).to_string().into(),
-            turns: Turns::new(state.seen.flags.most_sessions),
+            name: Uri::of_token(&state.slot.info).to_string().into(),
+            turns: Turns::new(state.slot.flags.most_sessions),
             state: Mutex::new(Rank::Token, state),
         }
     }
@@ -133,27 +133,27 @@ impl Token {
 
     /// What it said of itself when the slots were last listed.
     pub fn info(&self) -> Arc<TokenInfo> {
-        self.state.lock().seen.info.clone()
+        self.state.lock().slot.info.clone()
     }
 
     /// Flags and limits from when the slots were last listed.
     pub fn flags(&self) -> Arc<TokenFlags> {
-        self.state.lock().seen.flags.clone()
+        self.state.lock().slot.flags.clone()
     }
 
-    /// The slot that it was last seen in.
+    /// The slot that it was last slot in.
     pub fn place(&self) -> Place {
-        self.state.lock().seen.place.clone()
+        self.state.lock().slot.place.clone()
     }
 
     /// The slots were listed and this token is in one of them.
-    pub fn set_present(&self, seen: SlotToken) {
-        self.turns.set_limit(seen.flags.most_sessions);
+    pub fn set_present(&self, slot: SlotToken) {
+        self.turns.set_limit(slot.flags.most_sessions);
         let mut state = self.state.lock();
         if std::mem::take(&mut state.absent) {
             state.start_new_life();
         }
-        state.seen = seen;
+        state.slot = slot;
     }
 
     /// The slots were listed and this token is in none of them.

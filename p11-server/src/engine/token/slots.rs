@@ -85,9 +85,9 @@ impl Registry {
     /// What `C_GetSlotList` said, [`Error::Timeout`]. A slot that fails is skipped with a warning.
     pub fn scan(self: &Arc<Self>, client: &Client<'_>) -> Result<Arc<Slots>, Error> {
         let mut state = self.state.lock();
-        let wanted = state.started + 1;
+        let expected = state.started + 1;
         loop {
-            if state.done >= wanted
+            if state.done >= expected
                 && let Some(result) = &state.result
             {
                 return result.clone();
@@ -419,17 +419,16 @@ impl State {
             while tokens.iter().any(|token| *token.id() == id) {
                 id.ordinal += 1;
             }
-            let seen = slot.clone();
             let known = self.known.get(&id);
             // One that has become ambiguous has another name.
             let token =
-                match known.filter(|token| token.info().is_ambiguous == seen.info.is_ambiguous) {
+                match known.filter(|token| token.info().is_ambiguous == slot.info.is_ambiguous) {
                     Some(token) => {
-                        token.set_present(seen);
+                        token.set_present(slot.clone());
                         token.clone()
                     }
                     None => {
-                        let token = Arc::new(Token::new(id.clone(), seen));
+                        let token = Arc::new(Token::new(id.clone(), slot.clone()));
                         self.known.insert(id, token.clone());
                         token
                     }

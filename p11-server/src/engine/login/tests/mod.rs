@@ -214,7 +214,7 @@ fn a_pin_that_is_accepted_gives_back_the_tries_of_a_card_and_none_of_a_tpm() {
         let other = attempt(Owner::Client(BOB), 12, now);
         assert_eq!(guard.decide(&device, &other).0, state);
         // A reset of the token gives back none of the TPM either.
-        guard.forget(&device);
+        guard.invalidate(&device);
         assert_eq!(guard.decide(&device, &other).0, state);
         guard.free(false);
         assert_eq!(guard.decide(&device, &other).0, State::New);

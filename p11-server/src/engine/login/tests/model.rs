@@ -47,7 +47,7 @@ pub(super) struct Counter {
 
 impl Counter {
     /// Those that were are held against nobody any more.
-    fn forget(&mut self) {
+    fn invalidate(&mut self) {
         (self.refusals, self.unclear, self.stale) = (0, 0, 0);
     }
 }
@@ -366,7 +366,7 @@ impl World {
         if !self.is_tpm {
             let counter = &mut self.counters[counter];
             counter.wrong = 0;
-            counter.forget();
+            counter.invalidate();
         }
     }
 
@@ -376,7 +376,7 @@ impl World {
         self.send(token, Role::So, (owner, number), How::Plainly) == Sent::Accepted
     }
 
-    fn forget(&mut self, token: usize) {
+    fn invalidate(&mut self, token: usize) {
         for role in ROLES {
             self.gave_back(self.counter_of(token, role));
         }
@@ -384,7 +384,7 @@ impl World {
         self.guesses.retain(|guess| guess.token != token);
         self.tokens[token].is_stale = false;
         self.tokens[token].refused.clear();
-        self.guard.forget(&self.subject(token, Role::User));
+        self.guard.invalidate(&self.subject(token, Role::User));
     }
 
     fn change_pin(&mut self, token: usize, own: Own, new: u8) {
@@ -456,7 +456,7 @@ impl World {
             }
             Step::Reset(token, so, new) => {
                 if self.officer(token, so) {
-                    self.forget(token);
+                    self.invalidate(token);
                     let subject = self.subject(token, Role::User);
                     self.guard.accepted(&subject, Owner::Server, Some(pin(new)));
                     self.tokens[token].right = new;
@@ -465,7 +465,7 @@ impl World {
             }
             Step::InitToken(token, so, new) => {
                 if self.officer(token, so) {
-                    self.forget(token);
+                    self.invalidate(token);
                     let token = &mut self.tokens[token];
                     (token.right, token.open, token.replaced) = (new, None, None);
                 }
@@ -506,7 +506,7 @@ impl World {
         self.guard.free(has_other_pin);
         // The operator may use up tries.
         self.is_new = false;
-        self.counters.iter_mut().for_each(Counter::forget);
+        self.counters.iter_mut().for_each(Counter::invalidate);
         self.tokens
             .iter_mut()
             .for_each(|token| token.refused.clear());
