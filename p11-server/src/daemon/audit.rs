@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use p11_proto::message::Message;
-use p11_proto::{ErrorCode, Identity, Request, Response, Scheme};
+use p11_proto::{ErrorCode, Identity, Request, Response, Scheme, UriText};
 use tracing::{info, warn};
 
 use super::peer::Peer;
@@ -29,7 +29,7 @@ pub(super) struct Entry {
 /// What a request is about: the key or token that it led to, else the URI as the client gave it.
 #[derive(Default)]
 struct Subject {
-    uri: Option<String>,
+    uri: Option<UriText>,
     identity: Option<Identity>,
 }
 
@@ -79,7 +79,7 @@ impl Entry {
             Request::ChangePin(change) => change.uri.as_ref(),
             _ => None,
         };
-        self.subject.uri = uri.map(|uri| p11_uri::redact(uri));
+        self.subject.uri = uri.cloned();
     }
 
     /// Notes what it led to.
@@ -95,7 +95,7 @@ impl Entry {
             Response::PinChanged(changed) => &changed.uri,
             _ => return,
         };
-        self.subject.uri = Some(p11_uri::redact(uri));
+        self.subject.uri = Some(uri.as_str().into());
     }
 
     /// It failed.
@@ -237,7 +237,8 @@ impl Second {
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(uri) = &self.subject.uri {
-            write!(f, " uri={}", quoted(uri))?;
+            // Done here, since the client has its answer by now.
+            write!(f, " uri={}", quoted(&p11_uri::redact(uri)))?;
         }
         if let Some(identity) = &self.subject.identity {
             write!(f, " identity={identity}")?;

@@ -182,6 +182,7 @@ fn measure_all(few: &Path, many: &Path, tpm: &str, fair: &Path, pairs: &[PathBuf
 
     eprintln!("new connections …");
     let mut candidates = vec![signers::in_process("raw C_Sign", setup.raw)];
+    candidates.extend(setup.bare_connections());
     candidates.extend(connections::candidates(&setup.ours));
     let connections = measure::latencies(&candidates, 1);
     let fairness = fairness::measure(fair);

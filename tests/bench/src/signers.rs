@@ -162,6 +162,25 @@ impl Setup {
             in_process("p11-kit", self.p11_kit),
         ]
     }
+
+    /// The bare signer over a new connection each: what a Ping is to it, and a signature.
+    pub fn bare_connections(&self) -> [Candidate; 2] {
+        let socket: Arc<Path> = self.folder.path().join("bare.each").into();
+        let asking = |name, message| {
+            let socket = socket.clone();
+            Candidate {
+                name,
+                open: Box::new(move || {
+                    let socket = socket.clone();
+                    Box::new(move || _ = bare::Client::connect(&socket).sign(message))
+                }),
+            }
+        };
+        [
+            asking("Ping, bare signer", &bare::PING),
+            asking("signature, bare signer", &DIGEST),
+        ]
+    }
 }
 
 /// A module in this process.
