@@ -8,7 +8,7 @@ use std::{thread, time::Duration};
 use p11_fault_module::Random;
 
 /// How many rounds each side has.
-const ROUNDS: usize = 10;
+const ROUNDS: usize = 6;
 
 /// How often it is done in each round.
 const TIMES: usize = 50;
@@ -21,7 +21,7 @@ const SETTLING: usize = 40;
 /// disturbances, since one that waits for the end of a disturbance is only one.
 const PAUSE: u64 = 2000;
 
-/// Quantiles in percent. The last is only shown where a comparison fails: five of so few times are beyond it.
+/// Quantiles in percent. The last is only shown where a comparison fails: three of so few times are beyond it.
 const QUANTILES: [usize; 3] = [50, 90, 99];
 const COMPARED: usize = 2;
 
