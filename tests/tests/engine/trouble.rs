@@ -11,7 +11,7 @@ use p11_client::ErrorCode;
 use p11_fault_module::{Function::*, Rule, cryptoki_sys::*, on, token};
 use p11_tests::{
     client::{ClientKey, P256, refused},
-    fixture::{Fixture, KEY, PIN},
+    fixture::{Fixture, KEY, PIN, SO_PIN},
     keys::KeyKind,
     server::Server,
     wait::{StopOnDrop, wait_until},
@@ -221,10 +221,10 @@ fn a_client_that_asks_for_a_missing_key_logs_nobody_out() {
 fn a_sighup_with_a_new_pin_counts_while_a_login_with_the_old_one_is_made() {
     let fixture = Fixture::new(KeyKind::P256);
     let toml = |pin| format!("[device.cryptoki]\npin = \"{pin}\"\n");
-    let wrong = "wrong-sesame";
-    for (configured, then) in [(PIN, PIN), (PIN, wrong), (wrong, PIN)] {
+    let (wrong, new) = ("wrong-sesame", "new-sesame");
+    for (configured, then) in [(PIN, PIN), (PIN, wrong), (wrong, PIN), (PIN, new)] {
         let server = fixture.server().tedge_toml(&toml(configured)).start();
-        for pin in [PIN, wrong] {
+        for pin in [PIN, wrong, new] {
             server.secrets().add(pin);
         }
         let injected = fixture.faults.counts().injected();
@@ -238,16 +238,20 @@ fn a_sighup_with_a_new_pin_counts_while_a_login_with_the_old_one_is_made() {
         };
         wait_until(|| fixture.faults.counts().injected() > injected);
         fs::write(server.folder().join("tedge.toml"), toml(then)).unwrap();
+        if then == new {
+            assert!(fixture.takes_so_pin("device", SO_PIN, new));
+        }
         server.sighup();
         let _ = during.join().unwrap();
         let opened = client.open(KEY).and_then(|key| key.sign());
-        match then {
-            PIN => opened.unwrap(),
-            _ => drop(refused(opened, ErrorCode::PinIncorrect)),
+        match then == wrong {
+            true => drop(refused(opened, ErrorCode::PinIncorrect)),
+            false => opened.unwrap(),
         }
         fixture.faults.clear();
         // Whatever it was, another SIGHUP heals it.
-        fs::write(server.folder().join("tedge.toml"), toml(PIN)).unwrap();
+        let right = if then == new { new } else { PIN };
+        fs::write(server.folder().join("tedge.toml"), toml(right)).unwrap();
         server.sighup();
         client.open(KEY).unwrap().sign().unwrap();
     }
