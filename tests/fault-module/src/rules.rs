@@ -137,6 +137,11 @@ pub enum TokenFault {
     /// `C_GenerateKeyPair` gives `CKR_TEMPLATE_INCONSISTENT` unless the private template has this attribute
     /// (CKA), which the real module, as it may refuse it, then does not see.
     DemandsInPrivateTemplate(CK_ATTRIBUTE_TYPE),
+    /// `C_GenerateKeyPair` gives this code where a template has this attribute (CKA).
+    RefusesInTemplate(CK_ATTRIBUTE_TYPE, CK_RV),
+    /// `C_GenerateKeyPair` gives this code where an Edwards curve is named by a text, and takes id-Ed25519 (RFC 8410), which
+    /// the real module may not.
+    WantsCurveByOid(CK_RV),
     /// `C_FindObjects` never ends: it finds the last object again and again.
     EndlessSearch,
 }
@@ -331,6 +336,16 @@ impl Token {
         self.has(TokenFault::DemandsInPrivateTemplate(attribute))
     }
 
+    /// See [`TokenFault::RefusesInTemplate`].
+    pub fn refuses_in_template(self, attribute: CK_ATTRIBUTE_TYPE, rv: CK_RV) -> Rule {
+        self.has(TokenFault::RefusesInTemplate(attribute, rv))
+    }
+
+    /// See [`TokenFault::WantsCurveByOid`].
+    pub fn wants_curve_by_oid(self, rv: CK_RV) -> Rule {
+        self.has(TokenFault::WantsCurveByOid(rv))
+    }
+
     /// See [`TokenFault::EndlessSearch`].
     pub fn endless_search(self) -> Rule {
         self.has(TokenFault::EndlessSearch)
@@ -421,6 +436,7 @@ mod tests {
             token("t").session_limit(4),
             token("t").without_mechanisms([CKM_ECDSA, CKM_VENDOR_DEFINED]),
             token("t").pin_pad("12 34"),
+            token("t").refuses_in_template(CKA_UNWRAP, CKR_ATTRIBUTE_READ_ONLY),
             every_token().uninitialized(),
             object(CKO_PRIVATE_KEY, "k").hides(CKA_EC_POINT),
             object(CKO_CERTIFICATE, "k").answers(CKA_VALUE, [0, 0x7f, 0xff]),

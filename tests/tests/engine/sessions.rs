@@ -9,7 +9,7 @@ use p11_client::ErrorCode;
 use p11_fault_module::{
     Function::{C_CloseSession, C_GenerateKeyPair, C_OpenSession, C_Sign},
     Rule,
-    cryptoki_sys::{CKR_SESSION_COUNT, CKR_TEMPLATE_INCONSISTENT},
+    cryptoki_sys::{CKR_FUNCTION_NOT_SUPPORTED, CKR_SESSION_COUNT},
     on, token,
 };
 use p11_tests::{
@@ -125,13 +125,13 @@ fn an_idle_session_of_a_signer_makes_room_for_a_slow_request() {
     // The session of slow requests is closed after a failure, and another program has its place.
     let fails = on(C_GenerateKeyPair)
         .next(1)
-        .returns(CKR_TEMPLATE_INCONSISTENT);
+        .returns(CKR_FUNCTION_NOT_SUPPORTED);
     let full = on(C_OpenSession).next(1).returns(CKR_SESSION_COUNT);
     fixture.faults.set([fails, full]);
     let client = server.client();
     refused(
         client.create_key("pkcs11:token=device", P256, "new", None),
-        ErrorCode::Module,
+        ErrorCode::NotSupported,
     );
     client.list_keys("pkcs11:token=device").unwrap();
     all_sign(&server);

@@ -194,6 +194,115 @@ fn a_module_may_demand_more_in_the_private_template() {
 }
 
 #[test]
+fn a_module_may_refuse_to_be_told_what_the_private_key_is_as_long_as_it_is_so() {
+    for (attribute, refusal) in [
+        (CKA_UNWRAP, CKR_ATTRIBUTE_TYPE_INVALID),
+        (CKA_DERIVE, CKR_TEMPLATE_INCONSISTENT),
+        (CKA_SENSITIVE, CKR_ATTRIBUTE_READ_ONLY),
+        (CKA_EXTRACTABLE, CKR_ATTRIBUTE_VALUE_INVALID),
+        (CKA_PRIVATE, CKR_ATTRIBUTE_READ_ONLY),
+    ] {
+        let (fixture, server) = Fixture::started();
+        let rule = token("device").refuses_in_template(attribute, refusal);
+        // A module that would not be told sets it by itself, which SoftHSM does not.
+        let sensitive = object(CKO_PRIVATE_KEY, "made").answers(CKA_SENSITIVE, [1]);
+        fixture.faults.set([rule.clone(), sensitive]);
+        let create = |label| {
+            server
+                .client()
+                .create_key(DEVICE, P256, label, Some(label.as_bytes()))
+        };
+        let made = create("made").unwrap_or_else(|failure| panic!("{rule:?}: {failure}"));
+        let spec = keys::KeySpec::new(KeyKind::P256, "made", b"made");
+        assert!(made.spki == fixture.hsm.public_key(&fixture.token, &spec));
+        server.client().open(&made.uri).unwrap().sign().unwrap();
+
+        // The module's word for what it would not be told.
+        let private = || object(CKO_PRIVATE_KEY, "weak");
+        let told: Vec<(_, &[u8])> = match attribute {
+            CKA_SENSITIVE | CKA_EXTRACTABLE => {
+                vec![(CKA_SENSITIVE, &[0]), (CKA_EXTRACTABLE, &[1])]
+            }
+            CKA_PRIVATE => vec![(CKA_PRIVATE, &[0])],
+            _ => continue,
+        };
+        for (attribute, value) in told {
+            let says = private().answers(attribute, value);
+            for answer in [says, private().hides(attribute)] {
+                fixture.faults.set([rule.clone(), answer.clone()]);
+                let told = refused(create("weak"), ErrorCode::NotSupported);
+                assert_contains(&told.message, ["not kept", "CKA_SENSITIVE"]);
+                assert_eq!(left(&fixture, "weak"), 0, "{answer:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_key_that_is_not_as_it_was_asked_for_is_not_kept() {
+    let (fixture, server) = Fixture::started();
+    for (attribute, value) in [(CKA_SENSITIVE, 0), (CKA_EXTRACTABLE, 1)] {
+        let answers = object(CKO_PRIVATE_KEY, "made").answers(attribute, [value]);
+        fixture.faults.set([answers]);
+        let made = server.client().create_key(DEVICE, P256, "made", None);
+        refused(made, ErrorCode::NotSupported);
+        assert_eq!(left(&fixture, "made"), 0);
+    }
+}
+
+#[test]
+fn edwards25519_is_asked_for_by_name_or_by_object_identifier() {
+    for refusal in [
+        CKR_ATTRIBUTE_VALUE_INVALID,
+        CKR_CURVE_NOT_SUPPORTED,
+        CKR_DOMAIN_PARAMS_INVALID,
+        CKR_TEMPLATE_INCONSISTENT,
+    ] {
+        let (fixture, server) = Fixture::started();
+        let rule = token("device").wants_curve_by_oid(refusal);
+        fixture.faults.set([rule]);
+        let ed25519 = kind(KeyType::Ed25519, 0);
+        let made = server.client().create_key(DEVICE, ed25519, "made", None);
+        let made = made.unwrap();
+        assert_eq!(made.key_type, KeyType::Ed25519);
+        server.client().open(&made.uri).unwrap().sign().unwrap();
+        assert_eq!(fixture.faults.count(C_GenerateKeyPair), 2);
+    }
+}
+
+#[test]
+fn a_module_that_makes_no_such_keys_or_none_is_told_as_that() {
+    let (fixture, server) = Fixture::started();
+    for (refusal, name, next) in [
+        (
+            CKR_ATTRIBUTE_VALUE_INVALID,
+            "CKR_ATTRIBUTE_VALUE_INVALID",
+            "ask for another",
+        ),
+        (
+            CKR_CURVE_NOT_SUPPORTED,
+            "CKR_CURVE_NOT_SUPPORTED",
+            "ask for another",
+        ),
+        (
+            CKR_FUNCTION_NOT_SUPPORTED,
+            "CKR_FUNCTION_NOT_SUPPORTED",
+            "own tool",
+        ),
+        (
+            CKR_TOKEN_WRITE_PROTECTED,
+            "CKR_TOKEN_WRITE_PROTECTED",
+            "own tool",
+        ),
+    ] {
+        fixture.faults.set([on(C_GenerateKeyPair).returns(refusal)]);
+        let made = server.client().create_key(DEVICE, P256, "made", None);
+        let told = refused(made, ErrorCode::NotSupported);
+        assert_contains(&told.message, [name, next]);
+    }
+}
+
+#[test]
 fn no_other_failure_is_answered_by_another_try() {
     let (fixture, server) = Fixture::started();
     let client = server.client();

@@ -93,6 +93,22 @@ fn keys_are_made_listed_used_and_deleted() {
 }
 
 #[test]
+fn a_key_that_the_module_cannot_finish_leaves_nothing_on_the_token() {
+    let setup = setup();
+    let client = setup.server.client();
+    // tpm2-pkcs11 1.9 has the TPM make a P-521 key, and writes its point as DER that is none.
+    let p521 = KeySpec::new(KeyType::Ec, 521);
+    for _ in 0..2 {
+        let made = client.create_key("pkcs11:token=device", p521, "made", None);
+        refused(made, ErrorCode::NotSupported);
+        assert_eq!(client.list_keys("pkcs11:token=device").unwrap(), []);
+    }
+    client
+        .create_key("pkcs11:token=device", P256, "made", None)
+        .unwrap();
+}
+
+#[test]
 fn a_token_is_made_and_its_pin_changed() {
     let setup = setup();
     let client = setup.server.client();

@@ -5,5 +5,5 @@ pub mod key;
 mod not_found;
 pub mod object;
 pub mod pair;
-mod public_key;
+pub mod public_key;
 pub mod search;

@@ -127,9 +127,7 @@ impl Object {
 
     /// Whether it shows after a login only. A private key that does not say is.
     pub fn is_private(&self) -> bool {
-        self.attributes
-            .bool(AttributeType::Private)
-            .unwrap_or(self.is_private_key)
+        self.private().unwrap_or(self.is_private_key)
     }
 
     /// Whether a signature with it needs a login.
@@ -175,9 +173,19 @@ impl Object {
         self.attributes.bool(AttributeType::AlwaysAuthenticate) == Some(true)
     }
 
-    /// `CKA_EXTRACTABLE`
-    pub fn extractable(&self) -> bool {
-        self.attributes.bool(AttributeType::Extractable) == Some(true)
+    /// `CKA_EXTRACTABLE`, where it is told.
+    pub fn extractable(&self) -> Option<bool> {
+        self.attributes.bool(AttributeType::Extractable)
+    }
+
+    /// `CKA_SENSITIVE`, where it is told.
+    pub fn sensitive(&self) -> Option<bool> {
+        self.attributes.bool(AttributeType::Sensitive)
+    }
+
+    /// `CKA_PRIVATE`, where it is told.
+    pub fn private(&self) -> Option<bool> {
+        self.attributes.bool(AttributeType::Private)
     }
 
     /// `CKA_VALUE` of a certificate.

@@ -8,6 +8,14 @@ use p11_proto::spki::{Curve, PublicKey};
 use crate::engine::module::Attributes;
 use crate::error::Error;
 
+/// id-Ed25519 (RFC 8410), and the curve's own identifier that older modules give, in DER.
+pub(crate) const EDWARDS25519_OIDS: [&[u8]; 2] = [
+    &[0x06, 0x03, 0x2b, 0x65, 0x70],
+    &[
+        0x06, 0x09, 0x2b, 0x06, 0x01, 0x04, 0x01, 0xda, 0x47, 0x0f, 0x01,
+    ],
+];
+
 /// The public key that the attributes of one object tell, `None` where they are not all there.
 ///
 /// # Errors
@@ -60,14 +68,9 @@ fn curve(params: &[u8]) -> Result<Curve, Error> {
 
 /// The same for Edwards curves (section 6.3.5), of which TLS clients use one.
 fn edwards25519(params: &[u8]) -> Result<(), Error> {
-    // id-Ed25519 (RFC 8410), and the curve's own identifier that older modules give.
-    const OIDS: [&[u8]; 2] = [
-        &[0x06, 0x03, 0x2b, 0x65, 0x70],
-        &[
-            0x06, 0x09, 0x2b, 0x06, 0x01, 0x04, 0x01, 0xda, 0x47, 0x0f, 0x01,
-        ],
-    ];
-    if OIDS.contains(&params) || matches!(printable(params), Some("edwards25519" | "Ed25519")) {
+    if EDWARDS25519_OIDS.contains(&params)
+        || matches!(printable(params), Some("edwards25519" | "Ed25519"))
+    {
         return Ok(());
     }
     Err(Error::NotSupported(

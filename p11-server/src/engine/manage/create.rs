@@ -1,20 +1,17 @@
-//! Making key pairs on a token.
+//! Making key pairs on a token: what is made is read back, and destroyed where it is not as it should be.
 
 use cryptoki::error::{Error as Cryptoki, RvError};
-use cryptoki::mechanism::Mechanism;
-use cryptoki::object::{Attribute, KeyType as CkKeyType, ObjectClass, ObjectHandle};
-use cryptoki_sys::CK_ULONG;
-use der::Encode;
-use der::asn1::PrintableStringRef;
-use p11_proto::message::{CreateKey, KeySpec, KeyType, PublicKeyEntry};
-use p11_proto::spki::{Curve, PublicKey};
+use cryptoki::object::{Attribute, ObjectClass, ObjectHandle};
+use p11_proto::message::{CreateKey, PublicKeyEntry};
+use p11_proto::spki::PublicKey;
 use p11_uri::{ObjectInfo, ObjectType, Uri};
 use tracing::info;
 
+use super::key_template::{KeyTemplate, PairTemplate};
 use crate::engine::core::Core;
 use crate::engine::find::object::{LONGEST_NAME, Object};
 use crate::engine::module::Session;
-use crate::error::Error;
+use crate::error::{Error, ckr_name};
 use crate::service::Access;
 
 /// Bytes of an id that we choose: as long as the SHA-1 that other tools use there.
@@ -65,111 +62,78 @@ impl Core {
                     token.name()
                 )));
             }
-            let public = template.generate(&session, &request.label, &id)?;
+            let public = generate(&session, &template, &request.label, &id)?;
             info!("made the key {uri}");
             Ok(PublicKeyEntry::new(uri.to_string(), &public))
         })
     }
 }
 
-/// How a kind of key is made.
-struct KeyTemplate {
-    mechanism: Mechanism<'static>,
-    key_type: CkKeyType,
-    /// The attributes of the public key that say which key is wanted.
-    parameters: Vec<Attribute>,
+/// `C_GenerateKeyPair`, by the first template that the module takes. A pair that is not as it should be, or that a
+/// failed call has left, is destroyed.
+fn generate(
+    session: &Session,
+    template: &KeyTemplate,
+    label: &str,
+    id: &[u8],
+) -> Result<PublicKey, Error> {
+    let mut first_refusal = None;
+    for pair in template.pairs(label, id) {
+        match session.generate_key_pair(&template.mechanism, &pair.public, &pair.private)? {
+            Ok((public, private)) => {
+                return read_back(session, &pair, public, private).map_err(|cause| {
+                    let halves = vec![("private key", private), ("public key", public)];
+                    undo(session, label, halves, cause)
+                });
+            }
+            Err(Cryptoki::Pkcs11(rv, _)) if template.may_be_taken_otherwise(rv) => {
+                first_refusal.get_or_insert(rv);
+            }
+            Err(error) => {
+                let cause = not_generated(error);
+                return Err(undo(session, label, with_id(session, id), cause));
+            }
+        }
+    }
+    let why = first_refusal.map_or_else(String::new, ckr_name);
+    Err(undo(
+        session,
+        label,
+        with_id(session, id),
+        no_such_keys(&why),
+    ))
 }
 
-impl KeyTemplate {
-    fn of(spec: KeySpec) -> Result<KeyTemplate, Error> {
-        let on = |curve: Curve| {
-            let params = curve.oid().to_der();
-            let params = params.map_err(|error| Error::Internal(error.to_string()))?;
-            Ok(KeyTemplate {
-                mechanism: Mechanism::EccKeyPairGen,
-                key_type: CkKeyType::EC,
-                parameters: vec![Attribute::EcParams(params)],
-            })
-        };
-        match (spec.key_type, spec.bits) {
-            (KeyType::Rsa, bits @ (2048 | 3072 | 4096)) => Ok(KeyTemplate {
-                mechanism: Mechanism::RsaPkcsKeyPairGen,
-                key_type: CkKeyType::RSA,
-                parameters: vec![
-                    Attribute::ModulusBits(CK_ULONG::from(bits).into()),
-                    Attribute::PublicExponent(vec![1, 0, 1]),
-                ],
-            }),
-            (KeyType::Ec, 256) => on(Curve::P256),
-            (KeyType::Ec, 384) => on(Curve::P384),
-            (KeyType::Ec, 521) => on(Curve::P521),
-            (KeyType::Ed25519, _) => {
-                let name = PrintableStringRef::new("edwards25519").and_then(|name| name.to_der());
-                let name = name.map_err(|error| Error::Internal(error.to_string()))?;
-                Ok(KeyTemplate {
-                    mechanism: Mechanism::EccEdwardsKeyPairGen,
-                    key_type: CkKeyType::EC_EDWARDS,
-                    parameters: vec![Attribute::EcParams(name)],
-                })
-            }
-            _ => Err(Error::BadRequest(
-                "the keys that can be made are RSA of 2048, 3072 and 4096 bits, EC of 256, 384 and \
-                 521 bits, and Ed25519"
-                    .into(),
-            )),
-        }
+/// The public key of a new pair whose private half is what was asked for, or says so by itself where the module would
+/// not be asked.
+fn read_back(
+    session: &Session,
+    asked: &PairTemplate,
+    public: ObjectHandle,
+    private: ObjectHandle,
+) -> Result<PublicKey, Error> {
+    let private = Object::read(session, private, ObjectClass::PRIVATE_KEY)?;
+    let has = |told: Option<bool>, asked: bool| told.unwrap_or(asked);
+    let is_safe = has(private.sensitive(), asked.asks_protection())
+        && !has(private.extractable(), !asked.asks_protection())
+        && has(private.private(), asked.asks_privacy());
+    if !private.can_sign() {
+        return Err(Error::NotSupported(
+            "the token makes keys of this kind that do not sign (CKA_SIGN), so the new one is not kept"
+                .into(),
+        ));
     }
-
-    /// `C_GenerateKeyPair`, in the dialect of most modules, else in that of those that want the
-    /// private key's template to say again what is to be made.
-    ///
-    /// What the public key may do is not said: nobody needs the token for that, and tpm2-pkcs11 takes
-    /// `CKA_VERIFY` for a wish to decrypt.
-    /// A pair that cannot be read back, or that a failed call has left, is destroyed.
-    fn generate(&self, session: &Session, label: &str, id: &[u8]) -> Result<PublicKey, Error> {
-        let common = [
-            Attribute::Token(true),
-            Attribute::Label(label.into()),
-            Attribute::Id(id.into()),
-        ];
-        let public = [&common[..], &self.parameters, &[Attribute::Private(false)]].concat();
-        let private = [
-            &common[..],
-            &[
-                Attribute::Private(true),
-                Attribute::Sensitive(true),
-                Attribute::Extractable(false),
-                Attribute::Sign(true),
-                Attribute::Decrypt(false),
-                Attribute::Unwrap(false),
-                Attribute::Derive(false),
-            ],
-        ]
-        .concat();
-        let mut made = session.generate_key_pair(&self.mechanism, &public, &private)?;
-        if let Err(Cryptoki::Pkcs11(RvError::TemplateInconsistent, _)) = made {
-            let again = [
-                Attribute::Class(ObjectClass::PRIVATE_KEY),
-                Attribute::KeyType(self.key_type),
-            ];
-            let curve = self
-                .parameters
-                .iter()
-                .filter(|a| matches!(a, Attribute::EcParams(_)));
-            let private = [&private[..], &again].concat();
-            let private: Vec<_> = private.into_iter().chain(curve.cloned()).collect();
-            made = session.generate_key_pair(&self.mechanism, &public, &private)?;
-        }
-        let (public, private) =
-            made.map_err(|error| undo(session, label, with_id(session, id), not_generated(error)))?;
-        let told = Object::read(session, public, ObjectClass::PUBLIC_KEY);
-        let told = told.and_then(|object| object.public_key()).and_then(|key| {
-            let untold = || Error::BadAnswer("the token tells no public key of the new key".into());
-            key.ok_or_else(untold)
-        });
-        let halves = vec![("private key", private), ("public key", public)];
-        told.map_err(|cause| undo(session, label, halves, cause))
+    if !is_safe {
+        return Err(Error::NotSupported(
+            "the new private key could leave the token (CKA_SENSITIVE, CKA_EXTRACTABLE) or be used without a login \
+             (CKA_PRIVATE), since the token would not be told otherwise, so it is not kept; make the key with the \
+             token's own tool"
+                .into(),
+        ));
     }
+    let public = Object::read(session, public, ObjectClass::PUBLIC_KEY)?;
+    let untold = || Error::BadAnswer("the token tells no public key of the new key".into());
+    public.public_key()?.ok_or_else(untold)
 }
 
 /// What a failed call has left on the token, which had nothing of this id before.
@@ -213,12 +177,24 @@ fn not_generated(error: Cryptoki) -> Error {
             | RvError::CurveNotSupported
             | RvError::DomainParamsInvalid),
             _,
+        ) => no_such_keys(&ckr_name(rv)),
+        Cryptoki::Pkcs11(
+            rv @ (RvError::FunctionNotSupported
+            | RvError::TokenWriteProtected
+            | RvError::SessionReadOnly),
+            _,
         ) => Error::NotSupported(format!(
-            "the token cannot make keys of this kind ({}); ask for another",
-            crate::error::ckr_name(rv)
+            "the token makes no keys through this PKCS#11 module ({}); make the key with the token's own tool",
+            ckr_name(rv)
         )),
         other => other.into(),
     }
+}
+
+fn no_such_keys(ckr: &str) -> Error {
+    Error::NotSupported(format!(
+        "the token cannot make keys of this kind ({ckr}); ask for another"
+    ))
 }
 
 fn random_id() -> Result<Vec<u8>, Error> {

@@ -166,7 +166,7 @@ fn object_entry(
     match class {
         Class::Private => entry
             .can_sign(object.can_sign())
-            .extractable(object.extractable())
+            .extractable(object.extractable() == Some(true))
             .always_authenticate(object.always_authenticate()),
         _ => entry,
     }

@@ -4,5 +4,6 @@ mod certificates;
 mod create;
 mod delete;
 mod init;
+mod key_template;
 mod list;
 mod pin;
