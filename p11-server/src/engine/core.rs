@@ -105,9 +105,12 @@ impl Core {
             return Ok(key.clone());
         }
         let uri = query.scoped()?;
+        let given_before = || self.keys.given(query.expected?);
+        let given = query.given.clone().or_else(given_before);
         let last_token = known.as_ref().map(|key| &*key.token);
         let search = Search {
             expected: query.expected,
+            given: given.as_ref(),
             opened: query.opened,
             last_token,
             ..self.search(client, query, &uri)
@@ -122,6 +125,9 @@ impl Core {
         }
         let found = found.map_err(|error| slots.explain(error, client.access));
         let mut key = found?;
+        if let Some(given) = given.filter(|_| key.is_taken_at_word()) {
+            self.keys.insert_given(&given);
+        }
         let before = self.keys.get(key.uri(), Some(key.identity()));
         if let Some(before) = before.or(known.filter(|known| known.identity() == key.identity())) {
             key.continue_as(&before);
@@ -207,6 +213,7 @@ impl Core {
             uri,
             pins: query.pins(),
             expected: None,
+            given: None,
             opened: false,
             last_token: None,
             preferred: self.keys.preferred(&query.meaning()),

@@ -32,6 +32,7 @@ use std::path::Path;
 
 use cryptoki::error::RvError;
 use p11_proto::message::{Message, OpenKey, OpenedKey, Pong, Sign, Signature, Status};
+use p11_proto::spki::PublicKey;
 use p11_proto::{Identity, Request, Response, frame};
 
 use self::core::Core;
@@ -113,8 +114,11 @@ impl Engine {
     fn open_key(&self, request: &OpenKey, access: &dyn Access) -> Result<OpenedKey, Error> {
         let expected = request.spki.as_ref().map(|spki| Identity::of(spki));
         let expected = expected.transpose();
+        let given = request.spki.as_ref();
         let query = KeyQuery {
             expected: expected.map_err(|error| Error::BadRequest(error.to_string()))?,
+            // Of another kind it is no key of a token.
+            given: given.and_then(|spki| PublicKey::from_spki(spki).ok()),
             ..self.0.query(&request.uri, request.pin.as_ref(), access)?
         };
         self.0.retry(access, |client, failed| {

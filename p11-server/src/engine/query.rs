@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use p11_proto::spki::PublicKey;
 use p11_proto::{Identity, Pin};
 use p11_uri::Uri;
 use tracing::warn;
@@ -22,6 +23,8 @@ pub(crate) struct KeyQuery<'a> {
     pub own_pin: Option<Cow<'a, Pin>>,
     /// The only key that will do.
     pub expected: Option<Identity>,
+    /// The public key that the client has brought.
+    pub given: Option<PublicKey>,
     /// Whether it was opened before, so that another key in its place is a change.
     pub opened: bool,
     /// What the client may do with which of them.
@@ -42,6 +45,7 @@ pub(crate) fn query<'a>(
         name: Cow::Borrowed(uri),
         own_pin: pin.map(Cow::Borrowed),
         expected: None,
+        given: None,
         opened: false,
         access,
         settings,

@@ -9,13 +9,13 @@ use cryptoki::error::RvError;
 use cryptoki::object::{ObjectClass, ObjectHandle};
 use lru::LruCache;
 use p11_proto::message::OpenedKey;
-use p11_proto::spki::Kind;
+use p11_proto::spki::{Kind, PublicKey};
 use p11_proto::{Identity, Scheme};
 use p11_uri::{ObjectInfo, Uri};
 use tracing::warn;
 
 use super::object::Object;
-use super::pair::Half;
+use super::pair::{Half, ToldBy};
 use crate::engine::lock::{Mutex, Rank};
 use crate::engine::login::Logins;
 use crate::engine::sign::encode;
@@ -38,8 +38,8 @@ pub(crate) struct Key {
     /// The life of the token in which its handle is good.
     life: Weak<Opened>,
     handle: ObjectHandle,
-    /// The object that tells its public key, where it does not itself.
-    told_by: Option<(ObjectHandle, ObjectClass)>,
+    /// Who tells its public key.
+    told_by: ToldBy,
     /// Whether it signs after a login only.
     pub needs_login: bool,
     /// Whether each signature wants a login of its own.
@@ -208,21 +208,34 @@ impl Key {
             return Ok(());
         }
         let told = Object::read(session, self.handle, ObjectClass::PRIVATE_KEY);
-        let told = told.and_then(|private| match self.told_by {
-            None => private.public_key(),
-            Some((handle, class)) => Object::read(session, handle, class)?.public_key(),
+        let is_it = told.and_then(|private| match self.told_by {
+            ToldBy::Itself => Ok(self.is(private.public_key()?)),
+            ToldBy::Object(handle, class) => {
+                Ok(self.is(Object::read(session, handle, class)?.public_key()?))
+            }
+            // Its names are all there is to know it by.
+            ToldBy::Client => Ok(private.info() == self.info),
         });
-        match told {
-            Ok(Some(public)) if public.identity() == self.identity() => {
+        match is_it {
+            Ok(true) => {
                 self.state.lock().used = Instant::now();
                 Ok(())
             }
-            Ok(_) => Err(changed()),
+            Ok(false) => Err(changed()),
             Err(error) => match error.recovery() {
                 Recovery::FindKeyAgain | Recovery::None => Err(changed()),
                 _ => Err(error),
             },
         }
+    }
+
+    fn is(&self, told: Option<PublicKey>) -> bool {
+        told.is_some_and(|public| public.identity() == self.identity())
+    }
+
+    /// Whether nothing but a client's word tells its public key.
+    pub fn is_taken_at_word(&self) -> bool {
+        matches!(self.told_by, ToldBy::Client)
     }
 
     /// Whether its handle was not used for so long that it has to be checked.
@@ -263,6 +276,8 @@ pub(crate) fn uri(token: &Token, object: &Object) -> Uri {
 /// Which keys the URIs of clients mean.
 pub(crate) struct KeyCache {
     uris: Mutex<LruCache<String, CachedUri>>,
+    /// Public keys that clients gave and nothing on a token tells: their signatures carry the identity alone.
+    given: Mutex<LruCache<Identity, PublicKey>>,
 }
 
 #[derive(Default)]
@@ -277,6 +292,7 @@ impl KeyCache {
     pub fn new() -> KeyCache {
         KeyCache {
             uris: Mutex::new(Rank::Keys, LruCache::new(MOST_URIS)),
+            given: Mutex::new(Rank::Keys, LruCache::new(MOST_URIS)),
         }
     }
 
@@ -292,6 +308,16 @@ impl KeyCache {
     /// The identity that a URI meant when it was last looked up without naming one.
     pub fn preferred(&self, uri: &str) -> Option<Identity> {
         self.uris.lock().get(uri)?.preferred
+    }
+
+    /// The public key of this identity, where a client gave it and was taken at its word.
+    pub fn given(&self, identity: Identity) -> Option<PublicKey> {
+        self.given.lock().get(&identity).cloned()
+    }
+
+    /// A client was taken at its word for this public key.
+    pub fn insert_given(&self, public: &PublicKey) {
+        self.given.lock().put(public.identity(), public.clone());
     }
 
     /// These URIs led to this key, each by itself if no identity was asked for. That is cached if it still holds: what

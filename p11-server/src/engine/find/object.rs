@@ -8,7 +8,7 @@ use p11_proto::spki::PublicKey;
 use p11_uri::{ObjectInfo, ObjectType};
 use tracing::debug;
 
-use super::public_key::public_key;
+use super::public_key::{could_have, public_key};
 use crate::engine::module::{Attributes, Session};
 use crate::error::Error;
 
@@ -156,6 +156,11 @@ impl Object {
                 .map_err(|error| Error::NotSupported(error.to_string())),
             None => public_key(&self.attributes),
         }
+    }
+
+    /// Whether it could be the private half of this public key, as far as it tells.
+    pub fn could_have(&self, public: &PublicKey) -> bool {
+        could_have(&self.attributes, public)
     }
 
     /// `CKA_SIGN`; a module that does not tell is believed to sign.

@@ -13,11 +13,22 @@ use crate::error::Error;
 /// The private keys of a token with their public keys, in the order of the private keys.
 pub(crate) struct Pairs(Vec<Result<Half, Error>>);
 
-/// The public key of a private one, and the object that told it, if not the private key itself.
+/// The public key of a private one, and who told it.
 #[derive(Clone)]
 pub(crate) struct Half {
     pub public: PublicKey,
-    pub told_by: Option<(ObjectHandle, ObjectClass)>,
+    pub told_by: ToldBy,
+}
+
+/// Who told the public key of a private one.
+#[derive(Clone, Copy)]
+pub(crate) enum ToldBy {
+    /// The private key itself.
+    Itself,
+    /// Another object.
+    Object(ObjectHandle, ObjectClass),
+    /// The client, which is taken at its word.
+    Client,
 }
 
 /// Objects that tell a public key, by what they can be found by.
@@ -40,7 +51,7 @@ impl Pairs {
             if let Some(own) = key.public_key()? {
                 return Ok(Half {
                     public: own,
-                    told_by: None,
+                    told_by: ToldBy::Itself,
                 });
             }
             let is_only = of_id.get(key.id.as_slice()) == Some(&1);
@@ -51,7 +62,7 @@ impl Pairs {
                 if let Some((object, public)) = index.half_of(key, is_only)? {
                     return Ok(Half {
                         public: public.clone(),
-                        told_by: Some((object.handle, class)),
+                        told_by: ToldBy::Object(object.handle, class),
                     });
                 }
             }
@@ -62,6 +73,18 @@ impl Pairs {
             ))
         };
         Pairs(private.iter().map(half).collect())
+    }
+
+    /// The private keys that could have this public key, and of which nothing on the token tells theirs. They are those of
+    /// which the pairs were made.
+    pub fn untold<'o>(
+        &self,
+        private: &'o [Object],
+        public: &PublicKey,
+    ) -> impl Iterator<Item = &'o Object> {
+        let with_half = private.iter().zip(&self.0);
+        let untold = with_half.filter(|(key, half)| half.is_err() && key.could_have(public));
+        untold.map(|(key, _)| key)
     }
 
     /// The public halves, in the order of the private keys.

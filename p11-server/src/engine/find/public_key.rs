@@ -3,7 +3,7 @@
 use cryptoki::object::{AttributeType, KeyType};
 use der::asn1::AnyRef;
 use der::{Decode, Encode, Tag, Tagged};
-use p11_proto::spki::{Curve, PublicKey};
+use p11_proto::spki::{Curve, Kind, PublicKey};
 
 use crate::engine::module::Attributes;
 use crate::error::Error;
@@ -47,6 +47,23 @@ pub(crate) fn public_key(attributes: &Attributes) -> Result<Option<PublicKey>, E
         },
     };
     key.map(Some).map_err(unusable)
+}
+
+/// Whether the private key of these attributes could have this public key, as far as they tell. An RSA key tells its
+/// modulus, and with it which key it is.
+pub(super) fn could_have(attributes: &Attributes, public: &PublicKey) -> bool {
+    let kind = attributes.number(AttributeType::KeyType);
+    let kind = kind.and_then(|kind| KeyType::try_from(kind).ok());
+    let params = attributes.bytes(AttributeType::EcParams);
+    match (kind, public.kind()) {
+        (Some(KeyType::EC), Kind::Ec(wanted)) => {
+            params.is_none_or(|params| curve(params).is_ok_and(|its| its == wanted))
+        }
+        (Some(KeyType::EC_EDWARDS), Kind::Ed25519) => {
+            params.is_none_or(|params| edwards25519(params).is_ok())
+        }
+        _ => false,
+    }
 }
 
 /// `CKA_EC_PARAMS` (PKCS#11 section 6.3.3): an object identifier, or the name of the curve.

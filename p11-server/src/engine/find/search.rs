@@ -16,7 +16,7 @@ use tracing::warn;
 use super::contents::{Contents, ContentsCache};
 use super::key::{self, Key};
 use super::object::Object;
-use super::pair::{Half, is_pair};
+use super::pair::{Half, ToldBy, is_pair};
 use crate::engine::login::{Logins, Pins};
 use crate::engine::module::Module;
 use crate::engine::token::Token;
@@ -37,6 +37,8 @@ pub(crate) struct Search<'a> {
     pub pins: Pins<'a>,
     /// The only key that will do.
     pub expected: Option<Identity>,
+    /// The public key of that one, where the client has given it.
+    pub given: Option<&'a PublicKey>,
     /// Whether the client has opened that key before, so that another in its place is a change.
     pub opened: bool,
     /// The token where that key was last seen.
@@ -115,7 +117,47 @@ impl Search<'_> {
         if !shown && !may_guess && views.iter().any(|view| view.hidden) {
             return Err(self.hidden(&views));
         }
-        Err(self.not_found(&views, &skipped))
+        match self.take_at_its_word(&views)? {
+            Some(key) => Ok(key),
+            None => Err(self.not_found(&views, &skipped)),
+        }
+    }
+
+    /// The only key that could have the public key that the client gives, where no token tells the key's own. That it is
+    /// the right one is proved by who verifies its signatures.
+    fn take_at_its_word(&self, views: &[View]) -> Result<Option<Key>, Error> {
+        let Some(given) = self.given else {
+            return Ok(None);
+        };
+        // They were read before a login, perhaps.
+        let latest = |view: &View| self.view(self.contents.latest(&view.contents));
+        let views: Vec<_> = views.iter().map(latest).collect();
+        let could_be = views.iter().filter(|view| !view.hidden).flat_map(|view| {
+            let untold = view.contents.pairs.untold(&view.contents.private, given);
+            let meant =
+                untold.filter(|key| key.can_sign() && self.uri.matches_key(&key.label, &key.id));
+            meant.map(move |key| (view, key))
+        });
+        let could_be: Vec<_> = could_be.collect();
+        let [(view, object)] = could_be.as_slice() else {
+            return Ok(None);
+        };
+        let token = &view.contents.token;
+        self.client
+            .access
+            .check(&token.info(), Some(&object.info()))?;
+        let half = Half {
+            public: given.clone(),
+            told_by: ToldBy::Client,
+        };
+        let key = self.open(view, object, &half)?;
+        warn!(
+            "nothing on the token tells the public key of {}, so the client is taken at its word that it is {}; store \
+             its certificate or public key with the same id and label",
+            key.uri(),
+            key.identity()
+        );
+        Ok(Some(key))
     }
 
     /// Finds the public half of the key, with a login only where nothing public shows it.
@@ -230,16 +272,7 @@ impl Search<'_> {
     fn take_from(&self, view: &View, may_guess: bool) -> Result<Option<Key>, Error> {
         let token = &view.contents.token;
         if let Some(chosen) = self.choose(view)? {
-            let session = token.acquire(self.module, self.client, Lane::Search)?;
-            if chosen.object.needs_login() {
-                self.logins.log_in(&session, self.client, self.pins)?;
-            }
-            if !std::ptr::eq(Arc::as_ptr(session.life()), view.contents.life.as_ptr()) {
-                return Err(self.changed(token));
-            }
-            let key = Key::new(&session, &chosen.object, &chosen.half)?;
-            session.prepare_signing();
-            return Ok(Some(key));
+            return self.open(view, &chosen.object, &chosen.half).map(Some);
         }
         if !view.hidden || !(may_guess || self.is_shown_by(view)) {
             return Ok(None);
@@ -255,6 +288,21 @@ impl Search<'_> {
             None if view.hidden => Err(self.changed(token)),
             None => Ok(None),
         }
+    }
+
+    /// A key in sight, on a token that is logged in if the key wants that.
+    fn open(&self, view: &View, object: &Object, half: &Half) -> Result<Key, Error> {
+        let token = &view.contents.token;
+        let session = token.acquire(self.module, self.client, Lane::Search)?;
+        if object.needs_login() {
+            self.logins.log_in(&session, self.client, self.pins)?;
+        }
+        if !std::ptr::eq(Arc::as_ptr(session.life()), view.contents.life.as_ptr()) {
+            return Err(self.changed(token));
+        }
+        let key = Key::new(&session, object, half)?;
+        session.prepare_signing();
+        Ok(key)
     }
 
     /// What the token shows after a login.

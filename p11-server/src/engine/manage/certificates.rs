@@ -12,7 +12,7 @@ use p11_proto::message::{
 };
 use p11_proto::spki::{self, PublicKey};
 use p11_uri::{ObjectType, Uri};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::engine::core::Core;
 use crate::engine::find::object::Object;
@@ -96,6 +96,18 @@ impl Core {
             let key = keys.find_map(|(key, half)| {
                 let is_its = matches!(half, Ok(half) if half.public.identity() == public.identity());
                 (is_its && uri.matches_key(&key.label, &key.id)).then_some(key)
+            });
+            let key = key.or_else(|| {
+                let untold = contents.pairs.untold(&contents.private, &public);
+                let mut untold = untold.filter(|key| uri.matches_key(&key.label, &key.id));
+                let key = untold.next().filter(|_| untold.next().is_none())?;
+                warn!(
+                    "nothing on the token tells the public key of {}, so the client is taken at its word that the \
+                     certificate for {} is that key's",
+                    Uri::of_object(&token.info(), &key.info()),
+                    public.identity()
+                );
+                Some(key)
             });
             let key = key.ok_or_else(|| {
                 let (looked_for, wanted) = (uri.shown(), public.identity());
