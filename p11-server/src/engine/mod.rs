@@ -126,7 +126,14 @@ impl Engine {
             if key.lies_idle(self.0.module.timeouts().idle) {
                 self.0.session_of(client, key)?;
             }
-            Ok(key.opened())
+            let opened = key.opened();
+            match opened.schemes.is_empty() {
+                true => Err(Error::NotSupported(format!(
+                    "{} signs no more: its token lists mechanisms for it and refuses them",
+                    key.uri()
+                ))),
+                false => Ok(opened),
+            }
         })
     }
 

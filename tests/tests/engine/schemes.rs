@@ -96,22 +96,48 @@ fn a_mechanism_that_is_listed_and_refused_gives_way_to_the_next_and_the_last_tak
 }
 
 #[test]
-fn a_key_without_a_mechanism_offers_no_scheme() {
-    for (kind, scheme, mechanisms) in [
-        (KeyKind::Rsa2048, 0x0804, all_but(&[])),
-        (KeyKind::P256, 0x0403, vec![CKM_ECDSA]),
-        (KeyKind::Ed25519, 0x0807, vec![CKM_EDDSA]),
+fn a_key_without_a_mechanism_is_none_and_the_error_says_why() {
+    for (kind, mechanisms) in [
+        (KeyKind::Rsa2048, all_but(&[])),
+        (KeyKind::P256, vec![CKM_ECDSA]),
+        (KeyKind::Ed25519, vec![CKM_EDDSA]),
     ] {
         let fixture = Fixture::new(kind);
         fixture
             .faults
             .set([token("device").without_mechanisms(mechanisms)]);
         let server = fixture.start();
-        let key = server.client().open(KEY).unwrap();
-        assert!(key.told().schemes.is_empty());
-        let failure = refused(key.sign_with(scheme), ErrorCode::UnsupportedScheme);
-        assert!(failure.message.contains("no mechanism"), "{failure}");
+        let failure = refused(server.client().open(KEY), ErrorCode::KeyNotFound);
+        assert!(
+            failure.message.contains("no mechanism that signs"),
+            "{failure}"
+        );
+        // The key beside it can sign, though its label comes later.
+        let beside = match kind {
+            KeyKind::P256 => KeyKind::Ed25519,
+            _ => KeyKind::P256,
+        };
+        let beside = fixture.add_key(beside, "zzz", 2);
+        for uri in ["pkcs11:", "pkcs11:token=device"] {
+            let opened = server.client().open(uri).unwrap();
+            assert_eq!(opened.told().spki.as_ref(), beside.spki);
+            opened.sign().unwrap();
+            let told = server.client().get_public_key(uri).unwrap();
+            assert_eq!(told.spki.as_ref(), beside.spki);
+        }
     }
+}
+
+#[test]
+fn a_key_of_which_the_token_refuses_every_mechanism_is_opened_no_more() {
+    let (fixture, server) = Fixture::started();
+    let key = server.client().open(KEY).unwrap();
+    fixture
+        .faults
+        .set([on(C_SignInit).returns(CKR_MECHANISM_INVALID)]);
+    refused(key.sign(), ErrorCode::UnsupportedScheme);
+    let failure = refused(server.client().open(KEY), ErrorCode::NotSupported);
+    assert!(failure.message.contains("signs no more"), "{failure}");
 }
 
 #[test]

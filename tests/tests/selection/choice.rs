@@ -113,6 +113,23 @@ fn a_key_with_public_key_and_certificate_is_one_key() {
 }
 
 #[test]
+fn certificates_and_public_keys_of_others_are_no_keys_to_choose_from() {
+    let store = Store::new();
+    let (token, other) = (store.token("device"), store.token("other"));
+    let key = store.key(&token, "key", 1);
+    // As of authorities, which nobody on this token signs for.
+    for (id, label) in [(2, "authority"), (3, "zone")] {
+        let authority = store.key(&other, label, id);
+        store.certify(&token, &authority, label, id);
+        let hsm = &store.hsm;
+        hsm.store_public_key(&token, label, &[id], &authority.spki);
+    }
+    let server = store.server().start();
+    assert_opens(&server, "pkcs11:token=device", &token, &key);
+    assert_eq!(log_lines(&server, "several keys match"), [""; 0]);
+}
+
+#[test]
 fn a_key_with_two_certificates_is_one_key() {
     let store = Store::new();
     let token = store.token("device");

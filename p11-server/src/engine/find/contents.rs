@@ -12,6 +12,7 @@ use crate::engine::lock::{Mutex, Rank};
 use crate::engine::module::Module;
 use crate::engine::token::client::Client;
 use crate::engine::token::id::TokenId;
+use crate::engine::token::mechanisms::Mechanisms;
 use crate::engine::token::session::PooledSession;
 use crate::engine::token::turns::Lane;
 use crate::engine::token::{Opened, Token};
@@ -27,6 +28,8 @@ pub(crate) struct Contents {
     pub certificates: Vec<Object>,
     /// Which of them belong together.
     pub pairs: Pairs,
+    /// What its token can do, where there is a private key in sight and the token tells.
+    pub mechanisms: Option<Arc<Mechanisms>>,
     /// Whether a login might show more.
     pub hidden: bool,
     /// When the reading began.
@@ -58,10 +61,16 @@ impl Contents {
         if logged_in || !login_required {
             session.life().set_proved();
         }
+        // Whether a key can sign with them is a question of the choice. That they are not told is no reason to show nothing.
+        let mechanisms = match private.is_empty() {
+            true => None,
+            false => session.mechanisms().ok(),
+        };
         Ok(Contents {
             token: session.token().clone(),
             life: Arc::downgrade(session.life()),
             pairs: Pairs::join(&private, &public, &certificates),
+            mechanisms,
             private,
             public,
             certificates,

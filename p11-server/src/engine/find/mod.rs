@@ -7,3 +7,4 @@ pub mod object;
 pub mod pair;
 pub mod public_key;
 pub mod search;
+mod view;

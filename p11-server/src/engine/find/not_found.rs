@@ -6,7 +6,8 @@ use std::sync::Arc;
 use p11_uri::Uri;
 
 use super::object::Object;
-use super::search::{Search, Skipped, View, uri, visible_keys};
+use super::search::{Search, Skipped, uri};
+use super::view::{Unusable, View};
 use crate::engine::token::Token;
 use crate::engine::token::slots;
 use crate::error::Error;
@@ -32,13 +33,13 @@ impl Search<'_> {
     /// perhaps after a login.
     pub(super) fn not_found(&self, views: &[View], skipped: &[Skipped<'_>]) -> Error {
         let looked_for = self.uri.shown();
-        let latest = |view: &View| self.contents.latest(&view.contents);
-        let all: Vec<_> = views.iter().map(|view| self.view(latest(view))).collect();
+        let all = self.latest(views);
         // The URI leads to keys, but not to the one of the client's certificate.
         if let Some(wanted) = self.expected {
             // One that cannot be read at this moment may be the one.
-            let all_told = all.iter().all(|view| view.unusable.is_empty());
-            if self.opened && all_told && visible_keys(&all).next().is_some() {
+            let mut unusable = all.iter().flat_map(|view| &view.unusable);
+            let all_told = unusable.all(|key| key.is_told);
+            if self.opened && all_told && all.iter().any(|view| !view.keys().is_empty()) {
                 return Error::KeyChanged {
                     uri: looked_for.to_string(),
                     opened: wanted,
@@ -65,19 +66,16 @@ impl Search<'_> {
             uri: &Uri::default(),
             ..*self
         };
-        let any: Vec<_> = views
-            .iter()
-            .map(|view| any_key.view(latest(view)))
-            .collect();
-        let there = self.known_keys(&any);
+        let there = self.known_keys(&any_key.latest(views));
         match there.as_slice() {
             [] => message.push_str(", where no key that can sign is in sight"),
             there => message.push_str(&format!(", where there are {}", list(there))),
         }
         for view in &all {
-            let known = |(key, _): &&_| self.may_know(&view.contents.token, key);
-            for (_, unusable) in view.unusable.iter().filter(known) {
-                message.push_str(&format!("; {unusable}"));
+            let known = |key: &&Unusable| self.may_know(view.token(), &key.object);
+            for key in view.unusable.iter().filter(known) {
+                let (uri, why) = (uri(view.token(), &key.object), &key.why);
+                message.push_str(&format!("; {uri} cannot be used: {why}"));
             }
         }
         for Skipped { token, error } in skipped {
@@ -117,10 +115,12 @@ impl Search<'_> {
     }
 
     fn known_keys(&self, all: &[View]) -> Vec<String> {
-        visible_keys(all)
-            .filter(|(token, key)| self.may_know(token, key))
-            .map(uri)
-            .collect()
+        let known = all.iter().flat_map(|view| {
+            let in_sight = view.in_sight().into_iter();
+            let known = in_sight.filter(|key| self.may_know(view.token(), key));
+            known.map(|key| uri(view.token(), key).to_string())
+        });
+        known.collect()
     }
 }
 

@@ -4,7 +4,6 @@
 //! looked at first; a login is made only on a token that shows the key, or, where none does, on the
 //! only one that could be hiding it.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,9 +13,10 @@ use p11_uri::{ObjectType, Uri};
 use tracing::warn;
 
 use super::contents::{Contents, ContentsCache};
-use super::key::{self, Key};
+use super::key::Key;
 use super::object::Object;
-use super::pair::{Half, ToldBy, is_pair};
+use super::pair::{Half, ToldBy};
+use super::view::{Candidate, View};
 use crate::engine::login::{Logins, Pins};
 use crate::engine::module::Module;
 use crate::engine::token::Token;
@@ -49,32 +49,6 @@ pub(crate) struct Search<'a> {
     pub since: Instant,
 }
 
-/// What one token shows of the keys that the URI could mean.
-pub(super) struct View {
-    pub(super) contents: Arc<Contents>,
-    /// Private keys that can sign and whose public key is known, in a stable order.
-    candidates: Vec<Candidate>,
-    /// Public keys and certificates that match, in a stable order.
-    public_objects: Vec<Object>,
-    /// Private keys that could sign if only their public key were known, each with what it lacks.
-    pub(super) unusable: Vec<(Object, String)>,
-    /// Whether a login might show more.
-    pub(super) hidden: bool,
-}
-
-struct Candidate {
-    object: Object,
-    half: Half,
-}
-
-/// Public objects whose private halves are looked for: by public key where it can be told, else by id and
-/// label.
-struct PublicHalves<'v> {
-    all: &'v [Object],
-    told: HashSet<Identity>,
-    untold: Vec<&'v Object>,
-}
-
 /// A token that could not be looked at.
 pub(super) struct Skipped<'t> {
     pub(super) token: &'t Token,
@@ -93,13 +67,15 @@ impl Search<'_> {
         for wanted in [self.expected, self.preferred].into_iter().flatten() {
             views.sort_by_key(|view| !view.shows(wanted));
         }
-        self.warn_of(&views);
         let shown = views.iter().any(|view| self.is_shown_by(view));
         let may_guess = !shown && only_one_wants_a_login(&views);
         let mut refused = None;
         for view in &views {
             match self.take_from(view, may_guess) {
-                Ok(Some(key)) => return Ok(key),
+                Ok(Some(key)) => {
+                    self.warn_of(&views);
+                    return Ok(key);
+                }
                 Ok(None) => {}
                 Err(error @ Error::NotAllowed(_)) => drop(refused.get_or_insert(error)),
                 Err(error) => return Err(error),
@@ -129,9 +105,7 @@ impl Search<'_> {
         let Some(given) = self.given else {
             return Ok(None);
         };
-        // They were read before a login, perhaps.
-        let latest = |view: &View| self.view(self.contents.latest(&view.contents));
-        let views: Vec<_> = views.iter().map(latest).collect();
+        let views = self.latest(views);
         let could_be = views.iter().filter(|view| !view.hidden).flat_map(|view| {
             let untold = view.contents.pairs.untold(&view.contents.private, given);
             let meant =
@@ -189,7 +163,7 @@ impl Search<'_> {
     /// key that matches and that the client may use; certificates alone could be of anybody.
     fn public_in(&self, views: &[View]) -> Result<Option<(Uri, PublicKey)>, Error> {
         for view in views {
-            let token = view.contents.token.info();
+            let token = view.token().info();
             if let Some(chosen) = self.choose(view)? {
                 let uri = Uri::of_object(&token, &chosen.object.info());
                 return Ok(Some((uri, chosen.half.public.clone())));
@@ -280,10 +254,7 @@ impl Search<'_> {
         self.client.access.check(&token.info(), None)?;
         let view = self.log_in_and_look(token)?;
         match self.choose(&view)? {
-            Some(_) => {
-                self.warn_of(std::slice::from_ref(&view));
-                self.take_from(&view, false)
-            }
+            Some(_) => self.take_from(&view, false),
             // The login was lost again meanwhile, so nobody knows.
             None if view.hidden => Err(self.changed(token)),
             None => Ok(None),
@@ -353,125 +324,45 @@ impl Search<'_> {
         }
     }
 
-    /// What of the contents the URI could mean.
-    pub(super) fn view(&self, contents: Arc<Contents>) -> View {
-        // Certificates and data are no keys, whatever they are called.
-        let names_keys = matches!(
-            self.uri.object_type(),
-            None | Some(ObjectType::Private | ObjectType::Public)
-        );
+    /// What the URI could mean of these contents.
+    fn view(&self, contents: Arc<Contents>) -> View {
         let token = &contents.token;
         let sees_private = self.logins.may_see_private(self.client, token, self.pins);
-        let shows = |object: &&Object| sees_private || !object.is_private();
-        let matches = |object: &&Object| self.uri.matches_key(&object.label, &object.id);
-        let mut view = View {
-            candidates: Vec::new(),
-            public_objects: Vec::new(),
-            unusable: Vec::new(),
-            hidden: names_keys && (contents.hidden || !sees_private),
-            contents: contents.clone(),
-        };
-        if !names_keys {
-            return view;
-        }
-        let others = contents.public.iter().chain(&contents.certificates);
-        view.public_objects = others.filter(shows).filter(matches).cloned().collect();
-        view.public_objects
-            .sort_by(|a, b| (&a.label, &a.id).cmp(&(&b.label, &b.id)));
-        let public_halves = PublicHalves::of(&view.public_objects);
-        for (object, half) in contents.private.iter().zip(contents.pairs.halves()) {
-            if !shows(&object)
-                || !object.can_sign()
-                || !(matches(&object) || public_halves.have_that_of(object, half))
-            {
-                continue;
-            }
-            match half {
-                Ok(half) => view.candidates.push(Candidate {
-                    object: object.clone(),
-                    half: half.clone(),
-                }),
-                Err(why) => {
-                    let uri = key::uri(&contents.token, object);
-                    let what = format!("{uri} cannot be used: {why}");
-                    view.unusable.push((object.clone(), what));
-                }
-            }
-        }
-        view.candidates.sort_by_cached_key(|c| {
-            (
-                c.object.label.clone(),
-                c.object.id.clone(),
-                c.half.public.identity(),
-            )
-        });
-        view
+        View::of(self.uri, contents, sees_private)
     }
 
-    /// What would make the choice a surprise: keys that cannot be used, and others that match where
-    /// nobody said which.
+    /// The same of what was read of the tokens last, perhaps after a login.
+    pub(super) fn latest(&self, views: &[View]) -> Vec<View> {
+        let latest = |view: &View| self.view(self.contents.latest(&view.contents));
+        views.iter().map(latest).collect()
+    }
+
+    /// What makes the choice a surprise: keys that cannot be used, and others that match where nobody said which.
     fn warn_of(&self, views: &[View]) {
-        for (_, unusable) in views.iter().flat_map(|view| &view.unusable) {
-            warn!("{unusable}");
-        }
         if self.expected.is_some() || self.preferred.is_some() {
             return;
         }
-        let all: Vec<_> = visible_keys(views).map(uri).collect();
+        let views = self.latest(views);
+        for view in &views {
+            for key in &view.unusable {
+                warn!(
+                    "{} cannot be used: {}",
+                    uri(view.token(), &key.object),
+                    key.why
+                );
+            }
+        }
+        let keys = views.iter().flat_map(|view| {
+            let keys = view.keys().into_iter();
+            keys.map(|key| uri(view.token(), key).to_string())
+        });
+        let all: Vec<_> = keys.collect();
         if let [_, _, ..] = all.as_slice() {
             warn!(
                 "several keys match {}, and the first is taken: {}",
                 self.uri.shown(),
                 all.join(", ")
             );
-        }
-    }
-}
-
-impl View {
-    /// Whether the token shows the key of this identity, by either half.
-    fn shows(&self, identity: Identity) -> bool {
-        let is_it = |public: &PublicKey| public.identity() == identity;
-        let told = |object: &Object| matches!(object.public_key(), Ok(Some(p)) if is_it(&p));
-        self.candidates.iter().any(|c| is_it(&c.half.public))
-            || self.public_objects.iter().any(told)
-    }
-
-    /// The keys in sight: the private halves, or, while those hide, what shows that they are there.
-    fn keys(&self) -> Vec<&Object> {
-        if !self.hidden || !self.candidates.is_empty() {
-            return self.candidates.iter().map(|c| &c.object).collect();
-        }
-        let mut seen = HashSet::new();
-        let is_new = |object: &&Object| match object.public_key() {
-            // A public key and its certificate are one key.
-            Ok(Some(public)) => seen.insert(public.identity()),
-            _ => true,
-        };
-        self.public_objects.iter().filter(is_new).collect()
-    }
-}
-
-impl PublicHalves<'_> {
-    fn of(all: &[Object]) -> PublicHalves<'_> {
-        let (mut told, mut untold) = (HashSet::new(), Vec::new());
-        for object in all {
-            match object.public_key() {
-                Ok(Some(public)) => drop(told.insert(public.identity())),
-                _ => untold.push(object),
-            }
-        }
-        PublicHalves { all, told, untold }
-    }
-
-    fn have_that_of(&self, object: &Object, half: &Result<Half, Error>) -> bool {
-        let is_pair = |public: &Object| is_pair(object, public);
-        match half {
-            Ok(half) => {
-                let by_key = self.told.contains(&half.public.identity());
-                by_key || self.untold.iter().any(|public| is_pair(public))
-            }
-            Err(_) => self.all.iter().any(is_pair),
         }
     }
 }
@@ -483,14 +374,11 @@ fn only_one_wants_a_login(views: &[View]) -> bool {
     views.iter().filter(wants_it).count() == 1
 }
 
-/// In the order in which they would be chosen.
-pub(super) fn visible_keys(views: &[View]) -> impl Iterator<Item = (&Token, &Object)> {
-    views.iter().flat_map(|view| {
-        let keys = view.keys().into_iter();
-        keys.map(|key| (view.contents.token.as_ref(), key))
-    })
-}
-
-pub(super) fn uri((token, key): (&Token, &Object)) -> String {
-    key::uri(token, key).to_string()
+/// The URI of a key, or of a certificate that shows one.
+pub(super) fn uri(token: &Token, object: &Object) -> Uri {
+    let object_type = match object.certificate() {
+        Some(_) => ObjectType::Cert,
+        None => ObjectType::Private,
+    };
+    Uri::of_object(&token.info(), &object.info_as(object_type))
 }
