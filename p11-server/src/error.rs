@@ -129,6 +129,16 @@ pub enum Error {
         /// The function that returned it.
         function: Function,
     },
+    /// A call of the module failed that takes a PIN.
+    #[error("the PKCS#11 module failed on the token {token}: {}{}", ckr(*rv, *function), advice(*rv))]
+    Login {
+        /// The token's URI.
+        token: String,
+        /// Its return value.
+        rv: RvError,
+        /// The function that returned it.
+        function: Function,
+    },
     /// The module gave an answer that cannot be.
     #[error("{0}")]
     BadAnswer(String),
@@ -191,7 +201,7 @@ impl Error {
             Error::Timeout(_) => ErrorCode::Timeout,
             Error::Misconfigured(_) => ErrorCode::Misconfigured,
             Error::ModuleUnavailable { .. } | Error::Load { .. } => ErrorCode::ModuleUnavailable,
-            Error::Module { .. } | Error::BadAnswer(_) => ErrorCode::Module,
+            Error::Module { .. } | Error::Login { .. } | Error::BadAnswer(_) => ErrorCode::Module,
             Error::Unfinished { cause, .. } => cause.code(),
             Error::Internal(_) => ErrorCode::Internal,
         }
@@ -212,7 +222,7 @@ impl Error {
     /// function that gave it.
     pub(crate) fn recovery(&self) -> Recovery {
         let (rv, function) = match self {
-            Error::Module { rv, function } => (rv, function),
+            Error::Module { rv, function } | Error::Login { rv, function, .. } => (rv, function),
             Error::TokenNotFound(_)
             | Error::KeyHidden(_)
             | Error::KeyNotFound {
@@ -274,7 +284,7 @@ impl Error {
     /// The return value of the module, where it is the module that failed.
     pub fn rv(&self) -> Option<RvError> {
         match self {
-            Error::Module { rv, .. } => Some(*rv),
+            Error::Module { rv, .. } | Error::Login { rv, .. } => Some(*rv),
             Error::Unfinished { cause, .. } => cause.rv(),
             _ => None,
         }
@@ -303,7 +313,7 @@ impl From<&Error> for Failure {
             Error::Unfinished { cause, .. } => cause,
             other => other,
         };
-        if let Error::Module { rv, function } = cause {
+        if let Error::Module { rv, function } | Error::Login { rv, function, .. } = cause {
             failure.function = Some(function_name(*function));
             failure.ckr = Some(ckr_name(*rv));
         }
@@ -311,7 +321,7 @@ impl From<&Error> for Failure {
     }
 }
 
-/// What to do after return values that are about PINs.
+/// What to do after return values that are about PINs and cards.
 fn advice(rv: RvError) -> &'static str {
     match rv {
         RvError::UserPinNotInitialized => {
@@ -319,6 +329,16 @@ fn advice(rv: RvError) -> &'static str {
         }
         RvError::PinExpired => {
             "; the PIN is right but has expired: set another one with ChangePin or the token's own tool"
+        }
+        RvError::UserTypeInvalid => {
+            "; the token knows no such user: log in to it with its own tool once, which tells what it wants"
+        }
+        RvError::UserAnotherAlreadyLoggedIn | RvError::UserTooManyTypes => {
+            "; another user, such as the security officer, is logged in to the token: end the program that is"
+        }
+        RvError::TokenNotRecognized => {
+            "; the PKCS#11 module does not know what is in the slot: put the right card in, the right way round, or \
+             configure the module of its maker"
         }
         _ => "",
     }

@@ -83,11 +83,16 @@ impl Uri {
         uri
     }
 
-    /// The whole URI of an object: its token's, with the object's id, label and type.
+    /// The whole URI of an object: its token's, with the object's id, label and type. One with neither id nor label is
+    /// named by its having none, since a URI without `id` and `object` means every object.
     pub fn of_object(token: &TokenInfo, object: &ObjectInfo) -> Uri {
         let mut uri = Uri::of_token(token);
         uri.object.id = (!object.id.is_empty()).then(|| object.id.clone());
         uri.object.object = non_empty(&object.label);
+        if !uri.names_object() {
+            uri.object.id = Some(Vec::new());
+            uri.object.object = Some(String::new());
+        }
         uri.object.object_type = Some(object.object_type);
         uri
     }

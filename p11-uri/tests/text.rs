@@ -85,12 +85,20 @@ fn tokens_slots_and_objects_are_named_as_p11tool_names_them() {
 }
 
 #[test]
-fn what_is_empty_is_left_out() {
-    let nameless = ObjectInfo::new(ObjectType::Cert, "", []);
-    assert_eq!(
-        Uri::of_object(&TokenInfo::default(), &nameless).to_string(),
-        "pkcs11:type=cert"
-    );
+fn what_is_empty_is_left_out_but_for_names_of_which_an_object_has_none() {
+    let uri = |label: &str, id: &[u8]| {
+        let info = ObjectInfo::new(ObjectType::Cert, label, id);
+        Uri::of_object(&TokenInfo::default(), &info)
+    };
+    assert_eq!(uri("", b"\x01").to_string(), "pkcs11:id=%01;type=cert");
+    assert_eq!(uri("a", b"").to_string(), "pkcs11:object=a;type=cert");
+    let nameless = uri("", b"");
+    assert_eq!(nameless.to_string(), "pkcs11:id=;object=;type=cert");
+    assert!(nameless.names_object());
+    for (label, id) in [("a", &b""[..]), ("", b"\x01"), ("a", b"\x01")] {
+        let other = ObjectInfo::new(ObjectType::Cert, label, id);
+        assert!(!nameless.matches_object(&other));
+    }
 }
 
 #[test]

@@ -134,6 +134,8 @@ pub enum TokenFault {
         /// Those that it has not.
         clear: CK_FLAGS,
     },
+    /// `C_GetTokenInfo` tells this label and serial number. Rules know the token by its real label.
+    Tells(String, String),
     /// `C_GenerateKeyPair` gives `CKR_TEMPLATE_INCONSISTENT` unless the private template has this attribute
     /// (CKA), which the real module, as it may refuse it, then does not see.
     DemandsInPrivateTemplate(CK_ATTRIBUTE_TYPE),
@@ -319,6 +321,11 @@ impl Token {
     /// See [`TokenFault::PinPad`].
     pub fn pin_pad(self, pin: &str) -> Rule {
         self.has(TokenFault::PinPad(pin.to_owned()))
+    }
+
+    /// See [`TokenFault::Tells`].
+    pub fn tells(self, label: &str, serial: &str) -> Rule {
+        self.has(TokenFault::Tells(label.to_owned(), serial.to_owned()))
     }
 
     /// It does not ask for a login.

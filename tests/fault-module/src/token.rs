@@ -17,12 +17,24 @@ pub(crate) fn change_info(info: &mut CK_TOKEN_INFO, call: &Call) {
             }
             TokenFault::PinPad(_) => info.flags |= CKF_PROTECTED_AUTHENTICATION_PATH,
             TokenFault::Flags { set, clear } => info.flags = (info.flags | set) & !clear,
+            TokenFault::Tells(label, serial) => {
+                pad(&mut info.label, label);
+                pad(&mut info.serialNumber, serial);
+            }
             TokenFault::PinTries(pin, tries) => {
                 let label = call.label().unwrap_or_default();
                 info.flags = call.state.pins.flags(label, *pin, *tries, info.flags);
             }
             _ => {}
         }
+    }
+}
+
+/// A text as the structures have it (PKCS#11 2.40, 3).
+fn pad(field: &mut [u8], text: &str) {
+    field.fill(b' ');
+    for (place, byte) in field.iter_mut().zip(text.bytes()) {
+        *place = byte;
     }
 }
 

@@ -326,13 +326,22 @@ fn what_says_nothing_of_the_pin_is_told_with_what_to_do() {
     for (code, advice) in [
         (CKR_USER_PIN_NOT_INITIALIZED, "has no user PIN yet"),
         (CKR_PIN_EXPIRED, "has expired"),
+        (CKR_USER_TYPE_INVALID, "its own tool"),
+        (CKR_USER_ANOTHER_ALREADY_LOGGED_IN, "end the program"),
+        (CKR_TOKEN_NOT_RECOGNIZED, "the right card"),
     ] {
         let fixture = Fixture::new(KeyKind::P256);
         fixture.faults.set([on(C_Login).returns(code)]);
         let server = fixture.start();
         let told = refused(server.client().open(KEY), ErrorCode::Module);
-        assert_contains(&told.message, [advice]);
+        assert_contains(&told.message, ["token=device", advice]);
+        assert_eq!(told.function.as_deref(), Some("C_Login"));
     }
+    let fixture = Fixture::new(KeyKind::P256);
+    fixture.faults.set([on(C_Login).returns(CKR_PIN_LOCKED)]);
+    let server = fixture.start();
+    let told = refused(server.client().open(KEY), ErrorCode::PinLocked);
+    assert_contains(&told.message, ["token=device", "unlock it"]);
 }
 
 #[test]

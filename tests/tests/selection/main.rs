@@ -13,6 +13,7 @@ mod identity;
 mod key_pairs;
 mod logins;
 mod not_found;
+mod odd_names;
 mod requests;
 mod scope;
 mod tokens;

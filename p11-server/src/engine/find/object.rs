@@ -8,7 +8,7 @@ use p11_proto::spki::PublicKey;
 use p11_uri::{ObjectInfo, ObjectType};
 use tracing::debug;
 
-use super::public_key::{could_have, public_key};
+use super::public_key::{could_have, edwards25519, public_key};
 use crate::engine::module::{Attributes, Session};
 use crate::error::Error;
 
@@ -16,8 +16,11 @@ use crate::error::Error;
 #[derive(Clone, Debug)]
 pub(crate) struct Object {
     pub handle: ObjectHandle,
+    /// As people are shown it.
     pub label: String,
     pub id: Vec<u8>,
+    /// Whether that is the label to the byte.
+    is_label_exact: bool,
     is_private_key: bool,
     attributes: Attributes,
 }
@@ -112,10 +115,12 @@ impl Object {
             _ => &CERTIFICATE,
         };
         let attributes = attributes(session, handle, class, wanted)?;
-        let label = attributes.bytes(AttributeType::Label).unwrap_or_default();
+        let bytes = attributes.bytes(AttributeType::Label).unwrap_or_default();
+        let label = short_label(bytes);
         Ok(Object {
             handle,
-            label: short_label(label),
+            is_label_exact: label.as_bytes() == bytes,
+            label,
             id: attributes
                 .bytes(AttributeType::Id)
                 .unwrap_or_default()
@@ -140,9 +145,14 @@ impl Object {
         self.info_as(ObjectType::Private)
     }
 
-    /// What it says of itself.
+    /// What it says of itself. A label that other programs would spell otherwise, since it is no UTF-8, is left out where
+    /// the id names the object.
     pub fn info_as(&self, object_type: ObjectType) -> ObjectInfo {
-        ObjectInfo::new(object_type, self.label.clone(), self.id.clone())
+        let label = match self.is_label_exact || self.id.is_empty() {
+            true => self.label.as_str(),
+            false => "",
+        };
+        ObjectInfo::new(object_type, label, self.id.clone())
     }
 
     /// The public key that the object itself tells.
@@ -203,9 +213,17 @@ impl Object {
         match self.attributes.number(AttributeType::KeyType) {
             Some(kind) if kind == KeyType::RSA.into() => message::KeyType::Rsa,
             Some(kind) if kind == KeyType::EC.into() => message::KeyType::Ec,
-            Some(kind) if kind == KeyType::EC_EDWARDS.into() => message::KeyType::Ed25519,
+            // Not Ed448, nor one that does not say.
+            Some(kind) if kind == KeyType::EC_EDWARDS.into() && self.is_on_edwards25519() => {
+                message::KeyType::Ed25519
+            }
             _ => message::KeyType::Unknown,
         }
+    }
+
+    fn is_on_edwards25519(&self) -> bool {
+        let params = self.attributes.bytes(AttributeType::EcParams);
+        params.is_some_and(|params| edwards25519(params).is_ok())
     }
 
     /// `CKA_ALLOWED_MECHANISMS`; empty means all.

@@ -107,7 +107,10 @@ impl<'o> Index<'o> {
             match object.public_key() {
                 Ok(Some(public)) => {
                     push(&mut index.by_id, &object.id[..], (object, public.clone()));
-                    push(&mut index.by_label, &object.label[..], (object, public));
+                    // That two have no label is no sign that they belong together where one has an id.
+                    if object.id.is_empty() || !object.label.is_empty() {
+                        push(&mut index.by_label, &object.label[..], (object, public));
+                    }
                 }
                 Ok(None) => {}
                 Err(error) => drop(index.unknown.insert(&object.id, error)),
@@ -167,10 +170,11 @@ fn push<K: Eq + Hash, V>(map: &mut HashMap<K, Vec<V>>, key: K, value: V) {
 }
 
 /// Whether two objects are halves of one pair, as far as id and label tell: the same id, or the same label
-/// where one has no id.
+/// where one has no id; of those without label neither has one.
 pub(crate) fn is_pair(half: &Object, other: &Object) -> bool {
+    let same_id = half.id == other.id;
     match half.id.is_empty() || other.id.is_empty() {
-        true => half.label == other.label,
-        false => half.id == other.id,
+        true => half.label == other.label && (same_id || !half.label.is_empty()),
+        false => same_id,
     }
 }

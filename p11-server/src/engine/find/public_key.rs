@@ -84,7 +84,7 @@ fn curve(params: &[u8]) -> Result<Curve, Error> {
 }
 
 /// The same for Edwards curves (section 6.3.5), of which TLS clients use one.
-fn edwards25519(params: &[u8]) -> Result<(), Error> {
+pub(super) fn edwards25519(params: &[u8]) -> Result<(), Error> {
     if EDWARDS25519_OIDS.contains(&params)
         || matches!(printable(params), Some("edwards25519" | "Ed25519"))
     {

@@ -138,7 +138,10 @@ impl Logins {
                 let flags = token.flags();
                 return Err(texts::of_new_pin(rv, &flags, Role::User, token.name()));
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                let about = self.about(token, Role::So, owner, &settings);
+                return Err(about.failed(error));
+            }
         }
         let digest = self.digest(&subject, new);
         self.change(|guard| {

@@ -92,11 +92,11 @@ impl Logins {
                 about.refused(rv, left().as_ref())
             }
             Cryptoki::Pkcs11(RvError::PinLocked, _) => about.locked(),
-            Cryptoki::Pkcs11(rv, function) if is_unclear(rv) => {
+            Cryptoki::Pkcs11(rv, _) if is_unclear(rv) => {
                 self.unclear(module, subject, (attempt.owner, attempt.pin), rv);
-                Error::Module { rv, function }
+                about.failed(error)
             }
-            error => error.into(),
+            error => about.failed(error),
         }
     }
 

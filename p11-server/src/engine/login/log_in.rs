@@ -256,9 +256,9 @@ impl Logins {
             Cryptoki::Pkcs11(rv, _) if is_unclear(rv) => {
                 let digest = given.pin.map(|pin| self.digest(subject, pin));
                 self.unclear(session.module(), subject, (given.owner, digest), rv);
-                error.into()
+                about.failed(error)
             }
-            error => error.into(),
+            error => about.failed(error),
         }
     }
 

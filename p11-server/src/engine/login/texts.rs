@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cryptoki::error::RvError;
+use cryptoki::error::{Error as Cryptoki, RvError};
 
 use super::states::{Owner, Role, State, Tries};
 use crate::engine::module::TokenFlags;
@@ -117,6 +117,18 @@ impl About<'_> {
                 ),
             },
         ))
+    }
+
+    /// The call has failed, and not for the PIN.
+    pub fn failed(&self, error: Cryptoki) -> Error {
+        match error {
+            Cryptoki::Pkcs11(rv, function) => Error::Login {
+                token: self.token.clone(),
+                rv,
+                function,
+            },
+            other => other.into(),
+        }
     }
 
     /// A PIN of a length that the token never takes.

@@ -51,6 +51,12 @@ impl TokenId {
         !self.label.is_empty()
     }
 
+    /// Whether it says less of itself than it could.
+    pub fn leaves_out(&self) -> bool {
+        let said = [&self.label, &self.manufacturer, &self.model, &self.serial];
+        said.iter().any(|fact| fact.is_empty())
+    }
+
     /// Whether a token that says this of itself may be this one.
     pub fn is_of(&self, flags: &TokenFlags) -> bool {
         self.label == flags.label

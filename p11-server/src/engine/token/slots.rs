@@ -355,18 +355,21 @@ impl Slots {
     }
 }
 
-/// Tokens that say the same of themselves are told apart by their slots.
+/// Tokens that say the same of themselves are told apart by their slots, and so are those that leave something out which
+/// others say: what is left out of a URI may be anything.
 fn mark_ambiguous(all: &mut [SlotToken]) {
+    let made = all.iter().filter(|slot| slot.flags.token_initialized());
+    let infos: Vec<_> = made.map(|slot| slot.info.clone()).collect();
     let mut count = HashMap::<TokenId, usize>::new();
-    let made = |slot: &&mut SlotToken| slot.flags.token_initialized();
-    for slot in all.iter_mut().filter(made) {
+    for slot in all.iter().filter(|slot| slot.flags.token_initialized()) {
         *count.entry(TokenId::of(&slot.flags)).or_default() += 1;
     }
-    for slot in all.iter_mut().filter(made) {
-        if count
-            .get(&TokenId::of(&slot.flags))
-            .is_some_and(|count| *count > 1)
-        {
+    for slot in all.iter_mut().filter(|slot| slot.flags.token_initialized()) {
+        let id = TokenId::of(&slot.flags);
+        let uri = Uri::of_token(&slot.info);
+        let is_named = |info: &&Arc<TokenInfo>| uri.matches_token(info);
+        let means_others = || id.leaves_out() && infos.iter().filter(is_named).count() > 1;
+        if count.get(&id).is_some_and(|count| *count > 1) || means_others() {
             let info = Arc::make_mut(&mut slot.info);
             info.is_ambiguous = true;
             slot.place.name = Uri::of_token(info).to_string().into();
