@@ -223,6 +223,15 @@ impl Uri {
         }
     }
 
+    /// The same URI without what it says of the slot.
+    pub fn without_slot(&self) -> Uri {
+        let mut uri = self.clone();
+        uri.token.slot_description = None;
+        uri.token.slot_manufacturer = None;
+        uri.token.slot_id = None;
+        uri
+    }
+
     /// The same URI without `type`: what names both halves of a key pair.
     pub fn without_type(&self) -> Uri {
         let mut uri = self.clone();

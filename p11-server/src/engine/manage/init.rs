@@ -52,14 +52,25 @@ impl Core {
         let scope = &query.settings.scope;
         let uri = Uri::parse(query.uri)?;
         check_scope(&uri, query)?;
-        let in_scope = |slot: &&SlotToken| {
-            in_scope_before_it_has_a_label(scope, &slot.info) && uri.matches_token(&slot.info)
-        };
         let slots = self.registry.scan(client)?;
-        let all = slots.all.iter().filter(in_scope);
-        let (made, free): (Vec<_>, Vec<_>) = all.partition(|slot| slot.flags.token_initialized());
+        let in_scope = |slot: &&SlotToken| in_scope_before_it_has_a_label(scope, &slot.info);
+        let all: Vec<_> = slots.all.iter().filter(in_scope).collect();
+        let named = all
+            .iter()
+            .copied()
+            .filter(|slot| uri.matches_token(&slot.info));
+        let (made, free): (Vec<_>, Vec<_>) = named.partition(|slot| slot.flags.token_initialized());
 
-        let labelled = || made.iter().filter(|slot| slot.info.label == request.label);
+        // A slot is named to make a token there. One that is made already is in another slot.
+        let wherever = uri.without_slot();
+        let labelled = || {
+            let made = all
+                .iter()
+                .copied()
+                .filter(|slot| slot.flags.token_initialized());
+            let labelled = made.filter(|slot| slot.info.label == request.label);
+            labelled.filter(|slot| wherever.matches_token(&slot.info))
+        };
         let usable = labelled().find(|slot| is_usable(&slot.flags));
         match usable.or_else(|| labelled().next()) {
             Some(slot) if is_usable(&slot.flags) => return self.as_it_is(query, &slot.info),
@@ -75,10 +86,10 @@ impl Core {
         let usable: Vec<_> = made.iter().filter(is_ours).collect();
         match (free.as_slice(), usable.as_slice()) {
             ([slot], _) => self.initialize(client, request, query, slot),
-            ([], [slot]) => self.as_it_is(query, &slot.info),
-            ([], []) => Err(Error::TokenNotFound(format!(
+            ([], [slot]) if !names_free_slot(&uri) => self.as_it_is(query, &slot.info),
+            ([], [] | [_]) => Err(Error::TokenNotFound(format!(
                 "No token matching the given URI was found: no slot that {} matches has a token \
-                 that could be initialised",
+                 that could be initialised; list the tokens to see which slot is free now",
                 p11_uri::redact(&query.name)
             ))),
             ([], several) => Err(Error::AmbiguousToken(format!(
@@ -197,6 +208,11 @@ fn pins(request: &InitToken, query: &KeyQuery<'_>) -> Result<(Pin, Pin), Error> 
         request.so_pin.as_ref().unwrap_or(user).clone(),
         user.clone(),
     ))
+}
+
+/// Whether the URI was one of a slot, whose token had no label yet, and none of a token.
+fn names_free_slot(uri: &Uri) -> bool {
+    uri.slot_id().is_some() && uri.token().is_none() && uri.serial().is_none()
 }
 
 /// Whether keys on the token can be used as it is.

@@ -98,9 +98,9 @@ impl Core {
         self.retry(access, |client, _| {
             let uri = query.scoped()?;
             let slots = self.registry.scan(client)?;
-            let (uri, public) = self
-                .search(client, &query, &uri)
-                .public_key(&slots.tokens)?;
+            let search = self.search(client, &query, &uri);
+            let found = search.public_key(&slots.tokens);
+            let (uri, public) = found.map_err(|error| slots.explain(error, client.access))?;
             Ok(PublicKeyEntry::new(uri.to_string(), &public))
         })
     }

@@ -323,11 +323,21 @@ impl Slots {
 }
 
 impl Slots {
-    /// Says of a token that was not found what there is instead, where no token can be used at all.
+    /// Says of a token that was not found what there is instead: which slots fail, and where no token can be used at
+    /// all, why.
     pub fn explain(&self, error: Error, access: &dyn Access) -> Error {
-        match self.tokens.is_empty() && matches!(error, Error::TokenNotFound(_)) {
-            true => error.with_hint(&format!(": {}", self.what_there_is(access))),
-            false => error,
+        match &error {
+            Error::TokenNotFound(_) if self.tokens.is_empty() => {
+                error.with_hint(&format!(": {}", self.what_there_is(access)))
+            }
+            // It may be in one of these.
+            Error::TokenNotFound(_)
+            | Error::KeyNotFound {
+                names_token: false, ..
+            } if !self.failing.is_empty() => {
+                error.with_hint(&format!("; {}", self.failing.join("; ")))
+            }
+            _ => error,
         }
     }
 
@@ -359,9 +369,9 @@ impl Slots {
 /// others say: what is left out of a URI may be anything.
 fn mark_ambiguous(all: &mut [SlotToken]) {
     let made = all.iter().filter(|slot| slot.flags.token_initialized());
-    let infos: Vec<_> = made.map(|slot| slot.info.clone()).collect();
+    let infos: Vec<_> = made.clone().map(|slot| slot.info.clone()).collect();
     let mut count = HashMap::<TokenId, usize>::new();
-    for slot in all.iter().filter(|slot| slot.flags.token_initialized()) {
+    for slot in made {
         *count.entry(TokenId::of(&slot.flags)).or_default() += 1;
     }
     for slot in all.iter_mut().filter(|slot| slot.flags.token_initialized()) {
