@@ -9,6 +9,7 @@ use std::{
 /// Which Debian package brings each program.
 const PACKAGES: &[(&str, &str)] = &[
     ("certtool", "gnutls-bin"),
+    ("certutil", "libnss3-tools"),
     ("dbus-daemon", "dbus-daemon"),
     ("dbus-send", "dbus-bin"),
     ("mosquitto", "mosquitto"),
@@ -29,6 +30,7 @@ const PACKAGES: &[(&str, &str)] = &[
 const MODULES: &[(&str, &str)] = &[
     ("libnss_wrapper.so", "libnss-wrapper"),
     ("libsofthsm2.so", "softhsm2"),
+    ("libsoftokn3.so", "libnss3"),
     ("libtpm2_pkcs11.so", "libtpm2-pkcs11-1"),
     ("p11-kit-client.so", "p11-kit-modules"),
     ("p11-kit-proxy.so", "p11-kit-modules"),
@@ -36,7 +38,7 @@ const MODULES: &[(&str, &str)] = &[
 ];
 
 /// Where modules lie on Debian and Ubuntu, within a folder of libraries.
-const MODULE_FOLDERS: &[&str] = &["softhsm", "pkcs11", ""];
+const MODULE_FOLDERS: &[&str] = &["softhsm", "pkcs11", "nss", ""];
 
 /// Folders of libraries on Debian and Ubuntu.
 const LIBRARY_FOLDERS: &[&str] = &[

@@ -38,6 +38,7 @@ impl Core {
     /// Loads the module, which is initialised by the first request.
     pub fn load(module: &Path, settings: Settings, timeouts: Timeouts) -> Result<Core, Error> {
         let module = Arc::new(Module::load(module, timeouts)?);
+        module.set_init_text(settings.init_text());
         let registry = Registry::new(module.clone());
         Ok(Core {
             logins: Logins::new(registry.clone(), settings)?,
@@ -58,6 +59,7 @@ impl Core {
 
     /// The operator has changed the settings, or says that refused PINs may be tried once more.
     pub fn reconfigure(&self, settings: Settings) {
+        self.module.set_init_text(settings.init_text());
         self.logins.reconfigure(settings);
         self.keys.invalidate_all();
         // Some modules show what other programs have changed by a reload alone.

@@ -1,5 +1,6 @@
 //! What the operator decides about the engine, and its deadlines.
 
+use std::ffi::CString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,6 +29,18 @@ pub struct Settings {
     /// Whether the module shows tokens that other programs have made only when it is initialised again. Of
     /// SoftHSM that is known.
     pub reload_for_new_tokens: bool,
+}
+
+/// The query attribute of the server's URI that `C_Initialize` is told; p11-kit has it under this name in its files.
+const INIT_TEXT: &str = "x-init-reserved";
+
+impl Settings {
+    /// What the module wants to be told by `C_Initialize`, as NSS's does.
+    pub(crate) fn init_text(&self) -> Option<CString> {
+        let mut query = self.scope.vendor_query();
+        let (_, text) = query.find(|(name, _)| *name == INIT_TEXT)?;
+        CString::new(text).ok()
+    }
 }
 
 /// How long the engine waits, and for what. Tests shorten it.

@@ -15,7 +15,11 @@ pub(crate) unsafe fn initialize(
     forward: impl FnOnce() -> CK_RV,
     args: *mut c_void,
 ) -> CK_RV {
-    if !call.rules.iter().any(|rule| *rule == Rule::CantLock) {
+    let has = |wanted| call.rules.iter().any(|rule| *rule == wanted);
+    if has(Rule::WantsNull) && !args.is_null() {
+        return CKR_ARGUMENTS_BAD;
+    }
+    if !has(Rule::CantLock) && !has(Rule::WantsNull) {
         return forward();
     }
     // SAFETY: as the caller promises.

@@ -59,6 +59,8 @@ pub enum Rule {
     RenumberObjects,
     /// `C_Initialize` gives `CKR_CANT_LOCK` when it is asked to lock.
     CantLock,
+    /// `C_Initialize` gives `CKR_ARGUMENTS_BAD` for all but NULL.
+    WantsNull,
 }
 
 /// What a [`Rule::Call`] does.
@@ -437,6 +439,7 @@ mod tests {
             Rule::AlwaysAuthenticate("my key".into()),
             Rule::FailsToSign("my key".into(), CKR_DEVICE_ERROR),
             Rule::CantLock,
+            Rule::WantsNull,
             token("").hidden(),
             every_token().sessions_closed(),
             every_token().pin_tries(Pin::So, 10),

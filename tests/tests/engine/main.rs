@@ -17,6 +17,7 @@ mod hung_calls;
 mod identity;
 mod linear;
 mod logins;
+mod nss;
 mod one_key;
 mod pin_guard;
 mod public_keys;

@@ -149,7 +149,11 @@ fn sessions_that_other_programs_have_are_waited_for() {
 
 #[test]
 fn a_module_that_cannot_lock_is_called_by_one_thread_at_a_time() {
-    for (rules, at_once) in [(vec![Rule::CantLock], 1..=1), (vec![], 2..=9)] {
+    for (rules, at_once) in [
+        (vec![Rule::CantLock], 1..=1),
+        (vec![Rule::WantsNull], 1..=1),
+        (vec![], 2..=9),
+    ] {
         let fixture = Fixture::new(KeyKind::P256);
         fixture
             .faults

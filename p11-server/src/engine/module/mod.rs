@@ -6,6 +6,7 @@ mod pkcs11;
 mod raw;
 mod token_flags;
 
+use std::ffi::{CStr, CString};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -58,6 +59,8 @@ struct State {
     stopping: bool,
     /// Nobody enters any more.
     closed: bool,
+    /// What `C_Initialize` is told beside its flags, for modules that want it.
+    init_text: Option<CString>,
     /// What calls for a reload at the next request.
     needs_reload: Option<String>,
     pause: Duration,
@@ -111,6 +114,7 @@ impl Module {
             reloading: false,
             stopping: false,
             closed: false,
+            init_text: None,
             needs_reload: None,
             pause: Duration::ZERO,
             not_before: now,
@@ -127,6 +131,11 @@ impl Module {
             changed: Condvar::new(),
             timeouts,
         })
+    }
+
+    /// What the next `C_Initialize` is told beside its flags.
+    pub fn set_init_text(&self, text: Option<CString>) {
+        self.state.lock().init_text = text;
     }
 
     /// Waits until no reload is under way, at most until `deadline`, and initialises the module if it is
@@ -325,7 +334,9 @@ impl Module {
 
     /// `C_Initialize` with locks of the system, else without, else with NULL.
     fn c_initialize(&self) -> Phase {
-        let mut result = self.c_initialize_with(Some(CKF_OS_LOCKING_OK));
+        let text = self.state.lock().init_text.clone();
+        let text = text.as_deref();
+        let mut result = self.c_initialize_with(Some(CKF_OS_LOCKING_OK), text);
         let mut serial = false;
         for flags in [Some(0), None] {
             let refused = matches!(
@@ -336,7 +347,7 @@ impl Module {
                 ))
             );
             if refused {
-                result = self.c_initialize_with(flags);
+                result = self.c_initialize_with(flags, text);
                 serial = true;
             }
         }
@@ -353,12 +364,16 @@ impl Module {
         Phase::Up { ours }
     }
 
-    fn c_initialize_with(&self, flags: Option<CK_FLAGS>) -> Result<(), Cryptoki> {
+    fn c_initialize_with(
+        &self,
+        flags: Option<CK_FLAGS>,
+        text: Option<&CStr>,
+    ) -> Result<(), Cryptoki> {
         let _running = self
             .calls
             .begin("C_Initialize", None, self.timeouts.request);
         match (&self.raw, flags) {
-            (Some(raw), flags) => raw.initialize(flags),
+            (Some(raw), flags) => raw.initialize(flags, text),
             (None, Some(CKF_OS_LOCKING_OK)) => {
                 let flags = CInitializeFlags::OS_LOCKING_OK;
                 self.pkcs11.initialize(CInitializeArgs::new(flags))

@@ -2,7 +2,7 @@
 //!
 //! | function | why not cryptoki's |
 //! |---|---|
-//! | `C_Initialize` | cryptoki passes no NULL, which some modules want |
+//! | `C_Initialize` | cryptoki passes no NULL and no text, which some modules want |
 //! | `C_GetTokenInfo` | cryptoki refuses the whole for a clock that is none or an unknown flag |
 //! | `C_GetSlotList`, `C_GetMechanismList`, `C_FindObjects` | cryptoki believes any count |
 //! | `C_GetAttributeValue` | cryptoki believes the lengths that a module writes back, and asks twice |
@@ -14,7 +14,7 @@
 //! `C_GetFunctionList` makes an instance that knows nothing of the others', and cryptoki does not give
 //! its own away. They are told by this, and left to cryptoki.
 #![allow(unsafe_code)]
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 use std::path::Path;
 use std::ptr::null_mut;
 
@@ -37,6 +37,13 @@ pub(crate) struct Raw {
     functions: CK_FUNCTION_LIST,
     // The functions live as long as the library stays loaded.
     _library: Pkcs11,
+}
+
+/// What `C_Initialize` is given. NSS takes its text where the standard has `pReserved`, and has that behind it.
+#[repr(C)]
+struct InitializeArguments {
+    standard: CK_C_INITIALIZE_ARGS,
+    reserved_by_nss: *mut c_void,
 }
 
 /// Calls a function of the list.
@@ -72,11 +79,17 @@ impl Raw {
         }))
     }
 
-    /// `C_Initialize` (PKCS#11 section 5.4.1) with these flags; with NULL where there are none.
-    pub fn initialize(&self, flags: Option<CK_FLAGS>) -> Result<()> {
-        let mut arguments = CK_C_INITIALIZE_ARGS {
-            flags: flags.unwrap_or_default(),
-            ..CK_C_INITIALIZE_ARGS::default()
+    /// `C_Initialize` (PKCS#11 section 5.4.1) with these flags and this text in `pReserved`; with NULL where there are no
+    /// flags.
+    pub fn initialize(&self, flags: Option<CK_FLAGS>, text: Option<&CStr>) -> Result<()> {
+        let text = text.map_or(null_mut(), |text| text.as_ptr().cast_mut());
+        let mut arguments = InitializeArguments {
+            standard: CK_C_INITIALIZE_ARGS {
+                flags: flags.unwrap_or_default(),
+                pReserved: text.cast(),
+                ..CK_C_INITIALIZE_ARGS::default()
+            },
+            reserved_by_nss: null_mut(),
         };
         let pointer: *mut c_void = match flags {
             Some(_) => (&raw mut arguments).cast(),
