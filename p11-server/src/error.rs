@@ -321,6 +321,20 @@ impl From<&Error> for Failure {
     }
 }
 
+/// Names that a message lists at most.
+const MOST_LISTED: usize = 5;
+
+/// The first names of a list, and how many more there are.
+pub(crate) fn list(all: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let mut all = all.into_iter();
+    let named: Vec<_> = all.by_ref().take(MOST_LISTED).collect();
+    let named: Vec<_> = named.iter().map(AsRef::as_ref).collect();
+    match all.count() {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
 /// What to do after return values that are about PINs and cards.
 fn advice(rv: RvError) -> &'static str {
     match rv {

@@ -36,6 +36,26 @@ impl Uri {
             && self.id().is_none_or(|own| own == id)
     }
 
+    /// How near a token comes to the one that this URI means, to list the nearest first where none matches.
+    pub fn nearness_to_token(&self, info: &TokenInfo) -> usize {
+        [
+            (self.token(), &info.label),
+            (self.serial(), &info.serial),
+            (self.model(), &info.model),
+            (self.manufacturer(), &info.manufacturer),
+        ]
+        .into_iter()
+        .map(|(own, its)| common_beginning(own.unwrap_or_default().as_bytes(), its.as_bytes()))
+        .sum()
+    }
+
+    /// The same for an object.
+    pub fn nearness_to_object(&self, info: &ObjectInfo) -> usize {
+        let label = self.object().unwrap_or_default().as_bytes();
+        common_beginning(label, info.label.as_bytes())
+            + common_beginning(self.id().unwrap_or_default(), &info.id)
+    }
+
     /// Holds this URI to a scope: the path attributes of the scope take the place of this URI's, which
     /// adds those that the scope leaves open. The query stays this URI's.
     ///
@@ -100,4 +120,10 @@ impl Uri {
 
 fn non_empty(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// How many bytes of two texts are equal from the beginning, whatever their case.
+fn common_beginning(one: &[u8], other: &[u8]) -> usize {
+    let pairs = one.iter().zip(other);
+    pairs.take_while(|(a, b)| a.eq_ignore_ascii_case(b)).count()
 }

@@ -273,3 +273,24 @@ fn token_but(change: impl FnOnce(&mut TokenInfo)) -> TokenInfo {
 fn key() -> ObjectInfo {
     ObjectInfo::new(ObjectType::Private, "my-key", [1, 0xFF])
 }
+
+#[test]
+fn nearness_counts_what_is_equal_from_the_beginning() {
+    let uri = Uri::parse("pkcs11:token=factory;serial=12;object=Key-1;id=%01%02").unwrap();
+    let mut token = TokenInfo::default();
+    assert_eq!(uri.nearness_to_token(&token), 0);
+    token.label = "Fact".into();
+    token.serial = "13".into();
+    assert_eq!(uri.nearness_to_token(&token), 5);
+    let object = |label: &str, id: &[u8]| ObjectInfo::new(ObjectType::Private, label, id);
+    assert_eq!(uri.nearness_to_object(&object("key-2", &[1, 2])), 6);
+    assert_eq!(uri.nearness_to_object(&object("other", &[2])), 0);
+}
+
+#[test]
+fn a_uri_without_slot_says_the_rest() {
+    let uri =
+        "pkcs11:model=m;slot-id=1;slot-description=d;slot-manufacturer=s;object=o?pin-value=1";
+    let uri = Uri::parse(uri).unwrap().without_slot();
+    assert_eq!(uri.without_query().to_string(), "pkcs11:model=m;object=o");
+}

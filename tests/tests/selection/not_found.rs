@@ -6,7 +6,7 @@ use p11_fault_module::{
     cryptoki_sys::CKR_DEVICE_ERROR,
     on,
 };
-use p11_tests::{server::Server, text::assert_in_order, tools::pkcs11_module};
+use p11_tests::{client::refused, server::Server, text::assert_in_order, tools::pkcs11_module};
 
 use super::{PIN, Store, assert_refused, full_uri};
 
@@ -41,7 +41,7 @@ fn the_error_says_what_was_searched_where_and_what_is_there() {
 }
 
 #[test]
-fn the_error_names_ten_keys_at_most() {
+fn the_error_names_the_nearest_five_keys_and_how_many_more_there_are() {
     let store = Store::new();
     let token = store.token("device");
     let keys: Vec<_> = (1..=12)
@@ -49,10 +49,46 @@ fn the_error_names_ten_keys_at_most() {
         .collect();
     let server = store.server().start();
     let failure = assert_refused(&server, "pkcs11:object=none", ErrorCode::KeyNotFound);
-    let mut named: Vec<_> = keys[..10].iter().map(|key| full_uri(&token, key)).collect();
-    named.push(" and 2 more".into());
+    let mut named: Vec<_> = keys[..5].iter().map(|key| full_uri(&token, key)).collect();
+    named.push(" and 7 more".into());
     assert_in_order(&failure.message, named);
-    assert!(!failure.message.contains("key-11"), "{failure}");
+    assert!(!failure.message.contains("key-06"), "{failure}");
+
+    let failure = assert_refused(&server, "pkcs11:object=key-1", ErrorCode::KeyNotFound);
+    let named = [9, 10, 11, 0, 1].map(|at: usize| full_uri(&token, &keys[at]));
+    assert_in_order(&failure.message, named);
+}
+
+#[test]
+fn lists_of_tokens_in_errors_and_in_the_log_end() {
+    let store = Store::new();
+    let tokens: Vec<_> = (1..=7)
+        .map(|number| store.token(&format!("token-{number}")))
+        .collect();
+    for token in &tokens {
+        store.key(token, "key", 1);
+    }
+    let server = store.server().start();
+    let client = server.client();
+    let near = "pkcs11:token=token-7b";
+    let missing = assert_refused(&server, near, ErrorCode::TokenNotFound);
+    assert_in_order(
+        &missing.message,
+        ["token=token-7", "token=token-1", " and 2 more"],
+    );
+    for failure in [
+        missing,
+        refused(client.list_keys(near), ErrorCode::TokenNotFound),
+        refused(client.list_keys("pkcs11:"), ErrorCode::AmbiguousToken),
+        assert_refused(&server, "pkcs11:object=no", ErrorCode::AmbiguousToken),
+    ] {
+        assert_eq!(failure.message.matches(";token=").count(), 5, "{failure}");
+        assert!(failure.message.contains(" and 2 more"), "{failure}");
+    }
+    client.open("pkcs11:object=key").unwrap();
+    let warning = server.wait_for_log("several keys match");
+    assert_eq!(warning.matches(";token=").count(), 5, "{warning}");
+    assert!(warning.contains(" and 2 more"), "{warning}");
 }
 
 #[test]
@@ -61,7 +97,8 @@ fn the_error_says_which_tokens_there_are() {
     let (one, two) = (store.token("one"), store.token("two"));
     let server = store.server().start();
     let failure = assert_refused(&server, "pkcs11:token=three", ErrorCode::TokenNotFound);
-    let serials = [&one, &two].map(|token| format!("serial={}", token.serial));
+    // The nearest first.
+    let serials = [&two, &one].map(|token| format!("serial={}", token.serial));
     assert_in_order(
         &failure.message,
         ["pkcs11:token=three", &serials[0], &serials[1]],
@@ -117,6 +154,31 @@ fn where_no_token_can_be_used_the_error_says_what_there_is() {
     let server = Server::builder().pin(PIN).module(&module).start();
     let failure = assert_refused(&server, "pkcs11:token=device", ErrorCode::TokenNotFound);
     assert_in_order(&failure.message, ["there is none", "no slot", "pcscd"]);
+}
+
+#[test]
+fn a_slot_that_fails_is_named_in_the_error_beside_the_tokens_that_are_well() {
+    let store = Store::new();
+    store.token("one");
+    let two = store.token("two");
+    store.key(&two, "key", 1);
+    let server = store.server().start();
+    server.client().open("pkcs11:object=key").unwrap();
+    let fails = on(C_GetTokenInfo).at("one").returns(CKR_DEVICE_ERROR);
+    store.faults.set([fails]);
+    let what = ["C_GetTokenInfo returned CKR_DEVICE_ERROR"];
+    for (uri, code) in [
+        ("pkcs11:token=one", ErrorCode::TokenNotFound),
+        ("pkcs11:object=other", ErrorCode::KeyNotFound),
+    ] {
+        assert_in_order(&assert_refused(&server, uri, code).message, what);
+    }
+    let listed = server.client().list_keys("pkcs11:token=one");
+    assert_in_order(&refused(listed, ErrorCode::TokenNotFound).message, what);
+    // With the token that is named it has nothing to do.
+    let uri = "pkcs11:token=two;object=other";
+    let failure = assert_refused(&server, uri, ErrorCode::KeyNotFound);
+    assert!(!failure.message.contains(what[0]), "{failure}");
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn tokens_are_in_the_order_of_labels_then_of_serial_numbers() {
     let warning = server.wait_for_log("several keys match");
     assert_in_order(
         &warning,
-        tokens
+        tokens[..5]
             .iter()
             .map(|token| full_uri(token, of(&token.serial))),
     );

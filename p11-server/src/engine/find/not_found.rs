@@ -1,6 +1,7 @@
 //! The error for a key that was not found: where it was looked for, and what is there instead. The client
 //! is told only of tokens and keys that it may know of.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use p11_uri::Uri;
@@ -10,10 +11,7 @@ use super::search::{Search, Skipped, uri};
 use super::view::{Unusable, View};
 use crate::engine::token::Token;
 use crate::engine::token::slots;
-use crate::error::Error;
-
-/// Keys that an error message names at most.
-const MOST_NAMED: usize = 10;
+use crate::error::{Error, list};
 
 impl Search<'_> {
     /// The URI matches none of the tokens.
@@ -56,7 +54,7 @@ impl Search<'_> {
         }
         let searched = match self.known(all.iter().map(|view| &view.contents.token)) {
             none if none.is_empty() => "no token that you may use".into(),
-            known => known.join(", "),
+            known => list(known),
         };
         let hint = slots::hint(self.uri);
         let mut message = format!(
@@ -104,7 +102,7 @@ impl Search<'_> {
     }
 
     fn known<'t>(&self, tokens: impl Iterator<Item = &'t Arc<Token>>) -> Vec<&'t str> {
-        slots::names(tokens, self.client.access)
+        slots::names(self.uri, tokens, self.client.access)
     }
 
     fn may_know(&self, token: &Token, key: &Object) -> bool {
@@ -118,19 +116,16 @@ impl Search<'_> {
         let known = all.iter().flat_map(|view| {
             let in_sight = view.in_sight().into_iter();
             let known = in_sight.filter(|key| self.may_know(view.token(), key));
-            known.map(|key| uri(view.token(), key).to_string())
+            known.map(|key| (view.token(), key))
         });
-        known.collect()
-    }
-}
-
-/// The first of them, and how many more there are.
-fn list(all: impl IntoIterator<Item = impl AsRef<str>>) -> String {
-    let mut all = all.into_iter();
-    let named: Vec<_> = all.by_ref().take(MOST_NAMED).collect();
-    let named: Vec<_> = named.iter().map(AsRef::as_ref).collect();
-    match all.count() {
-        0 => named.join(", "),
-        more => format!("{} and {more} more", named.join(", ")),
+        let mut known: Vec<_> = known.collect();
+        known.sort_by_cached_key(|(token, key)| {
+            let (token, key) = (token.info(), key.info());
+            Reverse(self.uri.nearness_to_token(&token) + self.uri.nearness_to_object(&key))
+        });
+        known
+            .iter()
+            .map(|(token, key)| uri(token, key).to_string())
+            .collect()
     }
 }

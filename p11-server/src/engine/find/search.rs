@@ -22,7 +22,7 @@ use crate::engine::module::Module;
 use crate::engine::token::Token;
 use crate::engine::token::client::Client;
 use crate::engine::token::turns::Lane;
-use crate::error::Error;
+use crate::error::{Error, list};
 
 /// One search for a key.
 pub(crate) struct Search<'a> {
@@ -361,7 +361,7 @@ impl Search<'_> {
             warn!(
                 "several keys match {}, and the first is taken: {}",
                 self.uri.shown(),
-                all.join(", ")
+                list(&all)
             );
         }
     }

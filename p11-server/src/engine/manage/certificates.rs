@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::engine::core::Core;
 use crate::engine::find::object::Object;
 use crate::engine::token::turns::Lane;
-use crate::error::Error;
+use crate::error::{Error, list};
 use crate::service::Access;
 
 impl Core {
@@ -179,7 +179,7 @@ impl Core {
                     false => Err(Error::AmbiguousKey(format!(
                         "several certificates match {}, and none was deleted: {}; bring the one that is meant",
                         uri.shown(),
-                        names.join(", ")
+                        list(&names)
                     ))),
                 };
             };

@@ -9,7 +9,7 @@ use crate::engine::find::contents::Contents;
 use crate::engine::find::object::Object;
 use crate::engine::find::pair::is_pair;
 use crate::engine::module::Session;
-use crate::error::Error;
+use crate::error::{Error, list};
 use crate::service::Access;
 
 impl Core {
@@ -74,7 +74,7 @@ fn delete_through(
         return Err(Error::AmbiguousKey(format!(
             "several keys match {}, and none was deleted: {}",
             uri.shown(),
-            names.join(", ")
+            list(&names)
         )));
     }
     for (number, (handle, _)) in halves.iter().enumerate() {

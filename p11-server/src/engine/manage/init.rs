@@ -14,7 +14,7 @@ use crate::engine::module::TokenFlags;
 use crate::engine::query::{KeyQuery, out_of_scope};
 use crate::engine::token::client::Client;
 use crate::engine::token::{SlotToken, Token};
-use crate::error::Error;
+use crate::error::{Error, list};
 use crate::service::Access;
 
 /// `CK_TOKEN_INFO.label` has 32 bytes (PKCS#11 section 3.2).
@@ -221,7 +221,5 @@ fn is_usable(flags: &TokenFlags) -> bool {
 }
 
 fn names(uris: impl Iterator<Item = Uri>) -> String {
-    uris.map(|uri| uri.to_string())
-        .collect::<Vec<_>>()
-        .join(", ")
+    list(uris.map(|uri| uri.to_string()))
 }

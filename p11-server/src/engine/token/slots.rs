@@ -3,6 +3,7 @@
 //! One scan of the slots at a time, in a thread of its own, serves all who wait. A slot whose call does not
 //! return keeps what was known of it, and the next scan goes round it.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::thread;
@@ -17,7 +18,7 @@ use super::id::TokenId;
 use super::{SlotToken, Token};
 use crate::engine::lock::{Mutex, Rank};
 use crate::engine::module::{Guard, LibraryInfo, Module, Place, TokenFlags};
-use crate::error::Error;
+use crate::error::{Error, list};
 use crate::service::Access;
 
 /// How often who waits for a scan looks whether it goes on.
@@ -141,9 +142,9 @@ impl Registry {
         match matching.collect::<Vec<_>>().as_slice() {
             [token] => Ok(Arc::clone(token)),
             [] => {
-                let there = match names(tokens.iter(), client.access).as_slice() {
+                let there = match names(uri, tokens.iter(), client.access).as_slice() {
                     [] => "there is none".into(),
-                    known => format!("there are: {}", known.join(", ")),
+                    known => format!("there are: {}", list(known)),
                 };
                 slots.found_all()?;
                 let hint = hint(uri);
@@ -155,7 +156,7 @@ impl Registry {
             several => Err(Error::AmbiguousToken(format!(
                 "Found multiple initialized tokens that match {looked_for}; add token=…, serial=… or \
                  slot-id=… to name one{}",
-                one_of(&names(several.iter().copied(), client.access))
+                one_of(&names(uri, several.iter().copied(), client.access))
             ))),
         }
     }
@@ -334,9 +335,7 @@ impl Slots {
             Error::TokenNotFound(_)
             | Error::KeyNotFound {
                 names_token: false, ..
-            } if !self.failing.is_empty() => {
-                error.with_hint(&format!("; {}", self.failing.join("; ")))
-            }
+            } if !self.failing.is_empty() => error.with_hint(&format!("; {}", list(&self.failing))),
             _ => error,
         }
     }
@@ -344,13 +343,11 @@ impl Slots {
     fn what_there_is(&self, access: &dyn Access) -> String {
         let known = |slot: &&SlotToken| access.check(&slot.info, None).is_ok();
         let free = self.all.iter().filter(known).map(|slot| &*slot.place.name);
-        let mut there = self.failing.clone();
+        let failing = (!self.failing.is_empty()).then(|| list(&self.failing));
+        let mut there: Vec<_> = failing.into_iter().collect();
         match free.collect::<Vec<_>>().as_slice() {
             [] => {}
-            free => there.push(format!(
-                "what is there is not initialised: {}",
-                free.join(", ")
-            )),
+            free => there.push(format!("what is there is not initialised: {}", list(free))),
         }
         match (there.as_slice(), self.empty) {
             ([], 0) => "the PKCS#11 module shows no slot with a token; is the device there, does the service \
@@ -458,20 +455,24 @@ impl State {
     }
 }
 
-/// The names of those tokens that a caller may be told of: an error is no listing of what is hidden.
+/// The names of those tokens that a caller may be told of, those first that are the nearest to the URI: an error is no
+/// listing of what is hidden.
 pub(crate) fn names<'t>(
+    uri: &Uri,
     tokens: impl Iterator<Item = &'t Arc<Token>>,
     access: &dyn Access,
 ) -> Vec<&'t str> {
     let known = tokens.filter(|token| access.check(&token.info(), None).is_ok());
-    known.map(|token| token.name()).collect()
+    let mut known: Vec<_> = known.collect();
+    known.sort_by_cached_key(|token| Reverse(uri.nearness_to_token(&token.info())));
+    known.iter().map(|token| token.name()).collect()
 }
 
 /// ` of: ` and these names, after the advice to name one.
 pub(crate) fn one_of(names: &[&str]) -> String {
     match names {
         [] => String::new(),
-        names => format!(" of: {}", names.join(", ")),
+        names => format!(" of: {}", list(names)),
     }
 }
 
