@@ -83,6 +83,10 @@ fn load_with(
         show(&config);
     }
     let settings = config.cryptoki.settings(warnings)?;
+    let uri_before = before.and_then(|before| before.config.cryptoki.uri.as_ref());
+    if let (Some(uri), None) = (uri_before, &config.cryptoki.uri) {
+        return Err(config::Error::UriGone(p11_uri::redact(uri)));
+    }
     let pin_before = before.and_then(|before| before.pin_origin.as_ref());
     if let (Some(origin), None) = (pin_before, &settings.pin_origin) {
         return Err(config::Error::PinGone(origin.clone()));

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::unistd::geteuid;
 use zeroize::Zeroizing;
 
 /// No file of a configuration is longer.
@@ -41,14 +42,30 @@ pub(super) fn warn_of_readers(path: &Path) -> Option<String> {
     })
 }
 
-/// The warning about a file that decides who may do what, and that others than root and the server may write.
+/// The warning about a file that decides who may do what, and that others than root and the server may write or
+/// replace.
 pub(super) fn warn_of_writers(path: &Path) -> Option<String> {
-    let mode = fs::metadata(path).ok()?.mode();
-    (mode & 0o022 != 0).then(|| {
-        format!(
-            "others may write the policy {}, and so give themselves every right; chmod go-w it",
-            path.display()
-        )
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let what = match (others_write(path), others_write(folder)) {
+        (true, _) => format!("the policy {}", path.display()),
+        (_, true) => format!("{}, the folder of the policy", folder.display()),
+        _ => return None,
+    };
+    Some(format!(
+        "others may write {what}, and so give themselves every right; chown it to root, and chmod go-w it"
+    ))
+}
+
+/// Whether others than root and the server may. In a folder with the sticky bit only a file's owner may replace it.
+fn others_write(path: &Path) -> bool {
+    const STICKY: u32 = 0o1000;
+    fs::metadata(path).is_ok_and(|found| {
+        let owners = [0, geteuid().as_raw()];
+        let is_shared = found.mode() & 0o022 != 0 && found.mode() & STICKY == 0;
+        is_shared || !owners.contains(&found.uid())
     })
 }
 

@@ -79,6 +79,18 @@ fn the_socket_of_a_killed_server_is_taken_over() {
 }
 
 #[test]
+fn what_was_put_in_the_place_of_its_socket_is_left_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("p11.sock");
+    let hsm = SoftHsm::new();
+    let mut server = server_at(&hsm, &socket).start();
+    fs::remove_file(&socket).unwrap();
+    fs::write(&socket, "somebody else's").unwrap();
+    assert!(server.terminate().success());
+    assert_eq!(fs::read_to_string(&socket).unwrap(), "somebody else's");
+}
+
+#[test]
 fn a_second_server_refuses_to_start_and_leaves_the_first_alone() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("p11.sock");

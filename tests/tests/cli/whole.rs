@@ -159,6 +159,17 @@ fn sighup_with_a_file_that_cannot_be_used_changes_nothing() {
         "there is no PIN any more in device.cryptoki.pin",
     );
     is_as_before(&fixture, &server);
+    // An empty one, without a scope.
+    for text in ["", "[device.cryptoki]\n"] {
+        fs::write(toml(&server), text).unwrap();
+        count += 1;
+        refuses(
+            &server,
+            count + 3,
+            "there is no URI of the server any more, which was pkcs11:token=device; put it back",
+        );
+        is_as_before(&fixture, &server);
+    }
 
     fs::write(toml(&server), &whole).unwrap();
     server.sighup();
@@ -297,5 +308,32 @@ fn a_policy_that_others_may_write_and_pins_that_others_may_read_are_warned_of() 
             "{log}"
         );
         assert_eq!(warns(&policy, "others may write"), is_warned_of, "{log}");
+    }
+}
+
+#[test]
+fn a_policy_that_others_own_or_can_replace_is_warned_of() {
+    let fixture = Fixture::new(KeyKind::P256);
+    for (owner, mode, expected) in [
+        (0, 0o755, None),
+        (0, 0o1777, None),
+        (0, 0o777, Some("the folder of the policy")),
+        (4711, 0o755, Some("others may write the policy")),
+    ] {
+        let builder = fixture.server().pin(PIN);
+        let folder = tempfile::tempdir().unwrap();
+        let policy = folder.path().join("policy.toml");
+        fs::write(&policy, "[[rule]]\nusers = [0]\noperations = [\"sign\"]\n").unwrap();
+        std::os::unix::fs::chown(&policy, Some(owner), None).unwrap();
+        fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
+        let server = builder
+            .args(["--policy".as_ref(), policy.as_os_str()])
+            .start();
+        let log = server.log();
+        let mut warnings = log.lines().filter(|line| line.contains("every right"));
+        match (warnings.next(), expected) {
+            (Some(warning), Some(expected)) => assert_contains(warning, [expected]),
+            (warning, expected) => assert_eq!(warning, expected, "{log}"),
+        }
     }
 }

@@ -176,12 +176,16 @@ fn a_file_that_holds_no_pin_alone_is_named_and_nothing_of_it_is_sent() {
 }
 
 #[test]
-fn an_empty_variable_is_said_and_brings_no_default() {
+fn an_empty_pin_is_said_and_brings_no_default() {
     let fixture = Fixture::new(KeyKind::P256);
-    for source in ["environment", "flag"] {
+    for (source, name) in [
+        ("environment", "TEDGE_DEVICE_CRYPTOKI_PIN"),
+        ("flag", "TEDGE_DEVICE_CRYPTOKI_PIN"),
+        ("file", "tedge.toml line 2"),
+    ] {
         let server = with_pins(&fixture, &[(source, "")]);
         let line = server.wait_for_log("is empty, which is the same as none");
-        assert_contains(line, [" WARN ", "TEDGE_DEVICE_CRYPTOKI_PIN"]);
+        assert_contains(line, [" WARN ", name]);
         refused(server.client().open(KEY), ErrorCode::PinRequired);
         assert_eq!(fixture.faults.count(C_Login), 0);
     }

@@ -46,6 +46,11 @@ pub(crate) enum Error {
     /// The PIN is gone from where it was.
     #[error("there is no PIN any more in {0}; put it back, or restart the server to do without")]
     PinGone(String),
+    /// The URI is gone, and every token would be within the scope.
+    #[error(
+        "there is no URI of the server any more, which was {0}; put it back, or restart the server to serve every token"
+    )]
+    UriGone(String),
     /// The credential of systemd.
     #[error(
         "cannot read the credential {}: {cause}; mend LoadCredential= or SetCredential= of the unit and restart it, \

@@ -106,7 +106,7 @@ impl Config {
                  set --socket-path or device.cryptoki.socket_path"
             ));
         }
-        let takes_default_pin = pins.is_empty() && !args.pin_is_empty;
+        let takes_default_pin = pins.is_empty() && !args.pin_is_empty && !in_file.pin_is_empty;
         if takes_default_pin {
             warnings.push(
                 "no PIN is configured, using the default one; set --pin or device.cryptoki.pin"

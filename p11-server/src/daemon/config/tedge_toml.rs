@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use p11_proto::Pin;
 use serde::Deserialize;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 use super::error::Error;
 use crate::daemon::files;
@@ -21,6 +21,9 @@ pub(super) struct TedgeToml {
     /// The line that it is in.
     #[serde(skip)]
     pub(super) pin_line: usize,
+    /// Whether it is there and empty.
+    #[serde(skip)]
+    pub(super) pin_is_empty: bool,
     pub(super) uri: Option<String>,
     pub(super) socket_path: Option<PathBuf>,
     #[serde(skip)]
@@ -87,12 +90,19 @@ fn parse(file: &[u8], warn: &mut impl FnMut(TomlError)) -> Result<TedgeToml, Tom
             warn(TomlError::new(key.span(), what));
         }
     }
+    let mut pin_is_empty = false;
     for key in KEYS {
         // An empty text is the same as none.
-        let value = table.get_ref().get(key).map(Spanned::get_ref);
-        if value.and_then(DeValue::as_str) == Some("") {
-            table.get_mut().remove(key);
+        let value = table.get_ref().get(key);
+        if value.and_then(|value| value.get_ref().as_str()) != Some("") {
+            continue;
         }
+        if key == "pin" {
+            pin_is_empty = true;
+            let what = "pin is empty, which is the same as none; write the PIN there, or remove it";
+            warn(TomlError::new(value.map_or(0..0, Spanned::span), what));
+        }
+        table.get_mut().remove(key);
     }
     let pin = table.get_ref().get("pin").map(Spanned::span);
     let pin_line = pin.map(|span| TomlError::new(span, "").line_and_column(file).0);
@@ -101,6 +111,7 @@ fn parse(file: &[u8], warn: &mut impl FnMut(TomlError)) -> Result<TedgeToml, Tom
     })?;
     Ok(TedgeToml {
         pin_line: pin_line.unwrap_or_default(),
+        pin_is_empty,
         ..values
     })
 }

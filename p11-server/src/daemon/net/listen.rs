@@ -57,8 +57,13 @@ pub(crate) struct Socket {
 /// What lies in the file system because of us.
 struct Own {
     socket: PathBuf,
+    /// What lies there, unless somebody has put something else in its place.
+    made: Option<Inode>,
     lock: Lock,
 }
+
+/// Which file it is: device and number.
+type Inode = (u64, u64);
 
 impl Socket {
     /// The socket that systemd passed (sd_listen_fds(3)), `None` if it passed none.
@@ -130,6 +135,7 @@ impl Socket {
             listener: listener.map_err(|cause| failed("listen on", cause))?,
             own: Mutex::new(Some(Own {
                 socket: path.into(),
+                made: inode(path),
                 lock,
             })),
         })
@@ -156,7 +162,9 @@ impl Socket {
     /// Removes what we made; nobody can connect any more.
     pub fn remove(&self) {
         if let Some(own) = self.own().take() {
-            let _ = fs::remove_file(&own.socket);
+            if own.made.is_some() && inode(&own.socket) == own.made {
+                let _ = fs::remove_file(&own.socket);
+            }
             let _ = fs::remove_file(&own.lock.path);
         }
     }
@@ -170,6 +178,11 @@ impl Drop for Socket {
     fn drop(&mut self) {
         self.remove();
     }
+}
+
+fn inode(path: &Path) -> Option<Inode> {
+    let found = fs::symlink_metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 /// Whether somebody takes connections on this socket, or is too busy to.

@@ -21,6 +21,7 @@ use crate::engine::login::{Logins, Pins};
 use crate::engine::module::Module;
 use crate::engine::token::Token;
 use crate::engine::token::client::Client;
+use crate::engine::token::slots::usable;
 use crate::engine::token::turns::Lane;
 use crate::error::{Error, list};
 
@@ -187,14 +188,13 @@ impl Search<'_> {
         Ok(None)
     }
 
-    /// The tokens that the URI matches.
+    /// The tokens that the URI matches and that the client may use.
     fn in_scope(&self, tokens: &[Arc<Token>]) -> Result<Vec<Arc<Token>>, Error> {
-        let matches = |token: &&Arc<Token>| self.uri.matches_token(&token.info());
-        let matching: Vec<_> = tokens.iter().filter(matches).cloned().collect();
-        if matching.is_empty() {
-            return Err(self.no_token(tokens));
+        let usable = usable(tokens, self.uri, self.client.access)?;
+        match usable.is_empty() {
+            true => Err(self.no_token(tokens)),
+            false => Ok(usable),
         }
-        Ok(matching)
     }
 
     /// What the tokens show without a further login, and which of them had to be skipped. A key that is there

@@ -27,11 +27,7 @@ impl Core {
         request: &InitToken,
         access: &dyn Access,
     ) -> Result<TokenReady, Error> {
-        if request.label.is_empty() || request.label.len() > LONGEST_LABEL {
-            return Err(Error::BadRequest(format!(
-                "the label of a token has 1 to {LONGEST_LABEL} bytes"
-            )));
-        }
+        check_label(&request.label)?;
         let uri = any(&request.uri);
         let query = self.query(uri, request.pin.as_ref(), access)?;
         self.without_retry(access, self.module.timeouts().long_request, |client| {
@@ -168,6 +164,17 @@ impl Core {
         let (so_pin, pin) = pins(request, query)?;
         self.reset_pin(client, token, (&so_pin, &pin), |_| false)?;
         Ok(TokenReady::new(token.name(), true))
+    }
+}
+
+/// Blanks and NULs at the end are what a token fills its label up with: it would show another one.
+fn check_label(label: &str) -> Result<(), Error> {
+    let is_kept = !label.ends_with(' ') && !label.chars().any(char::is_control);
+    match is_kept && (1..=LONGEST_LABEL).contains(&label.len()) {
+        true => Ok(()),
+        false => Err(Error::BadRequest(format!(
+            "the label of a token has 1 to {LONGEST_LABEL} bytes, no control characters and no blank at its end"
+        ))),
     }
 }
 

@@ -128,19 +128,17 @@ impl Registry {
         }
     }
 
-    /// The one token that a URI means. Errors name only those that the caller may know of.
+    /// The one token that a URI means, of those that the caller may use. Errors name only those that it may know of.
     ///
     /// # Errors
-    /// [`Error::TokenNotFound`], [`Error::AmbiguousToken`], and what [`Registry::scan`] fails with.
+    /// [`Error::TokenNotFound`], [`Error::NotAllowed`], [`Error::AmbiguousToken`], and what [`Registry::scan`] fails with.
     pub fn one(self: &Arc<Self>, client: &Client<'_>, uri: &Uri) -> Result<Arc<Token>, Error> {
         let slots = self.scan(client)?;
         let tokens = &slots.tokens;
-        let matching = tokens
-            .iter()
-            .filter(|token| uri.matches_token(&token.info()));
+        let usable = usable(tokens, uri, client.access)?;
         let looked_for = uri.shown();
-        match matching.collect::<Vec<_>>().as_slice() {
-            [token] => Ok(Arc::clone(token)),
+        match usable.as_slice() {
+            [token] => Ok(token.clone()),
             [] => {
                 let there = match names(uri, tokens.iter(), client.access).as_slice() {
                     [] => "there is none".into(),
@@ -156,7 +154,7 @@ impl Registry {
             several => Err(Error::AmbiguousToken(format!(
                 "Found multiple initialized tokens that match {looked_for}; add token=…, serial=… or \
                  slot-id=… to name one{}",
-                one_of(&names(uri, several.iter().copied(), client.access))
+                one_of(&names(uri, several.iter(), client.access))
             ))),
         }
     }
@@ -452,6 +450,29 @@ impl State {
             self.known.retain(|id, _| is_there(id));
         }
         tokens
+    }
+}
+
+/// The tokens that a URI matches and that a client may use.
+///
+/// # Errors
+/// Why it may not use the first, where it may use none of those that match.
+pub(crate) fn usable(
+    tokens: &[Arc<Token>],
+    uri: &Uri,
+    access: &dyn Access,
+) -> Result<Vec<Arc<Token>>, Error> {
+    let matching = tokens
+        .iter()
+        .filter(|token| uri.matches_token(&token.info()));
+    let mut usable: Vec<_> = matching.cloned().collect();
+    let first = usable
+        .first()
+        .map(|token| access.check(&token.info(), None));
+    usable.retain(|token| access.check(&token.info(), None).is_ok());
+    match first {
+        Some(Err(error)) if usable.is_empty() => Err(error),
+        _ => Ok(usable),
     }
 }
 
