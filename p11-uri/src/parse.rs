@@ -149,8 +149,10 @@ impl Span<'_> {
                 return Err(ErrorKind::Character.at(value_start + at));
             }
             // `token=a&pin-value=1234`, where a `?` is meant: legal, but a PIN that nobody would recognise.
-            if let Some(at) = value.find("pin-value=") {
-                return Err(ErrorKind::Misplaced("pin-value".to_owned()).at(value_start + at));
+            let misplaced =
+                ["&pin-value=", ";pin-value=", "?pin-value="].map(|pin| value.find(pin));
+            if let Some(at) = misplaced.into_iter().flatten().min() {
+                return Err(ErrorKind::Misplaced("pin-value".to_owned()).at(value_start + at + 1));
             }
             // May be a PIN. Never longer than the text, so that no part is left behind by a reallocation.
             let mut decoded = Zeroizing::new(Vec::with_capacity(value.len()));

@@ -74,6 +74,10 @@ const GOOD: &[Good] = &[
     ("pkcs11:object=[x]", &[("object", "[x]")]),
     ("pkcs11:object=a=b=c", &[("object", "a=b=c")]),
     ("pkcs11:object=a+b", &[("object", "a+b")]),
+    (
+        "pkcs11:object=my-pin-value=5",
+        &[("object", "my-pin-value=5")],
+    ),
     // Decoding.
     ("pkcs11:token=caf%C3%A9", &[("token", "café")]),
     ("pkcs11:token=caf%c3%a9", &[("token", "café")]),
