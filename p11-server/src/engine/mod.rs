@@ -129,7 +129,7 @@ impl Engine {
             let opened = key.opened();
             match opened.schemes.is_empty() {
                 true => Err(Error::NotSupported(format!(
-                    "{} signs no more: its token lists mechanisms for it and refuses them",
+                    "{} cannot sign: its token has no mechanism for it that it does not refuse",
                     key.uri()
                 ))),
                 false => Ok(opened),
