@@ -127,6 +127,8 @@ pub enum TokenFault {
     SessionLimit(u32),
     /// It lacks mechanisms (CKM) that the real one has.
     WithoutMechanisms(Vec<CK_MECHANISM_TYPE>),
+    /// It does not list a mechanism (CKM), whatever it does with it.
+    Unlisted(CK_MECHANISM_TYPE),
     /// It has a PIN pad: a login with a null PIN uses this PIN, a login with any PIN is `CKR_ARGUMENTS_BAD`.
     PinPad(String),
     /// `C_GetTokenInfo` tells other flags (CKF).
@@ -318,6 +320,11 @@ impl Token {
     ) -> Rule {
         let mechanisms = mechanisms.into_iter().collect();
         self.has(TokenFault::WithoutMechanisms(mechanisms))
+    }
+
+    /// See [`TokenFault::Unlisted`].
+    pub fn does_not_list(self, mechanism: CK_MECHANISM_TYPE) -> Rule {
+        self.has(TokenFault::Unlisted(mechanism))
     }
 
     /// See [`TokenFault::PinPad`].

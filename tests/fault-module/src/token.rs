@@ -47,13 +47,21 @@ pub(crate) unsafe fn mechanism_list(
     list: *mut CK_MECHANISM_TYPE,
     count: *mut CK_ULONG,
 ) -> CK_RV {
-    let is_other = |fault: &TokenFault| matches!(fault, TokenFault::WithoutMechanisms(_));
+    let is_other = |fault: &TokenFault| {
+        matches!(
+            fault,
+            TokenFault::WithoutMechanisms(_) | TokenFault::Unlisted(_)
+        )
+    };
     if count.is_null() || !call.token_faults().any(is_other) {
         return forward();
     }
     match real::mechanisms(slot) {
         Ok(mut mechanisms) => {
-            mechanisms.retain(|mechanism| !call.lacks_mechanism(*mechanism));
+            mechanisms.retain(|mechanism| {
+                let unlisted = TokenFault::Unlisted(*mechanism);
+                !call.lacks_mechanism(*mechanism) && !call.token_faults().any(|is| *is == unlisted)
+            });
             // SAFETY: as the caller promises.
             unsafe { write_list(&mechanisms, list, count) }
         }

@@ -300,6 +300,14 @@ fn a_module_that_makes_no_such_keys_or_none_is_told_as_that() {
         let told = refused(made, ErrorCode::NotSupported);
         assert_contains(&told.message, [name, next]);
     }
+    // One that has no such mechanism may say anything.
+    fixture.faults.set([
+        token("device").does_not_list(CKM_EC_KEY_PAIR_GEN),
+        on(C_GenerateKeyPair).returns(CKR_GENERAL_ERROR),
+    ]);
+    let made = server.client().create_key(DEVICE, P256, "made", None);
+    let told = refused(made, ErrorCode::NotSupported);
+    assert_contains(&told.message, ["CKR_GENERAL_ERROR", "own tool"]);
 }
 
 #[test]

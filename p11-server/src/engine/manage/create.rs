@@ -11,6 +11,7 @@ use super::key_template::{KeyTemplate, PairTemplate};
 use crate::engine::core::Core;
 use crate::engine::find::object::{LONGEST_NAME, Object};
 use crate::engine::module::Session;
+use crate::engine::token::session::PooledSession;
 use crate::error::{Error, ckr_name};
 use crate::service::Access;
 
@@ -62,7 +63,12 @@ impl Core {
                     token.name()
                 )));
             }
-            let public = generate(&session, &template, &request.label, &id)?;
+            let made = generate(&session, &template, &request.label, &id);
+            let public = made.map_err(|error| match error {
+                // Whatever it says: some modules have a general error for what they have not.
+                Error::Module { rv, .. } if !lists(&session, &template) => makes_no_keys(rv),
+                other => other,
+            })?;
             info!("made the key {uri}");
             Ok(PublicKeyEntry::new(uri.to_string(), &public))
         })
@@ -183,12 +189,22 @@ fn not_generated(error: Cryptoki) -> Error {
             | RvError::TokenWriteProtected
             | RvError::SessionReadOnly),
             _,
-        ) => Error::NotSupported(format!(
-            "the token makes no keys through this PKCS#11 module ({}); make the key with the token's own tool",
-            ckr_name(rv)
-        )),
+        ) => makes_no_keys(rv),
         other => other.into(),
     }
+}
+
+fn makes_no_keys(rv: RvError) -> Error {
+    Error::NotSupported(format!(
+        "the token makes no keys of this kind through this PKCS#11 module ({}); make the key with the token's own tool",
+        ckr_name(rv)
+    ))
+}
+
+/// Whether the token lists the mechanism of a template; one that does not tell is believed to have it.
+fn lists(session: &PooledSession<'_>, template: &KeyTemplate) -> bool {
+    let how = template.mechanism.mechanism_type();
+    session.lists(how).unwrap_or(true)
 }
 
 fn no_such_keys(ckr: &str) -> Error {

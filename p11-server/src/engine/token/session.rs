@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use cryptoki::context::Function;
 use cryptoki::error::RvError;
+use cryptoki::mechanism::MechanismType;
 
 use super::client::Client;
 use super::mechanisms::Mechanisms;
@@ -236,6 +237,11 @@ impl<'t> PooledSession<'t> {
         let mechanisms = Arc::new(Mechanisms::read(&self.guard, self.place())?);
         self.life.set_mechanisms(mechanisms.clone());
         Ok(mechanisms)
+    }
+
+    /// `C_GetMechanismList`: whether the token lists a mechanism.
+    pub fn lists(&self, how: MechanismType) -> Result<bool, Error> {
+        Ok(self.guard.mechanisms(self.place())?.contains(&how))
     }
 
     /// Opens a session for signatures, where none is there yet: the first one need not wait for it. That this
