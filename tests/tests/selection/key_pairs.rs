@@ -144,6 +144,17 @@ fn a_client_is_not_taken_at_its_word_where_two_keys_could_be_its_own() {
             .sign()
             .unwrap();
     }
+    // Nor where it is told whose public key it is.
+    let told = store.key(&token, "told", 3);
+    let certificate = certificate_for(&told.spki);
+    refused(
+        client.open_certified("pkcs11:object=key", &told.spki),
+        ErrorCode::KeyNotFound,
+    );
+    refused(
+        client.import_certificate("pkcs11:object=key", &certificate),
+        ErrorCode::KeyNotFound,
+    );
 }
 
 #[test]

@@ -75,15 +75,23 @@ impl Pairs {
         Pairs(private.iter().map(half).collect())
     }
 
-    /// The private keys that could have this public key, and of which nothing on the token tells theirs. They are those of
-    /// which the pairs were made.
+    /// Whether a private key has this public key.
+    pub fn have(&self, public: &PublicKey) -> bool {
+        let mut halves = self.0.iter().flatten();
+        halves.any(|half| half.public.identity() == public.identity())
+    }
+
+    /// The private keys that could have this public key, which none is told to have: nothing on the token tells theirs.
+    /// They are those of which the pairs were made.
     pub fn untold<'o>(
         &self,
         private: &'o [Object],
         public: &PublicKey,
     ) -> impl Iterator<Item = &'o Object> {
         let with_half = private.iter().zip(&self.0);
-        let untold = with_half.filter(|(key, half)| half.is_err() && key.could_have(public));
+        let is_free = !self.have(public);
+        let untold =
+            with_half.filter(move |(key, half)| is_free && half.is_err() && key.could_have(public));
         untold.map(|(key, _)| key)
     }
 

@@ -107,6 +107,9 @@ impl Search<'_> {
             return Ok(None);
         };
         let views = self.latest(views);
+        if views.iter().any(|view| view.contents.pairs.have(given)) {
+            return Ok(None);
+        }
         let could_be = views.iter().filter(|view| !view.hidden).flat_map(|view| {
             let untold = view.contents.pairs.untold(&view.contents.private, given);
             let meant =

@@ -15,6 +15,7 @@ use p11_uri::{ObjectType, Uri};
 use tracing::{info, warn};
 
 use crate::engine::core::Core;
+use crate::engine::find::contents::Contents;
 use crate::engine::find::object::Object;
 use crate::engine::token::turns::Lane;
 use crate::error::{Error, list};
@@ -92,33 +93,7 @@ impl Core {
             access.check(&token.info(), None)?;
             let session = self.session_to_change(client, &token, query.pins())?;
             let contents = self.contents_to_change(&session, client)?;
-            let mut keys = contents.private.iter().zip(contents.pairs.halves());
-            let key = keys.find_map(|(key, half)| {
-                let is_its = matches!(half, Ok(half) if half.public.identity() == public.identity());
-                (is_its && uri.matches_key(&key.label, &key.id)).then_some(key)
-            });
-            let key = key.or_else(|| {
-                let untold = contents.pairs.untold(&contents.private, &public);
-                let mut untold = untold.filter(|key| uri.matches_key(&key.label, &key.id));
-                let key = untold.next().filter(|_| untold.next().is_none())?;
-                warn!(
-                    "nothing on the token tells the public key of {}, so the client is taken at its word that the \
-                     certificate for {} is that key's",
-                    Uri::of_object(&token.info(), &key.info()),
-                    public.identity()
-                );
-                Some(key)
-            });
-            let key = key.ok_or_else(|| {
-                let (looked_for, wanted) = (uri.shown(), public.identity());
-                Error::KeyNotFound {
-                    why: format!(
-                        "Failed to find a key: none that matches {looked_for} has the certificate's \
-                         public key {wanted}"
-                    ),
-                    names_token: true,
-                }
-            })?;
+            let key = key_of_certificate(&contents, &uri, &public)?;
             let info = key.info_as(ObjectType::Cert);
             access.check(&token.info(), Some(&info))?;
             let same = |object: &Object| {
@@ -190,6 +165,41 @@ impl Core {
             Ok(Deleted::new(vec![name]))
         })
     }
+}
+
+/// The key that has the public key of a certificate, or that alone could have it.
+fn key_of_certificate<'c>(
+    contents: &'c Contents,
+    uri: &Uri,
+    public: &PublicKey,
+) -> Result<&'c Object, Error> {
+    let mut keys = contents.private.iter().zip(contents.pairs.halves());
+    let key = keys.find_map(|(key, half)| {
+        let is_its = matches!(half, Ok(half) if half.public.identity() == public.identity());
+        (is_its && uri.matches_key(&key.label, &key.id)).then_some(key)
+    });
+    if let Some(key) = key {
+        return Ok(key);
+    }
+    let untold = contents.pairs.untold(&contents.private, public);
+    let untold = untold.filter(|key| uri.matches_key(&key.label, &key.id));
+    if let [key] = untold.collect::<Vec<_>>().as_slice() {
+        warn!(
+            "nothing on the token tells the public key of {}, so the client is taken at its word that the \
+             certificate for {} is that key's",
+            Uri::of_object(&contents.token.info(), &key.info()),
+            public.identity()
+        );
+        return Ok(key);
+    }
+    Err(Error::KeyNotFound {
+        why: format!(
+            "Failed to find a key: none that matches {} has the certificate's public key {}",
+            uri.shown(),
+            public.identity()
+        ),
+        names_token: true,
+    })
 }
 
 /// A certificate and the names that chain it to others (RFC 5280 section 6.1).
