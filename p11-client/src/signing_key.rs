@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use p11_proto::message::{OpenKey, Sign};
 use p11_proto::spki::{Kind, PublicKey};
-use p11_proto::{Identity, Pin};
+use p11_proto::{ErrorCode, Identity, Pin};
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use rustls::{OtherError, SignatureAlgorithm, SignatureScheme, sign};
 
@@ -138,25 +138,36 @@ struct Signer {
 
 impl sign::Signer for Signer {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
-        let request = Sign::new(
-            self.key.uri.as_str(),
-            self.scheme.into(),
-            message.to_vec(),
-            self.key.identity,
-        )
-        .pin(self.key.pin.clone());
-        let signed = self.key.client.sign(request).and_then(|signature| {
-            match self.key.lengths.contains(&signature.len()) {
-                true => Ok(signature),
-                false => Err(Error::not_understood(
-                    self.key.client.socket_path(),
-                    format!(
-                        "a signature of {} bytes is none of this key",
-                        signature.len()
-                    ),
-                )),
+        let key = &self.key;
+        let sign = || {
+            let scheme = self.scheme.into();
+            let request = Sign::new(key.uri.as_str(), scheme, message.to_vec(), key.identity);
+            key.client.sign(request.pin(key.pin.clone()))
+        };
+        let signed = match sign() {
+            // A server that was started anew knows nothing of a public key that no token tells.
+            Err(Error::Server(failure)) if failure.code == ErrorCode::KeyNotFound => {
+                let spki = key.spki.as_ref().to_vec().into();
+                let open = OpenKey::new(key.uri.as_str()).pin(key.pin.clone());
+                key.client
+                    .open_key(open.spki(Some(spki)))
+                    .and_then(|_| sign())
             }
-        });
+            signed => signed,
+        };
+        let signed =
+            signed.and_then(
+                |signature| match self.key.lengths.contains(&signature.len()) {
+                    true => Ok(signature),
+                    false => Err(Error::not_understood(
+                        self.key.client.socket_path(),
+                        format!(
+                            "a signature of {} bytes is none of this key",
+                            signature.len()
+                        ),
+                    )),
+                },
+            );
         signed.map_err(|e| OtherError(Arc::new(e)).into())
     }
 

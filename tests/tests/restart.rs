@@ -13,9 +13,10 @@ use std::{
     time::Duration,
 };
 
-use p11_client::{Client, Config, Protocol, SigningKey};
+use p11_client::{Client, Config, Protocol, SigningKey, message::Class};
 use p11_tests::{
     keys::{Key, KeyKind, KeySpec},
+    pki::certificate_for,
     server::{Builder, Server},
     softhsm::SoftHsm,
     verify::verifies,
@@ -124,4 +125,32 @@ fn sign_until(over: &AtomicBool, client: Client, expected: &Key, signatures: &At
         ));
         signatures.fetch_add(1, Ordering::SeqCst);
     }
+}
+
+#[test]
+fn a_key_of_which_no_token_tells_the_public_key_signs_with_the_next_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("p11.sock");
+    let hsm = SoftHsm::new();
+    let token = hsm.init_token("device", PIN, SO_PIN);
+    let key = hsm.generate(&token, &KeySpec::new(KeyKind::P256, "key", &[1]));
+    hsm.delete(&token, Class::Public, &[1]);
+    let start = || {
+        let server = Server::builder().softhsm(&hsm).pin(PIN);
+        let server = server.args(["--socket-path".as_ref(), socket.as_os_str()]);
+        server.expect_socket(&socket).start()
+    };
+    let first = start();
+    let certificate = certificate_for(&key.spki).into();
+    let client = Client::new(Config::new(&socket));
+    let opened = SigningKey::open(&client, "pkcs11:", None, Some(&certificate)).unwrap();
+    let scheme = SignatureScheme::ECDSA_NISTP256_SHA256;
+    let sign = || {
+        let signature = opened.choose_scheme(&[scheme]).unwrap().sign(b"m").unwrap();
+        assert!(verifies(&key.spki, scheme.into(), b"m", &signature));
+    };
+    sign();
+    drop(first);
+    let _next = start();
+    sign();
 }
