@@ -135,6 +135,11 @@ impl Module {
 
     /// What the next `C_Initialize` is told beside its flags.
     pub fn set_init_text(&self, text: Option<CString>) {
+        if text.is_some() && self.raw.is_none() {
+            warn!(
+                "p11-kit's own modules are told nothing at their initialisation; set x-init-reserved in p11-kit's file of the module"
+            );
+        }
         self.state.lock().init_text = text;
     }
 
