@@ -7,6 +7,8 @@
 //! - [`secrets`]: what no log may ever show
 //! - [`softhsm`], [`keys`], [`objects`]: a token store of its own, with tokens, keys and certificates in it
 //! - [`tpm`]: a software TPM of its own, with tokens and keys of tpm2-pkcs11 in it
+//! - [`namespace`]: programs that see folders of a test in place of the system's
+//! - [`card_reader`], [`piv_card`]: a reader of smart cards, and a card for it
 //! - [`pki`]: a certificate authority, certificates for a broker and for keys in tokens
 //! - [`server`], [`binary`]: the real `tedge-p11-server`, built from the sources as they are
 //! - [`old_server`]: one that behaves as released servers do
@@ -43,15 +45,19 @@
 pub mod as_user;
 pub mod binary;
 pub mod broker;
+pub mod card_reader;
 pub mod client;
 pub mod compare;
 pub mod fixture;
 pub mod keys;
 pub mod mqtt;
+pub mod namespace;
 pub mod objects;
 pub mod old_server;
 pub mod openssl;
+pub mod piv_card;
 pub mod pki;
+mod ports;
 pub mod proc;
 pub mod process;
 pub mod raw_client;

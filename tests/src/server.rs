@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use crate::{
     binary,
     client::TestClient,
+    namespace::Namespace,
     process::Process,
     secrets::Secrets,
     softhsm::SoftHsm,
@@ -152,6 +153,12 @@ impl Builder {
                 None => self.command.env_remove(name),
             };
         }
+        self
+    }
+
+    /// Runs the server that is configured so far in a namespace.
+    pub fn within(mut self, namespace: &Namespace) -> Self {
+        self.command = namespace.enter(&self.command);
         self
     }
 

@@ -13,10 +13,13 @@ const PACKAGES: &[(&str, &str)] = &[
     ("dbus-daemon", "dbus-daemon"),
     ("dbus-send", "dbus-bin"),
     ("mosquitto", "mosquitto"),
+    ("nsenter", "util-linux"),
     ("openssl", "openssl"),
     ("p11-kit", "p11-kit"),
     ("p11tool", "gnutls-bin"),
+    ("pcscd", "pcscd"),
     ("pkcs11-tool", "opensc"),
+    ("pkcsslotd", "opencryptoki"),
     ("softhsm2-util", "softhsm2"),
     ("swtpm", "swtpm"),
     ("systemd-analyze", "systemd"),
@@ -24,21 +27,25 @@ const PACKAGES: &[(&str, &str)] = &[
     ("tpm2-abrmd", "tpm2-abrmd"),
     ("tpm2_getcap", "tpm2-tools"),
     ("tpm2_ptool", "libtpm2-pkcs11-tools"),
+    ("unshare", "util-linux"),
 ];
 
 /// Which Debian package brings each PKCS#11 module or other library.
 const MODULES: &[(&str, &str)] = &[
+    ("libifdvpcd.so", "vsmartcard-vpcd"),
     ("libnss_wrapper.so", "libnss-wrapper"),
+    ("libopencryptoki.so", "opencryptoki"),
     ("libsofthsm2.so", "softhsm2"),
     ("libsoftokn3.so", "libnss3"),
     ("libtpm2_pkcs11.so", "libtpm2-pkcs11-1"),
+    ("opensc-pkcs11.so", "opensc-pkcs11"),
     ("p11-kit-client.so", "p11-kit-modules"),
     ("p11-kit-proxy.so", "p11-kit-modules"),
     ("p11-kit-trust.so", "p11-kit-modules"),
 ];
 
 /// Where modules lie on Debian and Ubuntu, within a folder of libraries.
-const MODULE_FOLDERS: &[&str] = &["softhsm", "pkcs11", "nss", ""];
+const MODULE_FOLDERS: &[&str] = &["softhsm", "pkcs11", "nss", "pcsc/drivers/serial", ""];
 
 /// Folders of libraries on Debian and Ubuntu.
 const LIBRARY_FOLDERS: &[&str] = &[

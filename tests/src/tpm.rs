@@ -1,13 +1,12 @@
 //! A software TPM, with tokens and keys of tpm2-pkcs11 in it.
 //!
 //! Three programs make it, each for this TPM alone: `swtpm` on two loopback ports, the resource manager
-//! `tpm2-abrmd` (without it the TPM runs out of places for keys), and a `dbus-daemon`, over which clients
+//! `tpm2-abrmd` (without it the TPM serves one client at a time), and a `dbus-daemon`, over which clients
 //! reach that.
 
 use std::{
     ffi::OsString,
     fs,
-    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -15,6 +14,7 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
+    ports::two_free_ports,
     process::Process,
     secrets::Secrets,
     tools::{command, pkcs11_module, run},
@@ -24,27 +24,35 @@ use crate::{
 /// A running TPM. Dropping it stops what it consists of.
 pub struct Tpm {
     // In this order they are stopped.
-    resource_manager: Process,
-    _bus: Process,
-    _tpm: Process,
+    shared: Option<Shared>,
+    tpm: Process,
     port: u16,
     folder: TempDir,
     secrets: Secrets,
+}
+
+/// What several clients reach a TPM by.
+struct Shared {
+    resource_manager: Process,
+    _bus: Process,
 }
 
 impl Tpm {
     /// A TPM that has not seen anything yet, and an empty store for what tpm2-pkcs11 keeps beside it.
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::create_dir(folder.path().join("tpm")).unwrap();
         let (tpm, port) = start_swtpm(folder.path());
         let bus = start_bus(folder.path());
-        let resource_manager = start_resource_manager(folder.path(), port);
+        let shared = Some(Shared {
+            resource_manager: start_resource_manager(folder.path(), port),
+            _bus: bus,
+        });
         let store = folder.path().join("store");
         fs::create_dir(&store).unwrap();
         let tpm = Self {
-            resource_manager,
-            _bus: bus,
-            _tpm: tpm,
+            shared,
+            tpm,
             port,
             folder,
             secrets: Secrets::default(),
@@ -55,7 +63,10 @@ impl Tpm {
 
     /// What a process needs in its environment to see this TPM.
     pub fn envs(&self) -> [(&'static str, OsString); 5] {
-        let session = OsString::from("tabrmd:bus_type=session");
+        let way = match &self.shared {
+            Some(_) => OsString::from("tabrmd:bus_type=session"),
+            None => swtpm_at(self.port).into(),
+        };
         [
             (
                 "DBUS_SESSION_BUS_ADDRESS",
@@ -63,8 +74,8 @@ impl Tpm {
             ),
             ("TPM2_PKCS11_STORE", self.store().into()),
             ("TPM2_PKCS11_BACKEND", "esysdb".into()),
-            ("TPM2_PKCS11_TCTI", session.clone()),
-            ("TPM2TOOLS_TCTI", session),
+            ("TPM2_PKCS11_TCTI", way.clone()),
+            ("TPM2TOOLS_TCTI", way),
         ]
     }
 
@@ -122,8 +133,24 @@ impl Tpm {
 
     /// Ends the resource manager, with all that it knows of its clients, and starts another.
     pub fn restart_resource_manager(&mut self) {
-        self.resource_manager.terminate();
-        self.resource_manager = start_resource_manager(self.folder.path(), self.port);
+        let shared = self.shared.as_mut().expect("a resource manager");
+        shared.resource_manager.terminate();
+        shared.resource_manager = start_resource_manager(self.folder.path(), self.port);
+    }
+
+    /// The same TPM without a resource manager: it serves one program at a time, and no more than a few keys that this
+    /// has loaded, so tokens are made before.
+    pub fn straight(mut self) -> Self {
+        self.shared = None;
+        self.restart();
+        self
+    }
+
+    /// Takes the power from the TPM, which forgets what it has loaded, and gives it back.
+    pub fn restart(&mut self) {
+        self.tpm.terminate();
+        let tpm = start_swtpm_at(self.folder.path(), self.port);
+        self.tpm = tpm.expect("the same ports are free again");
     }
 
     /// Another program uses up all tries, until the TPM is in its lockout.
@@ -163,28 +190,36 @@ impl Default for Tpm {
 /// Starts `swtpm`, which serves one client on the port that is returned, and takes control messages on
 /// the next one.
 fn start_swtpm(folder: &Path) -> (Process, u16) {
-    let state = folder.join("tpm");
-    fs::create_dir(&state).unwrap();
-    // Written when both ports are open.
-    let ready = folder.join("swtpm.pid");
     // Another program may take the ports before swtpm does.
     for _ in 0..10 {
         let port = two_free_ports();
-        let channel = |port| format!("type=tcp,bindaddr=127.0.0.1,port={port}");
-        let mut swtpm = command("swtpm");
-        swtpm
-            .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
-            .args(["--server", &channel(port), "--ctrl", &channel(port + 1)])
-            .arg("--tpmstate")
-            .arg(format!("dir={}", state.display()))
-            .arg("--pid")
-            .arg(format!("file={}", ready.display()));
-        let mut process = Process::start("swtpm", swtpm);
-        if is_soon(|| ready.exists() || !process.is_running()) && process.is_running() {
+        if let Some(process) = start_swtpm_at(folder, port) {
             return (process, port);
         }
     }
     panic!("swtpm finds no two free ports")
+}
+
+fn start_swtpm_at(folder: &Path, port: u16) -> Option<Process> {
+    // Written when both ports are open, and removed at the end.
+    let ready = folder.join("swtpm.pid");
+    let channel = |port| format!("type=tcp,bindaddr=127.0.0.1,port={port}");
+    let mut swtpm = command("swtpm");
+    swtpm
+        .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
+        .args(["--server", &channel(port), "--ctrl", &channel(port + 1)])
+        .arg("--tpmstate")
+        .arg(format!("dir={}", folder.join("tpm").display()))
+        .arg("--pid")
+        .arg(format!("file={}", ready.display()));
+    let mut process = Process::start("swtpm", swtpm);
+    let is_ready = is_soon(|| ready.exists() || !process.is_running()) && process.is_running();
+    is_ready.then_some(process)
+}
+
+/// What leads a client to it (TCTI).
+fn swtpm_at(port: u16) -> String {
+    format!("swtpm:host=127.0.0.1,port={port}")
 }
 
 fn start_bus(folder: &Path) -> Process {
@@ -200,7 +235,7 @@ fn start_resource_manager(folder: &Path, port: u16) -> Process {
     let mut manager = command("tpm2-abrmd");
     manager
         .args(["--session", "--allow-root"])
-        .arg(format!("--tcti=swtpm:host=127.0.0.1,port={port}"))
+        .arg(format!("--tcti={}", swtpm_at(port)))
         .env("DBUS_SESSION_BUS_ADDRESS", address(folder));
     let manager = Process::start("tpm2-abrmd", manager);
     let is_on_bus = || {
@@ -221,16 +256,4 @@ fn start_resource_manager(folder: &Path, port: u16) -> Process {
 
 fn address(folder: &Path) -> String {
     format!("unix:path={}", folder.join("bus").display())
-}
-
-/// A port of the loopback interface that is free, as is the next one.
-fn two_free_ports() -> u16 {
-    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-    loop {
-        let first = bind(0).expect("a free port");
-        let port = first.local_addr().unwrap().port();
-        if port < u16::MAX && bind(port + 1).is_ok() {
-            return port;
-        }
-    }
 }

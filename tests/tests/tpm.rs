@@ -6,9 +6,9 @@
 )]
 
 use p11_client::{ErrorCode, message::ChangePin};
-use p11_fault_module::{Faults, Function::*, token};
+use p11_fault_module::{Faults, Function::C_Login, token};
 use p11_tests::{
-    client::{ClientKey, P256, refused},
+    client::{P256, refused},
     fixture::assert_no_search_after_idleness,
     server::{Builder, Server},
     tools::run,
@@ -38,38 +38,6 @@ impl Setup {
             .envs(self.tpm.envs())
             .envs(self.faults.envs())
     }
-
-    /// Signs with every scheme of the key, in two calls each.
-    fn assert_signs(&self, key: &ClientKey, schemes: &[u16]) {
-        assert_eq!(key.told().schemes, schemes);
-        for scheme in schemes {
-            let before = self.faults.counts();
-            key.sign_with(*scheme).unwrap();
-            let calls = self.faults.counts().since(&before);
-            assert_eq!(
-                (calls.of(C_SignInit), calls.of(C_Sign), calls.total()),
-                (1, 1, 2),
-                "{scheme:#06x}: {calls}"
-            );
-        }
-    }
-}
-
-#[test]
-fn keys_of_a_tpm_sign_with_every_scheme_in_two_calls() {
-    let setup = setup();
-    let ec = setup.tpm.generate("device", PIN, "ecc256", "ec");
-    let rsa = setup.tpm.generate("device", PIN, "rsa2048", "rsa");
-    let server = setup.server().pin(PIN).start();
-    let client = server.client();
-
-    let key = client.open("pkcs11:token=device;object=ec").unwrap();
-    assert_eq!(key.told().spki.as_ref(), ec);
-    setup.assert_signs(&key, &[0x0403]);
-
-    let key = client.open("pkcs11:token=device;object=rsa").unwrap();
-    assert_eq!(key.told().spki.as_ref(), rsa);
-    setup.assert_signs(&key, &[0x0804, 0x0805, 0x0806, 0x0401, 0x0501, 0x0601]);
 }
 
 #[test]
