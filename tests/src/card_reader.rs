@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{self, Read, Write},
     net::{Ipv4Addr, Shutdown, TcpStream},
+    os::linux::net::TcpStreamExt as _,
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
 };
@@ -128,6 +129,8 @@ fn start(namespace: &Namespace, folder: &TempDir) -> Process {
 /// The card's half of the driver's protocol: messages of a length in two bytes, those of one byte for the reader itself.
 fn serve(mut stream: TcpStream, card: &Mutex<PivCard>) -> io::Result<()> {
     loop {
+        // The driver sends a message in two parts, the second when the first is acknowledged.
+        stream.set_quickack(true)?;
         let mut length = [0; 2];
         stream.read_exact(&mut length)?;
         let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
