@@ -92,6 +92,8 @@ impl Life<'_> {
             }
         });
         let mut keys: Vec<_> = given.collect();
+        let objects = || client.list_keys(&token).unwrap().len();
+        let before = objects();
         keys.extend(self.make(&client, &token, &mut seen));
         assert!(!keys.is_empty(), "{:?}", seen.cannot);
         for key in &keys {
@@ -101,6 +103,9 @@ impl Life<'_> {
         self.store_certificate(&client, &token, &keys[0], &mut seen);
         self.delete_keys(&client, &keys, &mut seen);
         self.change_pin(&client, &token, &keys[0], &mut seen);
+        // What could not be made, and what was deleted, is gone with both halves.
+        let halves = if seen.made.is_empty() { 0 } else { 2 };
+        assert_eq!(objects(), before + halves);
         seen
     }
 
