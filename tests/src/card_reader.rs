@@ -92,10 +92,14 @@ impl CardReader {
         wait_until(|| seen() > before);
     }
 
-    /// Ends the daemon, with all that it knows of its clients, and starts another. The card is no longer in.
-    pub fn restart_daemon(&mut self) {
+    /// Ends the daemon, with all that it knows of its clients. The card is no longer in.
+    pub fn stop_daemon(&mut self) {
         self.card = None;
         self.daemon.terminate();
+    }
+
+    /// Starts another one.
+    pub fn start_daemon(&mut self) {
         self.daemon = start(&self.namespace, &self.folder);
     }
 }

@@ -133,8 +133,19 @@ impl Tpm {
 
     /// Ends the resource manager, with all that it knows of its clients, and starts another.
     pub fn restart_resource_manager(&mut self) {
+        self.stop_resource_manager();
+        self.start_resource_manager();
+    }
+
+    /// Ends the resource manager.
+    pub fn stop_resource_manager(&mut self) {
         let shared = self.shared.as_mut().expect("a resource manager");
         shared.resource_manager.terminate();
+    }
+
+    /// Starts another one.
+    pub fn start_resource_manager(&mut self) {
+        let shared = self.shared.as_mut().expect("a resource manager");
         shared.resource_manager = start_resource_manager(self.folder.path(), self.port);
     }
 

@@ -2,9 +2,13 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use p11_client::message::{KeySpec, KeyType};
+use p11_client::{
+    ErrorCode,
+    message::{KeySpec, KeyType},
+};
 use p11_fault_module::Faults;
 use p11_tests::{
+    client::refused,
     namespace::Namespace,
     process::Process,
     server::Server,
@@ -150,4 +154,16 @@ fn keys_of_opencryptoki_sign_while_its_daemon_is_killed_and_restarted() {
         let failed = failures_during(&key, || opencryptoki.restart_daemon());
         assert_eq!(failed, []);
     }
+}
+
+#[test]
+fn the_token_of_opencryptoki_is_found_when_its_daemon_comes_up_after_the_server() {
+    let mut opencryptoki = Opencryptoki::new();
+    opencryptoki.daemon.kill();
+    let faults = Faults::new(pkcs11_module(MODULE));
+    let server = opencryptoki.server(&faults);
+    let list = || server.client().list_keys("pkcs11:token=device");
+    refused(list(), ErrorCode::ModuleUnavailable);
+    opencryptoki.restart_daemon();
+    wait_until(|| list().is_ok());
 }

@@ -2,9 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
+use p11_client::ErrorCode;
 use p11_fault_module::Faults;
 use p11_tests::{
     card_reader::CardReader,
+    client::refused,
     keys::KeyKind,
     piv_card::{PivCard, Place},
     server::Server,
@@ -48,15 +50,19 @@ fn setup() -> Setup {
 impl Setup {
     /// A server that sees the card.
     fn server(&self) -> Server {
-        let server = Server::builder()
+        let server = self.start();
+        let client = server.client();
+        wait_until(|| !client.list_tokens().is_empty());
+        server
+    }
+
+    fn start(&self) -> Server {
+        Server::builder()
             .module(&Faults::module_path())
             .envs(self.faults.envs())
             .pin(PIN)
             .within(self.reader.namespace())
-            .start();
-        let client = server.client();
-        wait_until(|| !client.list_tokens().is_empty());
-        server
+            .start()
     }
 }
 
@@ -89,7 +95,20 @@ fn keys_of_a_card_sign_again_when_it_was_pulled_and_when_pcscd_was_restarted() {
     assert!(key.sign().is_err());
     setup.reader.insert(&setup.card);
     wait_until(|| key.sign().is_ok());
-    setup.reader.restart_daemon();
+    setup.reader.stop_daemon();
+    setup.reader.start_daemon();
     setup.reader.insert(&setup.card);
     wait_until(|| key.sign().is_ok());
+}
+
+#[test]
+fn a_card_is_found_when_pcscd_comes_up_after_the_server() {
+    let mut setup = setup();
+    setup.reader.stop_daemon();
+    let server = setup.start();
+    let client = server.client();
+    refused(client.open(SIGNS), ErrorCode::TokenNotFound);
+    setup.reader.start_daemon();
+    setup.reader.insert(&setup.card);
+    wait_until(|| client.open(SIGNS).is_ok());
 }

@@ -1,11 +1,13 @@
 //! tpm2-pkcs11 on a software TPM, straight and through the resource manager tpm2-abrmd.
 
+use p11_client::ErrorCode;
 use p11_fault_module::Faults;
 use p11_tests::{
-    client::{ClientKey, P256},
+    client::{ClientKey, P256, refused},
     server::Server,
     tools::run,
     tpm::Tpm,
+    wait::wait_until,
 };
 
 use crate::{
@@ -89,4 +91,15 @@ fn keys_of_tpm2_pkcs11_sign_again_when_its_tpm_was_restarted_under_load() {
     let (_faults, server) = start(&tpm);
     let key = made(&server);
     failures_during(&key, || tpm.restart());
+}
+
+#[test]
+fn the_token_of_tpm2_pkcs11_is_found_when_its_resource_manager_comes_up_after_the_server() {
+    let mut tpm = tpm();
+    tpm.stop_resource_manager();
+    let (_faults, server) = start(&tpm);
+    let list = || server.client().list_keys("pkcs11:token=device");
+    refused(list(), ErrorCode::ModuleUnavailable);
+    tpm.start_resource_manager();
+    wait_until(|| list().is_ok());
 }
