@@ -139,8 +139,8 @@ fn uri(text: Spanned<String>) -> Result<Uri, TomlError> {
     } else if uri.object_type().is_some() {
         "its uri has a type, but a rule is for a key with all that belongs to it; leave out `type`"
             .into()
-    } else if text.get_ref().contains('*') || text.get_ref().contains("%2A") {
-        "its uri has a `*`, which stands for itself alone; leave out an attribute that may have any value".into()
+    } else if text.get_ref().contains('*') {
+        "its uri has a `*`, which is no wildcard; leave out an attribute that may have any value, or write %2A".into()
     } else {
         return Ok(uri);
     };
@@ -212,6 +212,13 @@ mod tests {
         assert_eq!(second.users, []);
         assert_eq!(second.operations, [Operation::List]);
         assert_eq!(second.uri, Uri::parse("pkcs11:").unwrap());
+    }
+
+    #[test]
+    fn any_id_and_label_can_be_named() {
+        let uri = "pkcs11:id=%01%2A;object=%2A";
+        let text = format!("[[rule]]\nusers = [0]\noperations = [\"sign\"]\nuri = \"{uri}\"");
+        assert!(rules(&text).unwrap()[0].uri.matches_key("*", b"\x01*"));
     }
 
     #[test]
@@ -340,8 +347,8 @@ mod tests {
             ),
             (
                 "uri = \"pkcs11:token=dev*\"",
-                "its uri has a `*`, which stands for itself alone; leave out an attribute that may have any \
-                 value",
+                "its uri has a `*`, which is no wildcard; leave out an attribute that may have any value, or \
+                 write %2A",
             ),
             (
                 "uri = 2026-11-24",

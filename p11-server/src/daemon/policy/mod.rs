@@ -31,10 +31,11 @@ use crate::service::Access;
 use self::file::Rule;
 pub(super) use self::operation::Operation;
 
-/// What must hold for any bytes of a policy file: the body of the fuzz target.
-#[cfg(fuzzing)]
+/// What must hold for any bytes of a policy file: the body of the fuzz target, and of a test.
+#[cfg(any(test, fuzzing))]
 #[allow(clippy::panic, reason = "a check fails by panicking")]
 pub fn check_policy(input: &[u8]) {
+    const PIN: &str = "7391826450";
     let Ok(text) = str::from_utf8(input) else {
         return;
     };
@@ -46,6 +47,17 @@ pub fn check_policy(input: &[u8]) {
                 && rule.uri.vendor_path().next().is_none()
         })),
         Err(why) => assert!(why.starts_with("line "), "{why}"),
+    }
+    // Whoever writes a PIN into it reads of an error, and not of the PIN.
+    let rule = "[[rule]]\nusers = [0]\noperations = [\"sign\"]\n";
+    for planted in [
+        format!("pin = \"{PIN}\"\n"),
+        format!("uri = \"pkcs11:token=t?pin-value={PIN}\"\n"),
+        format!("uri = \"pkcs11:token=t;pin={PIN}\"\n"),
+    ] {
+        let told = file::rules(&format!("{text}\n{rule}{planted}"));
+        let why = told.err().unwrap_or_default();
+        assert!(!why.is_empty() && !why.contains(PIN), "{why}");
     }
 }
 
@@ -296,6 +308,18 @@ mod tests {
         let mut token = TokenInfo::default();
         token.label = label.into();
         token
+    }
+
+    #[test]
+    fn whatever_is_in_the_file_it_is_taken_or_refused_and_no_pin_is_repeated() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/policy");
+        let Ok(files) = std::fs::read_dir(folder) else {
+            // In the package of this crate alone there is none.
+            return;
+        };
+        for file in files {
+            check_policy(&std::fs::read(file.unwrap().path()).unwrap());
+        }
     }
 
     #[test]
