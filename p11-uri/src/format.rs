@@ -59,13 +59,6 @@ impl fmt::Display for Uri {
     }
 }
 
-impl fmt::Debug for Uri {
-    /// As `Display`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Uri({self})")
-    }
-}
-
 fn write_list<'a>(
     out: &mut dyn Write,
     [mut before, separator]: [&str; 2],

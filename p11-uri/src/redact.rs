@@ -1,5 +1,7 @@
 //! What may be logged of a text that should be a PKCS#11 URI.
 
+use std::fmt;
+
 use crate::format::REDACTED;
 use crate::uri::Uri;
 use percent_encoding::percent_decode;
@@ -45,6 +47,13 @@ pub fn redact(text: &str) -> String {
     }
     shown.truncate(start(&shown, SHOWN - '…'.len_utf8()).len());
     shown + "…"
+}
+
+impl fmt::Debug for Uri {
+    /// As [`redact`], since it ends up in logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Uri({})", redact(&self.to_string()))
+    }
 }
 
 impl Uri {

@@ -203,6 +203,7 @@ fn no_spelling_of_a_pin_is_logged() {
         assert!(!redact(&text).contains("7391"), "{}", redact(&text));
         if let Ok(uri) = Uri::parse(&text) {
             assert!(!uri.shown().contains("7391"), "{}", uri.shown());
+            assert!(!format!("{uri:?}").contains("7391"), "{uri:?}");
         }
     }
 }

@@ -119,7 +119,8 @@ pub fn planted(input: &[u8]) {
         let shown = redact(&text);
         assert!(!shown.contains(PLANTED), "{text:?}: {shown:?}");
         if let Ok(uri) = Uri::parse(&text) {
-            assert!(!uri.shown().contains(PLANTED), "{text:?}: {}", uri.shown());
+            let shown = format!("{} {uri:?}", uri.shown());
+            assert!(!shown.contains(PLANTED), "{text:?}: {shown}");
         }
     }
 }
