@@ -1,4 +1,4 @@
-//! The units as shipped, judged by systemd itself.
+//! The units as shipped, judged and run by systemd itself.
 
 use std::{
     fs,
@@ -156,4 +156,45 @@ fn the_drop_ins_are_read_where_they_are_put() {
         private_network.is_some_and(|line| line.starts_with('✗')),
         "{said}"
     );
+}
+
+/// What the manager's own targets are for is of no interest here.
+const TARGETS: [&str; 5] = ["default", "basic", "sysinit", "sockets", "shutdown"];
+
+/// Connects again and again while the socket is there.
+const CONNECT: &str = "
+import socket, time
+for _ in range(60):
+    socket.socket(socket.AF_UNIX).connect('/run/manager/tedge-p11-server/tedge-p11-server.sock')
+    time.sleep(0.03)
+";
+
+#[test]
+fn a_service_that_ends_again_and_again_does_not_take_its_socket_along() {
+    // The service ends at once: there is no user tedge, or the program sends no notification.
+    for ending in ["RestartSec=10ms", "Restart=no"] {
+        let units = units(&[]);
+        let drop_in = |unit: &str, text: String| {
+            let folder = units.path().join(format!("{unit}.d"));
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("test.conf"), text).unwrap();
+        };
+        drop_in(SERVICE, format!("[Service]\n{ending}\n"));
+        drop_in(
+            SOCKET,
+            "[Socket]\nSocketUser=root\nSocketGroup=root\n".into(),
+        );
+        for target in TARGETS {
+            let target = units.path().join(format!("{target}.target"));
+            fs::write(target, "[Unit]\n").unwrap();
+        }
+        let script =
+            format!("systemctl --user start {SOCKET} && /usr/bin/python3 -c \"{CONNECT}\"");
+        let manager = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hardening/manager.sh");
+        run(command("sh").arg(manager).arg(units.path()).args([
+            "sh",
+            "-c",
+            &format!("{script} && systemctl --user is-active {SOCKET}"),
+        ]));
+    }
 }
