@@ -194,7 +194,7 @@ fn a_service_learns_that_its_client_is_gone_or_was_answered() {
 fn an_answer_that_is_not_taken_in_time_is_cut_and_nothing_follows_it() {
     let fixture = Fixture::new(ConnectionLimits {
         timeouts: IoTimeouts {
-            write: Duration::from_millis(200),
+            write: Duration::from_secs(1),
             ..IoTimeouts::default()
         },
         ..ConnectionLimits::default()
@@ -204,11 +204,12 @@ fn an_answer_that_is_not_taken_in_time_is_cut_and_nothing_follows_it() {
     // The answer is longer than what the socket holds, and the next request has begun.
     slow.send(&sign(&vec![b'm'; frame::MAX_LEN - 1000]));
     slow.0.write_all(&[0]).unwrap();
-    thread::sleep(Duration::from_millis(600));
+    // The time for it is over, and an answer to what has begun would still be sent.
+    thread::sleep(Duration::from_millis(1500));
     let mut taken = Vec::new();
     // The server leaves what it had not read, which resets the connection.
     let _ = slow.0.read_to_end(&mut taken);
-    assert!(taken.len() > 100_000 && taken.len() < frame::MAX_LEN / 2);
+    assert!(taken.len() > 1000 && taken.len() < frame::MAX_LEN / 2);
     assert!(
         taken.ends_with(b"mmmm"),
         "{:?}",
