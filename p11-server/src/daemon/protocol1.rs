@@ -29,6 +29,14 @@ pub(super) fn answer(context: &mut RequestContext<'_>, request: &Request) -> Res
     }
 }
 
+/// Whether it may be long.
+pub(super) fn is_listing(response: &Response) -> bool {
+    matches!(
+        response,
+        Response::Tokens(_) | Response::Objects(_) | Response::Certificates(_)
+    )
+}
+
 /// Cuts a list that is too long for a frame, and says so.
 fn truncate(response: &mut Response) {
     match response {

@@ -47,6 +47,14 @@ pub(super) fn answer(context: &mut RequestContext<'_>, request: Request) -> Resp
     })
 }
 
+/// Whether it may be long. What tells of a deletion may be, too, but it must be told.
+pub(super) fn is_listing(response: &Response) -> bool {
+    matches!(
+        response,
+        Response::GetTokensUris(_) | Response::ListTokens(_) | Response::ListKeys(_)
+    )
+}
+
 /// The answer to bytes that are no request.
 pub(super) fn not_understood(error: &proto::Error) -> Response {
     Response::Error(format!("Failed to parse the received frame: {error}"))

@@ -1,11 +1,11 @@
 //! Requests cost memory only where they may: long ones of few kinds, of users with a rule, and not too many at once.
 
-use std::{fs, io::Write, path::Path};
+use std::{fs, io::Write, net::Shutdown, path::Path, thread, time::Duration};
 
 use p11_client::{ErrorCode, Failure};
 use p11_proto::{
     Identity, Request, Response, frame,
-    message::{ImportCertificate, OpenKey, Sign},
+    message::{ImportCertificate, OpenKey, Ping, Sign},
 };
 use p11_tests::{
     as_user::AsUser,
@@ -125,6 +125,45 @@ fn long_requests_that_never_end_take_little_memory_and_no_place_of_others() {
         key.signature(key.told().schemes[0], &[b'm'; 1_000_000])
             .is_ok()
     });
+}
+
+/// A client that sends this many requests, and takes no answer.
+fn takes_nothing(server: &Server, requests: usize) -> RawClient {
+    let ping = frame::encode(&Request::Ping(Ping::default())).unwrap();
+    let mut raw = RawClient::connect(server.socket());
+    let all = [&frame::PREAMBLE[..], &ping.repeat(requests)].concat();
+    // Who is turned away may be gone by now.
+    let _ = raw.0.write_all(&all);
+    let _ = raw.0.shutdown(Shutdown::Write);
+    raw
+}
+
+/// What waits in a socket counts as memory of the server for as long as the client keeps its end open.
+#[test]
+fn few_answers_wait_for_a_client_that_takes_none() {
+    let (_fixture, server) = Fixture::started();
+    let mut raw = takes_nothing(&server, 1000);
+    // The server gives up after five seconds.
+    thread::sleep(Duration::from_secs(8));
+    let answers = std::iter::from_fn(|| raw.answer()).count();
+    assert!((5..50).contains(&answers), "{answers}");
+}
+
+#[test]
+fn who_leaves_answers_untaken_again_and_again_is_turned_away_and_nobody_else() {
+    let (_fixture, server) = Fixture::started();
+    let other = AsUser::new(&server, ALICE, ALICE);
+    let held: Vec<_> = (0..900)
+        .map(|_| {
+            thread::sleep(Duration::from_millis(5));
+            takes_nothing(&server, 15)
+        })
+        .collect();
+    // By now there are places again.
+    thread::sleep(Duration::from_secs(2));
+    assert!(!RawClient::with_preamble(server.socket()).ping());
+    assert!(RawClient::with_preamble(other.socket()).ping());
+    drop(held);
 }
 
 fn resident_mib(server: &Server) -> u64 {

@@ -152,6 +152,7 @@ impl Server {
         match Peer::of(&stream) {
             Ok(peer) => {
                 let connection = Arc::new(Connection::new(stream, peer));
+                connection.limit_untaken();
                 let permit = self.limiter.admit(connection.clone());
                 if permit.is_none() {
                     self.handler.refuse(&connection);
@@ -174,6 +175,9 @@ impl Server {
             .handle_connection(&connection, timeouts, Some(&mut permit));
         if let Err(error) = ended {
             debug!(peer = %connection.peer, "a connection ended: {error}");
+        }
+        if !connection.is_taken() {
+            self.limiter.count_untaken(connection.peer.uid);
         }
     }
 }

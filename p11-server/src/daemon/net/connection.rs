@@ -10,7 +10,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::sockopt::SndBuf;
+use nix::sys::socket::{MsgFlags, recv, send, setsockopt};
 use p11_proto::frame::Body;
 
 use crate::daemon::peer::Peer;
@@ -18,6 +19,9 @@ use crate::daemon::request::Waits;
 
 /// How long an answer may wait to be taken while nobody else needs the place.
 const SLUGGISH: Duration = Duration::from_secs(1);
+
+/// How many bytes of answers may wait in a socket. The system doubles it, and counts what it needs itself.
+const UNTAKEN: usize = 8192;
 
 /// One connection, as its thread, the reaper and the limiter see it.
 pub(crate) struct Connection {
@@ -74,6 +78,12 @@ impl Connection {
             }),
             answers: OnceLock::new(),
         }
+    }
+
+    /// From now on, few answers wait in the socket for a client that does not take them. Their memory is the server's.
+    pub fn limit_untaken(&self) {
+        // Where it fails, they are as many as the system lets a socket hold.
+        let _ = setsockopt(&self.stream, SndBuf, &UNTAKEN);
     }
 
     /// Settles what the client is told by others than its own thread.
@@ -163,6 +173,16 @@ impl Connection {
             Ok(1) => Some(first[0]),
             _ => None,
         }
+    }
+
+    /// Whether the client takes its answers, all but a few small ones. Waits for it for a moment.
+    pub fn is_taken(&self) -> bool {
+        // A socket can be written to where no more than a fourth of its buffer is used.
+        let mut ready = [PollFd::new(self.stream.as_fd(), PollFlags::POLLOUT)];
+        let timeout = PollTimeout::try_from(SLUGGISH).unwrap_or(PollTimeout::ZERO);
+        let told = poll(&mut ready, timeout);
+        let [ready] = ready.map(|fd| fd.revents().unwrap_or_else(PollFlags::empty));
+        told.is_ok() && ready.contains(PollFlags::POLLOUT)
     }
 
     /// Takes leave of a client without waiting for it, with a last answer.

@@ -5,13 +5,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use p11_proto::frame::Body;
-use p11_proto::{Error, ErrorCode, Failure, Request, Response, frame, tedge1};
+use p11_proto::{Error, ErrorCode, Failure, Response, frame, tedge1};
 use tracing::debug;
 
 use super::body::{Allowance, Unreceived};
-use super::budget::Budget;
+use super::budget::{Budget, Share};
 use super::connection::{Answers, Connection};
 use super::limits::{Permit, no_place};
+use super::messages::{decode, encode, encode_old, refusal};
 use super::timeouts::{DeadlineStream, IoTimeouts};
 use crate::daemon::audit::{Audit, Entry};
 use crate::daemon::policy::{Operation, Policy};
@@ -165,7 +166,13 @@ impl Handler {
                 Ok(request) => protocol1::answer(&mut context, &request),
                 Err((_, failure)) => Response::Error(failure),
             };
-            match self.respond(connection, stream, &context, &encode(&response)) {
+            let is_listing = protocol1::is_listing(&response);
+            let answer = encode(&response);
+            // What it was made of is not kept while the client takes it.
+            drop(response);
+            let busy = |why: &str| encode(&Response::Error(Failure::new(ErrorCode::Busy, why)));
+            let (answer, _share) = self.hold(&mut context, answer, is_listing, busy);
+            match self.respond(connection, stream, &context, &answer) {
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
                 Err(error) => {
@@ -220,10 +227,13 @@ impl Handler {
         let Some(mut context) = self.begin(connection, deadline, entry) else {
             return Ok(());
         };
-        let answer = match old::answer(&mut context, request) {
+        let response = old::answer(&mut context, request);
+        let is_listing = old::is_listing(&response);
+        let answer = match response {
             tedge1::Response::Pong => tedge1::pong_with_advertisement().to_vec().into(),
             response => encode_old(&response),
         };
+        let (answer, _share) = self.hold(&mut context, answer, is_listing, busy);
         self.respond(connection, stream, &context, &answer)
             .map(drop)
     }
@@ -250,6 +260,24 @@ impl Handler {
             policy: &served.policy,
             budget: &self.budget,
         }
+    }
+
+    /// The answer, and its part of the memory. A listing is long, and where there is none left for it now, the
+    /// client is told so.
+    fn hold(
+        &self,
+        context: &mut RequestContext<'_>,
+        answer: Body,
+        is_listing: bool,
+        busy: impl FnOnce(&str) -> Body,
+    ) -> (Body, Share) {
+        let mut share = self.budget.share(context.peer.uid);
+        if !is_listing || share.grow_to(answer.len()) {
+            return (answer, share);
+        }
+        let why = "long messages have taken all memory that is meant for them; try again";
+        context.fail(&ServiceError::Busy(why.into()));
+        (busy(why), share)
     }
 
     /// Sends the answer and writes the line of the audit. False if there is to be no further request: the reaper
@@ -329,68 +357,4 @@ fn read_preamble(connection: &Connection, stream: &mut DeadlineStream<'_>) -> Re
             _ => Error::Io(error),
         })?;
     frame::check_preamble(preamble)
-}
-
-/// A request, or why it is refused and under which name, on a connection that goes on.
-fn decode(body: &[u8]) -> Result<Result<Request, (&'static str, Failure)>, Error> {
-    Ok(match frame::decode::<Request>(body) {
-        Err(Error::UnknownMessage(name)) => Err(("unknown", unsupported(&name))),
-        Err(error @ Error::Field { message, .. }) => {
-            let failure = Failure::new(ErrorCode::BadRequest, error.to_string());
-            Err((message, failure))
-        }
-        other => Ok(other?),
-    })
-}
-
-/// What the client is told before the connection is closed, where it can be told anything.
-fn refusal(error: &Unreceived, stream: &DeadlineStream<'_>) -> Option<Failure> {
-    let error = match error {
-        Unreceived::Unread(error) => error,
-        Unreceived::Refused(failure) => return Some(failure.clone()),
-    };
-    match error {
-        Error::Io(error) if error.kind() == io::ErrorKind::TimedOut && stream.has_begun() => {
-            Some(Failure::new(
-                ErrorCode::BadFrame,
-                "the request was not complete in time; send it without pauses",
-            ))
-        }
-        Error::Io(_) | Error::Truncated => None,
-        Error::Version(version) => Some(Failure::new(
-            ErrorCode::UnsupportedVersion,
-            format!(
-                "version {version} of the protocol is not spoken here, the highest is {}",
-                frame::VERSION
-            ),
-        )),
-        other => Some(Failure::new(ErrorCode::BadFrame, other.to_string())),
-    }
-}
-
-fn unsupported(name: &str) -> Failure {
-    let name: String = name.chars().take(64).collect();
-    Failure::new(
-        ErrorCode::Unsupported,
-        format!(
-            "{name:?} is not known to this server, tedge-p11-server {}; update it",
-            env!("CARGO_PKG_VERSION")
-        ),
-    )
-}
-
-/// A response as a frame. One that is too long for a frame becomes an error that is not.
-fn encode(response: &Response) -> Body {
-    let encoded = frame::encode(response).or_else(|error| {
-        let failure = Failure::new(ErrorCode::Internal, error.to_string());
-        frame::encode(&Response::Error(failure))
-    });
-    encoded.unwrap_or_default()
-}
-
-fn encode_old(response: &tedge1::Response) -> Body {
-    let encoded = response
-        .encode()
-        .or_else(|error| old::failure(&ServiceError::Internal(error.to_string())).encode());
-    encoded.unwrap_or_default()
 }

@@ -9,6 +9,7 @@ use p11_proto::frame::{self, Body};
 use p11_proto::{ErrorCode, Failure, Response};
 
 use super::connection::Connection;
+use super::rate::Rate;
 use super::timeouts::IoTimeouts;
 
 /// How many connections there may be, and for how long.
@@ -43,8 +44,10 @@ const LOOK: Duration = Duration::from_millis(200);
 const CHANGES: u32 = 128;
 const CHANGE_PAUSE: Duration = Duration::from_millis(5);
 
-/// Of so many users it is known how often they have changed connections of late.
-const MOST_CHANGING: usize = 1024;
+/// How many connections a user may leave with answers untaken, and after which pause one more. What is in a
+/// socket counts as memory of the server for as long as the client keeps its end open.
+const UNTAKEN: u32 = 512;
+const UNTAKEN_PAUSE: Duration = Duration::from_millis(250);
 
 /// Tells that all places are taken.
 pub(super) fn no_place() -> Failure {
@@ -62,14 +65,15 @@ pub(crate) struct Limiter {
     freed: Condvar,
 }
 
-#[derive(Default)]
 struct State {
     served: HashMap<u64, Arc<Connection>>,
     next: u64,
     /// How many of each user wait.
     waiting: HashMap<u32, usize>,
-    /// When each user would have all changes again.
-    changes: HashMap<u32, Instant>,
+    /// How often new connections of each user have closed others.
+    changes: Rate,
+    /// How often each user has left answers untaken.
+    untaken: Rate,
 }
 
 /// A connection that is served or waits for it. Dropped, it makes room.
@@ -89,7 +93,13 @@ impl Limiter {
         Arc::new(Limiter {
             limits,
             busy: frame::encode(&Response::Error(no_place())).unwrap_or_default(),
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                served: HashMap::new(),
+                next: 0,
+                waiting: HashMap::new(),
+                changes: Rate::new(CHANGES, CHANGE_PAUSE),
+                untaken: Rate::new(UNTAKEN, UNTAKEN_PAUSE),
+            }),
             freed: Condvar::new(),
         })
     }
@@ -98,9 +108,13 @@ impl Limiter {
     ///
     /// Where the user has no place left, its connection that has been without a complete request the
     /// longest is closed; where nobody has, one of the user that holds most and is not at work with
-    /// all. Where all are at work, who has none gets one of the reserve.
+    /// all. Where all are at work, who has none gets one of the reserve. Who has left too many answers untaken
+    /// gets none.
     pub fn admit(self: &Arc<Self>, connection: Arc<Connection>) -> Option<Permit> {
         let mut state = self.lock();
+        if !state.untaken.allows(connection.peer.uid) {
+            return None;
+        }
         let place = self.place(&mut state, &connection);
         if place.is_none() {
             let user = connection.peer.uid;
@@ -117,6 +131,11 @@ impl Limiter {
             place,
             deadline: Instant::now() + self.limits.timeouts.queue,
         })
+    }
+
+    /// A connection of this user has ended with answers that were not taken.
+    pub fn count_untaken(&self, user: u32) {
+        self.lock().untaken.count(user);
     }
 
     /// How long each connection may take for its part.
@@ -167,7 +186,10 @@ impl Limiter {
         if user_has_room && state.served.len() < self.limits.all {
             return Some(state.seat(connection));
         }
-        let may_change = state.may_change(user);
+        let may_change = state.changes.allows(user);
+        if may_change {
+            state.changes.count(user);
+        }
         // Nobody takes from who has no more, and who has none takes no only one while there is a reserve.
         let has_closed_one = may_change
             && match user_has_room {
@@ -215,20 +237,6 @@ impl State {
         users.retain(|(other, count)| *count > more_than || *other == user);
         users.sort_unstable_by_key(|(other, count)| (Reverse(*count), *other));
         users.into_iter().any(|(other, _)| self.evict(other, busy))
-    }
-
-    /// Whether this user's new connections may close old ones at this moment.
-    fn may_change(&mut self, user: u32) -> bool {
-        let now = Instant::now();
-        if self.changes.len() >= MOST_CHANGING {
-            self.changes.retain(|_, full| *full > now);
-        }
-        let full = self.changes.get(&user).copied().unwrap_or(now).max(now);
-        let is_allowed = full < now + CHANGE_PAUSE * CHANGES;
-        if is_allowed {
-            self.changes.insert(user, full + CHANGE_PAUSE);
-        }
-        is_allowed
     }
 
     /// Closes the user's connection that has been silent the longest, if there is one.

@@ -7,6 +7,8 @@ mod connection;
 mod handler;
 mod limits;
 mod listen;
+mod messages;
+mod rate;
 mod threads;
 mod timeouts;
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 #[cfg(test)]
 use p11_proto::Identity;
 use p11_proto::message::{
-    Certificates, Deleted, Imported, Objects, OpenedKey, PinChanged, Pong, PublicKeyEntry,
-    Signature, Status, TokenReady, Tokens,
+    Certificates, Class, Deleted, Imported, KeyType, ObjectEntry, Objects, OpenedKey, PinChanged,
+    Pong, PublicKeyEntry, Signature, Status, TokenReady, Tokens,
 };
 use p11_proto::{Request, Response, Scheme, spki};
 
@@ -25,10 +25,13 @@ pub const WAIT: &[u8] = b"wait";
 /// The message whose signing lasts until its client has left.
 pub const LEAVE: &[u8] = b"leave";
 
+/// The URI whose listing fills most of a frame.
+pub const LONG: &str = "pkcs11:object=long";
+
 /// A service that signs by repeating the message.
 #[derive(Default)]
 pub struct Fake {
-    /// Whether [`PANIC`], [`WAIT`] and [`LEAVE`] mean anything. A fuzzer finds them.
+    /// Whether [`PANIC`], [`WAIT`], [`LEAVE`] and [`LONG`] mean anything. A fuzzer finds them.
     obeys: bool,
     waiting: AtomicUsize,
     may_go: Mutex<bool>,
@@ -85,6 +88,11 @@ impl Service for Fake {
                 Response::Signature(Signature::new(self.sign(&sign.message, access)))
             }
             Request::ListTokens(_) => Response::Tokens(Tokens::new(Vec::new())),
+            Request::ListKeys(list) if self.obeys && *list.uri == *LONG => {
+                let label = "x".repeat(900_000);
+                let object = ObjectEntry::new(Class::Public, KeyType::Rsa, label, Vec::new(), key);
+                Response::Objects(Objects::new(vec![object]))
+            }
             Request::ListKeys(_) => Response::Objects(Objects::new(Vec::new())),
             Request::GetCertificates(_) => Response::Certificates(Certificates::new(Vec::new())),
             Request::ImportCertificate(_) => Response::Imported(Imported::new(key)),

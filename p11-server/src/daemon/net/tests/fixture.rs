@@ -146,7 +146,7 @@ pub fn sign(message: &[u8]) -> Request {
 
 /// Waits until it is so; fails if it never is.
 #[track_caller]
-pub fn wait_until(is_so: impl Fn() -> bool) {
+pub fn wait_until(mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + WAIT_LIMIT;
     while !is_so() {
         assert!(Instant::now() < end, "it never came to be");

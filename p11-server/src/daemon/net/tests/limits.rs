@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::daemon::net::limits::ConnectionLimits;
 use crate::daemon::net::timeouts::IoTimeouts;
-use p11_proto::{ErrorCode, Response, frame, tedge1};
+use p11_proto::message::ListKeys;
+use p11_proto::{ErrorCode, Request, Response, frame, tedge1};
 
+use super::super::checks::fake::LONG;
 use super::fixture::{Client, Fixture, sign, wait_until};
 
 /// How long the newest waits in these tests.
@@ -144,4 +146,27 @@ fn one_that_does_not_take_its_answer_makes_room() {
     fixture.served();
     let waited = began.elapsed();
     assert!(waited < IoTimeouts::default().write / 2, "{waited:?}");
+}
+
+#[test]
+fn long_answers_that_are_not_taken_have_a_limit_too() {
+    let fixture = Fixture::new(ConnectionLimits::default());
+    let list = Request::ListKeys(ListKeys::new(LONG));
+    let mut untaken = [(); 8].map(|()| fixture.served());
+    for client in &mut untaken {
+        client.send(&list);
+    }
+    // The first few are on their way.
+    let mut last = fixture.served();
+    wait_until(|| {
+        last.send(&list);
+        matches!(last.answer(), Some(Response::Error(failure)) if failure.code == ErrorCode::Busy)
+    });
+    // It goes on, with what is short at once, and with the rest when there is room.
+    last.ping().unwrap();
+    drop(untaken);
+    wait_until(|| {
+        last.send(&list);
+        matches!(last.answer(), Some(Response::Objects(_)))
+    });
 }
