@@ -89,6 +89,9 @@ pub(crate) enum Error {
 /// How long it is believed in which groups a user is.
 const GROUPS: Duration = Duration::from_secs(60);
 
+/// Of so many users it is known.
+const MOST_KNOWN: usize = 1024;
+
 /// By the user and group of a process.
 type KnownGroups = HashMap<(u32, u32), (Instant, Vec<Gid>)>;
 
@@ -208,9 +211,11 @@ impl Policy {
         match account_groups(Uid::from_raw(uid)) {
             Ok(of_account) => {
                 groups.extend(of_account);
-                let now = Instant::now();
-                self.known_groups()
-                    .insert((uid, gid), (now, groups.clone()));
+                let mut known = self.known_groups();
+                // A container may have as many as there are numbers.
+                if known.len() < MOST_KNOWN {
+                    known.insert((uid, gid), (Instant::now(), groups.clone()));
+                }
             }
             Err(error) => warn!("cannot look up the groups of uid {uid}: {error}"),
         }
@@ -369,6 +374,16 @@ mod tests {
             policy.known_groups().insert((0, 65534), (since, groups));
             assert_eq!(policy.grant(0, 65534, Operation::Sign).is_ok(), is_member);
         }
+    }
+
+    #[test]
+    fn groups_are_remembered_of_some_users_only() {
+        let policy = policy("[[rule]]\ngroups = [1]\noperations = [\"sign\"]");
+        for gid in 0..2000 {
+            let is_member = policy.grant(65534, gid, Operation::Sign).is_ok();
+            assert_eq!(is_member, gid == 1);
+        }
+        assert!(policy.known_groups().len() <= 1024);
     }
 
     #[test]
