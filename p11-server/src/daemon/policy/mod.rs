@@ -276,7 +276,7 @@ impl Access for Grant<'_> {
             return Err(ServiceError::NotAllowed(format!(
                 "{name} is not allowed for {}: it concerns the whole token, and {} of the policy names an object; a \
                  rule for it names the token alone",
-                Uri::of_token(token),
+                Uri::of_token(token).shown(),
                 numbers(rules)
             )));
         }
@@ -285,7 +285,8 @@ impl Access for Grant<'_> {
             None => Uri::of_token(token),
         };
         Err(ServiceError::NotAllowed(format!(
-            "{name} is not allowed for {uri}: {} of the policy is limited to other URIs",
+            "{name} is not allowed for {}: {} of the policy is limited to other URIs",
+            uri.shown(),
             numbers(rules)
         )))
     }
@@ -339,6 +340,12 @@ mod tests {
             refused.contains("sign is not allowed for pkcs11:token=b: rule 1"),
             "{refused}"
         );
+
+        let long = grant
+            .check(&token(&"ü".repeat(120)), None)
+            .unwrap_err()
+            .to_string();
+        assert!(long.len() < 400, "{long}");
 
         let nobody = policy
             .grant(65534, 65534, Operation::Sign)
