@@ -201,6 +201,10 @@ impl Error {
             Error::Timeout(_) => ErrorCode::Timeout,
             Error::Misconfigured(_) => ErrorCode::Misconfigured,
             Error::ModuleUnavailable { .. } | Error::Load { .. } => ErrorCode::ModuleUnavailable,
+            Error::Module {
+                rv: RvError::FunctionNotSupported,
+                ..
+            } => ErrorCode::NotSupported,
             Error::Module { .. } | Error::Login { .. } | Error::BadAnswer(_) => ErrorCode::Module,
             Error::Unfinished { cause, .. } => cause.code(),
             Error::Internal(_) => ErrorCode::Internal,
@@ -350,6 +354,7 @@ fn advice(rv: RvError) -> &'static str {
         RvError::UserAnotherAlreadyLoggedIn | RvError::UserTooManyTypes => {
             "; another user, such as the security officer, is logged in to the token: end the program that is"
         }
+        RvError::FunctionNotSupported => "; do it with the token's own tool",
         RvError::TokenNotRecognized => {
             "; the PKCS#11 module does not know what is in the slot: put the right card in, the right way round, or \
              configure the module of its maker"

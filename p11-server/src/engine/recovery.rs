@@ -161,10 +161,13 @@ impl Core {
         self.shows_by_reload() && self.module.age() >= self.module.timeouts().missing
     }
 
-    /// Whether the module is known to show tokens that other programs have made by a reload alone.
+    /// Whether the module is known to show tokens that other programs have made by a reload alone. Without a slot that
+    /// is tried with every module: p11-kit's client asks for slots only once, and there is nobody whom it could disturb.
     fn shows_by_reload(&self) -> bool {
         let is_softhsm = |name: &str| name.starts_with("SoftHSM");
-        self.settings().reload_for_new_tokens || self.module.manufacturer().is_some_and(is_softhsm)
+        self.settings().reload_for_new_tokens
+            || self.module.manufacturer().is_some_and(is_softhsm)
+            || self.registry.has_no_slot()
     }
 
     /// Gives up the life of a token, not too often. One that was of no use at all calls for a reload, by the

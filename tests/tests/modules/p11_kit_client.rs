@@ -109,9 +109,7 @@ fn p11_kit_client_plays_its_life() {
 fn keys_of_p11_kit_client_sign_again_when_its_server_was_killed_under_load() {
     let setup = setup();
     let mut p11_kit = setup.p11_kit_server();
-    // A reload while that is not there shows no token.
-    let server = setup.server().args(["--reload-for-new-tokens"]);
-    let server = server.quick().start();
+    let server = setup.server().quick().start();
     let client = server.client();
     let made = client.create_key("pkcs11:token=device", P256, "key", None);
     let key = client.open(&made.unwrap().uri).unwrap();

@@ -181,7 +181,9 @@ fn not_generated(error: Cryptoki) -> Error {
             rv @ (RvError::MechanismInvalid
             | RvError::KeySizeRange
             | RvError::CurveNotSupported
-            | RvError::DomainParamsInvalid),
+            | RvError::DomainParamsInvalid
+            | RvError::AttributeValueInvalid
+            | RvError::TemplateInconsistent),
             _,
         ) => no_such_keys(&ckr_name(rv)),
         Cryptoki::Pkcs11(

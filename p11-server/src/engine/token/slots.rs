@@ -164,6 +164,19 @@ impl Registry {
         self.state.lock().known.values().cloned().collect()
     }
 
+    /// Whether the module showed no slot at all when they were listed last.
+    pub fn has_no_slot(&self) -> bool {
+        let state = self.state.lock();
+        let last = state
+            .result
+            .as_ref()
+            .and_then(|result| result.as_ref().ok());
+        last.is_some_and(|slots| {
+            let with_token = slots.all.len() + slots.failing.len() + slots.hanging.len();
+            with_token + slots.empty == 0
+        })
+    }
+
     /// After a reload of the module: nothing is open on any token.
     pub fn reset_tokens(&self) {
         for token in self.known() {
