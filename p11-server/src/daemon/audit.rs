@@ -171,10 +171,10 @@ impl Audit {
     }
 
     /// A connection was refused.
-    pub fn refused_connection(&self, peer: &Peer) {
+    pub fn refused_connection(&self, peer: &Peer, why: &str) {
         let entry = Entry::refused("connection", ErrorCode::Busy);
         if self.is_in_full(&entry, peer.uid) {
-            warn!(%peer, "all places are at work; a connection is refused");
+            warn!(%peer, "a connection is refused: {why}");
         }
     }
 

@@ -87,7 +87,7 @@ fn a_user_whose_connections_are_all_busy_keeps_nobody_else_out() {
     let mut working = [(); 2].map(|()| at_work(&fixture, greedy.socket(), &key));
     // More than may wait, and one who was refused at once shows that they do.
     let mut more = [(); 20].map(|()| RawClient::with_preamble(greedy.socket()));
-    wait_until(|| server.log().contains("all places are at work"));
+    wait_until(|| server.log().contains("a connection is refused: all"));
     let began = Instant::now();
     assert!(RawClient::admitted(other.socket()).ping());
     assert!(
@@ -112,7 +112,7 @@ fn a_user_who_fills_his_part_of_the_queue_keeps_nobody_else_out() {
     let mut working = vec![at_work(&fixture, other.socket(), &key)];
     working.extend([(); 2].map(|()| at_work(&fixture, greedy.socket(), &key)));
     let _waiting = [(); 20].map(|()| RawClient::with_preamble(greedy.socket()));
-    wait_until(|| server.log().contains("all places are at work"));
+    wait_until(|| server.log().contains("a connection is refused: all"));
     // All places are at work; the next one that is free is for the user with fewer.
     assert!(RawClient::admitted(other.socket()).ping());
     working.iter_mut().for_each(signed);

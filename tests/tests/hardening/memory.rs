@@ -163,6 +163,8 @@ fn who_leaves_answers_untaken_again_and_again_is_turned_away_and_nobody_else() {
     thread::sleep(Duration::from_secs(2));
     assert!(!RawClient::with_preamble(server.socket()).ping());
     assert!(RawClient::with_preamble(other.socket()).ping());
+    let log = server.log();
+    assert!(log.contains("a connection is refused: too many"), "{log}");
     drop(held);
 }
 

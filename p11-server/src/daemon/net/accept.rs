@@ -14,7 +14,7 @@ use tracing::{debug, error, warn};
 
 use super::connection::Connection;
 use super::handler::Handler;
-use super::limits::{ConnectionLimits, Limiter, Permit};
+use super::limits::{ConnectionLimits, Limiter, NO_PLACE, Permit};
 use super::listen::Socket;
 use super::threads::{self, Threads};
 use crate::daemon::peer::Peer;
@@ -144,7 +144,7 @@ impl Server {
         let (server, connection) = (self.clone(), permit.connection.clone());
         if let Err(error) = self.threads.run(move || server.serve(permit)) {
             warn!("no thread for a connection, which is refused: {error}");
-            self.handler.refuse(&connection);
+            self.handler.refuse(&connection, NO_PLACE);
         }
     }
 
@@ -153,11 +153,10 @@ impl Server {
             Ok(peer) => {
                 let connection = Arc::new(Connection::new(stream, peer));
                 connection.limit_untaken();
-                let permit = self.limiter.admit(connection.clone());
-                if permit.is_none() {
-                    self.handler.refuse(&connection);
-                }
-                permit
+                let admitted = self.limiter.admit(connection.clone());
+                admitted
+                    .map_err(|why| self.handler.refuse(&connection, why))
+                    .ok()
             }
             Err(error) => {
                 debug!("a connection was gone at once: {error}");

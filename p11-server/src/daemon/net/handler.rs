@@ -11,7 +11,7 @@ use tracing::debug;
 use super::body::{Allowance, Unreceived};
 use super::budget::{Budget, Share};
 use super::connection::{Answers, Connection};
-use super::limits::{Permit, no_place};
+use super::limits::{NO_PLACE, Permit, no_place};
 use super::messages::{decode, encode, encode_old, refusal};
 use super::timeouts::{DeadlineStream, IoTimeouts};
 use crate::daemon::audit::{Audit, Entry};
@@ -51,16 +51,12 @@ impl Handler {
         self.set_served(other.served());
     }
 
-    /// Tells a client that there is no place for it, in the protocol that it speaks if it has said so.
-    pub fn refuse(&self, connection: &Connection) {
-        self.audit.refused_connection(&connection.peer);
-        let first = connection.first_byte();
-        let no_place = no_place();
-        connection.close_after(&match first {
-            Some(tedge1::VERSION) => {
-                encode_old(&old::failure(&ServiceError::Busy(no_place.message)))
-            }
-            _ => encode(&Response::Error(no_place)),
+    /// Tells a client why there is no place for it, in the protocol that it speaks if it has said so.
+    pub fn refuse(&self, connection: &Connection, why: &str) {
+        self.audit.refused_connection(&connection.peer, why);
+        connection.close_after(&match connection.first_byte() {
+            Some(tedge1::VERSION) => encode_old(&old::failure(&ServiceError::Busy(why.into()))),
+            _ => encode(&Response::Error(Failure::new(ErrorCode::Busy, why))),
         });
     }
 
@@ -89,7 +85,7 @@ impl Handler {
         let first = match stream.peek() {
             Err(error) if error.kind() == io::ErrorKind::TimedOut && !place.is_there() => {
                 if !place.wait() {
-                    self.refuse(connection);
+                    self.refuse(connection, NO_PLACE);
                     return Ok(());
                 }
                 stream.set_idle(place.idle());
@@ -136,7 +132,7 @@ impl Handler {
                     if place.wait() {
                         continue;
                     }
-                    self.audit.refused_connection(&connection.peer);
+                    self.audit.refused_connection(&connection.peer, NO_PLACE);
                     return Err(Unreceived::Refused(no_place()));
                 }
                 other => other?,
@@ -149,7 +145,7 @@ impl Handler {
             // What asks nothing of a token is answered at once.
             let needs_place = matches!(&request, Ok(request) if Operation::of(request).is_some());
             if needs_place && !place.wait() {
-                self.audit.refused_connection(&connection.peer);
+                self.audit.refused_connection(&connection.peer, NO_PLACE);
                 return Err(Unreceived::Refused(no_place()));
             }
             let (deadline, entry) = match &request {
@@ -194,7 +190,7 @@ impl Handler {
         let busy = |why: &str| encode_old(&old::failure(&ServiceError::Busy(why.into())));
         connection.set_answers(Answers {
             overdue: busy("the token did not answer in time"),
-            busy: busy(&no_place().message),
+            busy: busy(NO_PLACE),
         });
         let served = self.served();
         let received = self.allowance(connection, &served).read_tedge1(stream);
@@ -218,8 +214,8 @@ impl Handler {
             }
         };
         if !matches!(request, tedge1::Request::Ping) && !place.wait() {
-            self.audit.refused_connection(&connection.peer);
-            stream.send(&busy(&no_place().message))?;
+            self.audit.refused_connection(&connection.peer, NO_PLACE);
+            stream.send(&busy(NO_PLACE))?;
             return stream.close();
         }
         let deadline = old::deadline(&request, &self.timeouts);

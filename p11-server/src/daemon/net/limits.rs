@@ -49,10 +49,14 @@ const CHANGE_PAUSE: Duration = Duration::from_millis(5);
 const UNTAKEN: u32 = 512;
 const UNTAKEN_PAUSE: Duration = Duration::from_millis(250);
 
+/// Why a connection is refused.
+pub(super) const NO_PLACE: &str = "all connections of the server are at work; try again";
+const LEFT_UNTAKEN: &str = "too many connections of this user were left with answers that nobody took; take them, or close \
+                            both ends";
+
 /// Tells that all places are taken.
 pub(super) fn no_place() -> Failure {
-    let why = "all connections of the server are at work; try again";
-    Failure::new(ErrorCode::Busy, why)
+    Failure::new(ErrorCode::Busy, NO_PLACE)
 }
 
 /// The connections that are being served, and those that wait for it: of each kind as many as the
@@ -104,16 +108,18 @@ impl Limiter {
         })
     }
 
-    /// Lets a connection in, to a place or to the queue for one; `None` where the queue is full too.
+    /// Lets a connection in, to a place or to the queue for one.
     ///
     /// Where the user has no place left, its connection that has been without a complete request the
     /// longest is closed; where nobody has, one of the user that holds most and is not at work with
-    /// all. Where all are at work, who has none gets one of the reserve. Who has left too many answers untaken
-    /// gets none.
-    pub fn admit(self: &Arc<Self>, connection: Arc<Connection>) -> Option<Permit> {
+    /// all. Where all are at work, who has none gets one of the reserve.
+    ///
+    /// # Errors
+    /// Why it is refused: the queue is full too, or the user has left too many answers untaken.
+    pub fn admit(self: &Arc<Self>, connection: Arc<Connection>) -> Result<Permit, &'static str> {
         let mut state = self.lock();
         if !state.untaken.allows(connection.peer.uid) {
-            return None;
+            return Err(LEFT_UNTAKEN);
         }
         let place = self.place(&mut state, &connection);
         if place.is_none() {
@@ -121,11 +127,11 @@ impl Limiter {
             let of_user = state.waiting.get(&user).copied().unwrap_or(0);
             let of_all: usize = state.waiting.values().sum();
             if of_user >= self.limits.per_user || of_all >= self.limits.all {
-                return None;
+                return Err(NO_PLACE);
             }
             state.waiting.insert(user, of_user + 1);
         }
-        Some(Permit {
+        Ok(Permit {
             connection,
             limiter: self.clone(),
             place,
