@@ -34,14 +34,17 @@ pub fn redact(text: &str) -> String {
         Some((path, query)) => (path, Some(query)),
         None => (text, None),
     };
-    let safe = start_without_pin(path, Uri::parse(text).is_ok());
+    let safe = match is_plain(path) {
+        true => start(path, SHOWN),
+        false => start_without_pin(path, Uri::parse(text).is_ok()),
+    };
     let mark = match query {
         _ if safe.len() < path.len().min(SHOWN) => REDACTED,
         None => "",
         Some("") => "?",
         Some(_) => "?<REDACTED>",
     };
-    let mut shown = safe.escape_debug().to_string();
+    let mut shown = escape(safe);
     if shown.len() + mark.len() <= SHOWN {
         return shown + mark;
     }
@@ -60,6 +63,22 @@ impl Uri {
     /// What may be said of it to people: as [`redact`].
     pub fn shown(&self) -> String {
         redact(&self.without_query().to_string())
+    }
+}
+
+/// Whether nothing in it could be a PIN, told at a glance: nearly every URI is so, and each request logs one.
+fn is_plain(path: &str) -> bool {
+    let decoded = Zeroizing::new(percent_decode(path.as_bytes()).collect::<Vec<u8>>());
+    let is_pin = |letters: &[u8]| letters.eq_ignore_ascii_case(b"pin");
+    !decoded.contains(&b'%') && !decoded.windows(3).any(is_pin)
+}
+
+fn escape(text: &str) -> String {
+    let needs_none =
+        |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\'' | b'\\');
+    match text.bytes().all(needs_none) {
+        true => text.into(),
+        false => text.escape_debug().to_string(),
     }
 }
 
