@@ -82,6 +82,7 @@ fn a_pin_can_come_from_each_source() {
         let fixture = Fixture::new(KeyKind::P256);
         let server = with_pins(&fixture, &[(source, PIN)]);
         server.client().open(KEY).unwrap().sign().unwrap();
+        assert!(!server.log().contains("no PIN is configured"), "{source}");
     }
 }
 
@@ -152,6 +153,8 @@ fn a_file_that_holds_no_pin_alone_is_named_and_nothing_of_it_is_sent() {
         (format!("{PIN} \n"), "a blank before or after the PIN"),
         (format!("\t{PIN}"), "a blank before or after the PIN"),
         (format!("{PIN}\n{WRONG}\n"), "several lines"),
+        (format!("\u{feff}{PIN}\n"), "a byte order mark"),
+        (format!("{PIN}\0\n"), "a control character"),
     ] {
         for of_uri in [true, false] {
             let fixture = Fixture::new(KeyKind::P256);

@@ -97,7 +97,8 @@ impl Config {
         warnings.extend(in_file.warnings);
 
         // A URI that does not parse is refused later, after it was logged.
-        let named_by_uri = || Some(Uri::parse(uri.as_deref()?).ok()?.module_path()?.into());
+        let parsed = uri.as_deref().and_then(|uri| Uri::parse(uri).ok());
+        let named_by_uri = || Some(parsed.as_ref()?.module_path()?.into());
         let module_path = module_path.or_else(named_by_uri);
         let module_path = module_path.ok_or(Error::NoModule(file_path))?;
         if socket_path.is_none() && !inherited_socket {
@@ -107,7 +108,8 @@ impl Config {
             ));
         }
         let takes_default_pin = pins.is_empty() && !args.pin_is_empty && !in_file.pin_is_empty;
-        if takes_default_pin {
+        let brings_pin = |uri: &Uri| uri.pin_value().is_some() || uri.pin_source_path() != Ok(None);
+        if takes_default_pin && !parsed.as_ref().is_some_and(brings_pin) {
             warnings.push(
                 "no PIN is configured, using the default one; set --pin or device.cryptoki.pin"
                     .into(),

@@ -9,6 +9,9 @@ use super::args::{self, Args};
 use super::error::Error;
 use crate::daemon::files;
 
+/// What some editors write before a text, and nobody sees.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// A PIN that the operator has set.
 #[derive(Clone)]
 pub(super) struct ConfiguredPin {
@@ -88,6 +91,10 @@ pub(super) fn read_file(path: &Path) -> Result<Pin, String> {
         _ if pin.trim() != pin => {
             "there is a blank before or after the PIN; remove it, or give a PIN that has one by \
              TEDGE_DEVICE_CRYPTOKI_PIN"
+        }
+        _ if pin.contains(|letter: char| letter.is_control() || letter == BYTE_ORDER_MARK) => {
+            "it has a control character or a byte order mark, as some editors write it; write the PIN alone into it, as \
+             plain UTF-8 text"
         }
         _ => return Ok(Pin::from(pin)),
     }
