@@ -7,6 +7,7 @@
 //! | `engine` | the [`Engine`], a service: requests become calls of a PKCS#11 module |
 //! | `service` | the trait between the two |
 //! | `error` | what a request can fail with |
+//! | `files` | small files, read whole |
 //!
 //! The daemon stands above the engine, and each module imports only modules below it. Without the feature
 //! `daemon` the engine can be embedded:
@@ -31,6 +32,7 @@
 pub mod daemon;
 mod engine;
 mod error;
+mod files;
 mod service;
 
 pub use engine::{Engine, Settings, Timeouts};

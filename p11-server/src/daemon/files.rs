@@ -6,29 +6,21 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 use zeroize::Zeroizing;
 
-/// No file of a configuration is longer.
-const LONGEST: u64 = 1 << 20;
+use crate::files;
 
 /// How long a file must have been left alone before it is taken for whole.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// What is in a file, wiped when it is dropped. What is no regular file is not opened, since that may wait for ever.
+/// What is in a file of the configuration, wiped when it is dropped.
 ///
 /// # Errors
 /// What the system says.
 pub(super) fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let found = fs::metadata(path)?;
-    if found.is_dir() {
-        return Err(Errno::EISDIR.into());
-    }
-    if !found.is_file() || found.len() > LONGEST {
-        return Err(io::Error::other("it is no regular file of at most 1 MiB"));
-    }
-    fs::read(path).map(Zeroizing::new)
+    files::read(path, OFlag::empty())
 }
 
 /// The warning about a file with a PIN that every user of the machine may read.

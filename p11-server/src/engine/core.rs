@@ -41,7 +41,7 @@ impl Core {
         module.set_init_text(settings.init_text());
         let registry = Registry::new(module.clone());
         Ok(Core {
-            logins: Logins::new(registry.clone(), settings)?,
+            logins: Logins::new(registry.clone(), settings, timeouts.unclear)?,
             registry,
             module,
             contents: ContentsCache::new(),

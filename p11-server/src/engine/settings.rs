@@ -71,6 +71,9 @@ pub struct Timeouts {
     /// How often a token or key that is not there may cause a reload: some modules do not look for new
     /// ones by themselves.
     pub missing: Duration,
+    /// How long after a call with a PIN whose answer told nothing a PIN that the token never accepted waits before it is sent once
+    /// more: so long may a resource manager be late.
+    pub unclear: Duration,
     /// After this long without use a handle is checked before it signs, and a PIN's tries are looked at
     /// before it is sent.
     pub idle: Duration,
@@ -90,6 +93,7 @@ impl Default for Timeouts {
             longest_pause: Duration::from_secs(30),
             quiet: Duration::from_secs(20),
             missing: Duration::from_secs(30),
+            unclear: Duration::from_secs(2 * 60),
             idle: Duration::from_secs(30),
         }
     }
@@ -114,6 +118,7 @@ mod tests {
             longest_pause,
             quiet,
             missing,
+            unclear,
             idle,
         } = Timeouts::default();
         let calls = [request, long_request, pin_pad].map(|time| time.as_secs());
@@ -122,6 +127,6 @@ mod tests {
         assert_eq!(waits, [28, 2, 2, 5]);
         let pauses = [first_pause, longest_pause, quiet, missing].map(|time| time.as_secs());
         assert_eq!(pauses, [1, 30, 20, 30]);
-        assert_eq!(idle.as_secs(), 30);
+        assert_eq!((unclear.as_secs(), idle.as_secs()), (120, 30));
     }
 }

@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         (&mut timeouts.longest_pause, 3_000),
         (&mut timeouts.quiet, 4_000),
         (&mut timeouts.missing, 4_000),
+        (&mut timeouts.unclear, 1_000),
         (&mut timeouts.idle, 1_000),
     ] {
         *timeout = Duration::from_millis(milliseconds);

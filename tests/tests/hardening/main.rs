@@ -17,6 +17,8 @@ mod limits;
 mod memory;
 mod notify;
 mod pin_attacks;
+mod pin_oracles;
+mod pin_restarts;
 mod pin_sources;
 mod pins;
 mod places;

@@ -345,11 +345,11 @@ fn what_says_nothing_of_the_pin_is_told_with_what_to_do() {
 }
 
 #[test]
-fn an_unclear_answer_is_followed_by_one_reload_and_one_more_try() {
+fn an_unclear_answer_is_followed_by_one_reload_and_one_more_try_after_a_pause() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.faults.set([on(C_Login).returns(CKR_GENERAL_ERROR)]);
-    let server = fixture.start();
-    for _ in 0..6 {
+    let server = fixture.start_quick();
+    for _ in 0..8 {
         assert!(server.client().open(KEY).is_err());
         std::thread::sleep(Duration::from_millis(500));
     }

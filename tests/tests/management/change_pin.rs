@@ -13,6 +13,7 @@ use p11_tests::{
     keys::KeyKind,
     server::Server,
     text::assert_contains,
+    wait::wait_until,
 };
 
 const NEW: &str = "305419";
@@ -350,14 +351,15 @@ fn a_module_that_fails_the_security_officer_is_recovered_from() {
         on(C_InitPIN).next(1).returns(CKR_DEVICE_ERROR),
     ] {
         let fixture = Fixture::new(KeyKind::P256);
-        let server = start(&fixture);
+        let server = fixture.start_quick();
+        server.secrets().add(NEW);
         let client = server.client();
         let key = server.client().open(KEY).unwrap();
         fixture.faults.set([fault.clone()]);
         refused(client.change_pin(reset(SO_PIN, NEW)), ErrorCode::Module);
         key.sign().unwrap();
         assert!(fixture.takes_pin("device", PIN), "after {fault:?}");
-        client.change_pin(reset(SO_PIN, NEW)).unwrap();
+        wait_until(|| client.change_pin(reset(SO_PIN, NEW)).is_ok());
         key.sign().unwrap();
     }
 }

@@ -5,18 +5,18 @@ use cryptoki::session::UserType;
 use p11_proto::Pin;
 use tracing::warn;
 
+use super::attempt::{Attempt, Subject};
 use super::checks::{check_len, check_new_pin, current_flags, is_of_new_pin, same};
-use super::log_in::required;
-use super::states::{Owner, Role, Tries};
+use super::states::{Owner, Role, State, Tries};
 use super::{Given, Logins, Pins, alone, texts};
-use crate::engine::token::Login;
 use crate::engine::token::client::Client;
 use crate::engine::token::session::PooledSession;
+use crate::engine::token::{Login, Token};
 use crate::error::Error;
 
 impl Logins {
     /// `C_SetPIN` by the user, in a slow turn. Afterwards the process is logged in as it was before. Requests
-    /// without a PIN may use the new one only where they could use the old one.
+    /// without a PIN may use the new one only where they could use the old one. Answers whether the old one was the server's.
     ///
     /// # Errors
     /// As [`Logins::log_in`] for the old PIN, and [`Error::BadRequest`] for a new one that the token
@@ -27,10 +27,10 @@ impl Logins {
         client: &Client<'_>,
         pins: Pins<'_>,
         new: &Pin,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let token = session.token();
         let subject = self.subject(token, Role::User);
-        let lock = self.sending(&subject);
+        let lock = self.turn(&subject);
         let _alone = alone(&lock, token.name(), client)?;
         check_new_pin(&current_flags(session)?, Role::User, new, token.name())?;
         let settings = self.settings();
@@ -44,7 +44,7 @@ impl Logins {
         let (old, owner) = match (pins.own, &server) {
             (Some(own), _) => (own, Owner::Client(client.access.user())),
             (None, Some((server, owner))) => (server.as_ref(), *owner),
-            (None, None) => return Err(required(token)),
+            (None, None) => return Err(self.required(token, &settings)),
         };
         let given = Given {
             pin: Some(old),
@@ -57,9 +57,13 @@ impl Logins {
         let attempt = self.attempt_of(&subject, client, given, tries);
         self.check_current(token, given, &settings)?;
         self.decide(&subject, &attempt, &about)?;
-        match session.set_pin(old, new)? {
+        let of_server = self.of_server(token, Role::User, given);
+        self.sending(&subject, attempt.pin, of_server);
+        let sent = session.set_pin(old, new);
+        match sent.inspect_err(|_| self.not_looked_at(&subject))? {
             Ok(()) => {}
             Err(Cryptoki::Pkcs11(rv, _)) if is_of_new_pin(rv) => {
+                self.not_looked_at(&subject);
                 return Err(texts::of_new_pin(rv, &flags, Role::User, token.name()));
             }
             Err(error) => return Err(self.failed(session, &subject, given, &about, error)),
@@ -68,15 +72,50 @@ impl Logins {
         let (old, digest) = (self.digest(&subject, old), self.digest(&subject, new));
         self.change(|guard| guard.changed(&subject, old, digest));
         token.set_accepted(None);
-        if was_the_servers {
-            self.replaced.lock().insert(token.id().clone(), new.clone());
-        }
+        self.replace(token, new, was_the_servers);
         let life = session.life();
         if let Login::In { pin, by_server } = life.login_state() {
             let pin = pin.map(|_| new.clone());
             life.set_login(Login::In { pin, by_server });
         }
-        Ok(())
+        Ok(was_the_servers)
+    }
+
+    /// The PIN of a token was set through us: the server goes on with it where the old one was its own.
+    fn replace(&self, token: &Token, new: &Pin, was_the_servers: bool) {
+        let new = was_the_servers.then(|| new.clone());
+        self.replaced.lock().insert(token.id().clone(), new);
+    }
+
+    /// Whether a PIN of the configuration is the one that a user has set. `None` where this user, or all together, have set too many
+    /// others to be told.
+    pub fn is_configured(
+        &self,
+        client: &Client<'_>,
+        origin: &str,
+        configured: &Pin,
+        new: &Pin,
+    ) -> Option<bool> {
+        let mut guard = self.guard.lock();
+        let source = guard.salted(b"source", origin.as_bytes());
+        let subject = Subject {
+            token: source,
+            role: Role::User,
+            counter: source,
+            in_tpm: false,
+        };
+        let salted = |pin: &Pin| guard.salted(&source, pin.expose().as_bytes());
+        let (open, pin) = (Some(salted(configured)), Some(salted(new)));
+        let owner = Owner::Client(client.access.user());
+        let attempt = Attempt {
+            open,
+            ..Attempt::new(owner, pin)
+        };
+        match guard.decide(&subject, &attempt).0 {
+            State::Open => Some(true),
+            State::OpenOther => Some(false),
+            _ => None,
+        }
     }
 
     /// Whether the security officer may try to log in and set this PIN, asked before anybody is disturbed.
@@ -106,7 +145,7 @@ impl Logins {
     }
 
     /// `C_InitPIN` by the security officer, in the only session that is open on the token, then a login with the new PIN.
-    /// The server goes on with it only where `is_the_servers`.
+    /// The server goes on with it only where `is_the_servers`: where the old one was, or it is to be.
     ///
     /// # Errors
     /// As [`Logins::log_in`] for the security officer's PIN, and [`Error::BadRequest`] for a new one
@@ -120,7 +159,7 @@ impl Logins {
     ) -> Result<(), Error> {
         let token = session.token();
         let subject = self.subject(token, Role::User);
-        let lock = self.sending(&subject);
+        let lock = self.turn(&subject);
         let _alone = alone(&lock, token.name(), client)?;
         let settings = self.settings();
         let owner = Owner::Client(client.access.user());
@@ -149,11 +188,7 @@ impl Logins {
             guard.accepted(&subject, Owner::Server, Some(digest));
         });
         token.set_accepted(None);
-        if is_the_servers {
-            self.replaced.lock().insert(token.id().clone(), new.clone());
-        } else {
-            self.replaced.lock().remove(token.id());
-        }
+        self.replace(token, new, is_the_servers);
         // That is made, whatever becomes of this.
         let new = Given {
             pin: Some(new),

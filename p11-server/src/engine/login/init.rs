@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use cryptoki::error::{Error as Cryptoki, RvError};
+use cryptoki::error::Error as Cryptoki;
 use p11_proto::Pin;
 
+use super::attempt::{Attempt, Subject};
 use super::checks::{check_new_pin, is_of_new_pin, is_unclear, means_refused};
-use super::pin_guard::{Attempt, Subject};
 use super::states::{Owner, Role, Tries};
 use super::texts::About;
 use super::{Given, Logins, alone, texts};
@@ -36,7 +36,7 @@ impl Logins {
         let id = TokenId::of(&flags);
         let in_tpm = id.is_tpm(&slot.info);
         let subject = self.subject_of(&id, &slot.place, in_tpm, Role::So);
-        let lock = self.sending(&subject);
+        let lock = self.turn(&subject);
         let _alone = alone(&lock, &name, client)?;
         let owner = Owner::Client(client.access.user());
         let given = Given {
@@ -60,12 +60,15 @@ impl Logins {
         };
         let attempt = self.attempt_of(&subject, client, given, tries);
         self.decide(&subject, &attempt, &about)?;
-        match guard.init_token(&slot.place, so, label)? {
+        self.sending(&subject, attempt.pin, None);
+        let sent = guard.init_token(&slot.place, so, label);
+        match sent.inspect_err(|_| self.not_looked_at(&subject))? {
             Ok(()) => {
                 self.change(|guard| guard.invalidate(&subject));
                 Ok(())
             }
             Err(Cryptoki::Pkcs11(rv, _)) if has_none && is_of_new_pin(rv) => {
+                self.not_looked_at(&subject);
                 Err(texts::of_new_pin(rv, &flags, Role::So, &about.token))
             }
             Err(error) => {
@@ -91,12 +94,14 @@ impl Logins {
                 self.change(|guard| guard.refused(subject, owner, attempt.pin, now));
                 about.refused(rv, left().as_ref())
             }
-            Cryptoki::Pkcs11(RvError::PinLocked, _) => about.locked(),
             Cryptoki::Pkcs11(rv, _) if is_unclear(rv) => {
                 self.unclear(module, subject, (attempt.owner, attempt.pin), rv);
                 about.failed(error)
             }
-            error => about.failed(error),
+            error => {
+                self.not_looked_at(subject);
+                about.failed(error)
+            }
         }
     }
 

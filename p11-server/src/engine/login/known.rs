@@ -1,6 +1,6 @@
 //! What is remembered of the PINs of a token, and of what counts its wrong tries.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::digests::Salted;
 
@@ -13,14 +13,25 @@ pub(super) struct Known {
     /// What it has accepted last.
     pub accepted: Option<Salted>,
     pub unclear: Vec<Unclear>,
+    /// What is on its way to it: the process may die before the answer.
+    pub in_flight: Option<Note>,
+}
+
+/// A PIN that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Note {
+    pub pin: Salted,
+    /// What it is remembered as whatever the token, where it is the server's.
+    pub of_server: Option<Salted>,
 }
 
 /// What counts wrong tries: a token for one role, or a TPM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counter {
-    /// How many PINs were refused, since one was accepted.
+    /// How many PINs were refused, or may have been, since one was accepted.
     pub refusals: u32,
-    /// How many more may have been, to which nothing is known any more.
+    /// How many more were, if another program has set a PIN whose answer was unclear before it was accepted. A restart
+    /// forgets that.
     pub unclear: u32,
     /// Whether the operator has freed what was refused, since a PIN was accepted.
     pub freed: bool,
@@ -29,25 +40,35 @@ pub(super) struct Counter {
     pub granted: bool,
 }
 
-/// A PIN to which the answer of the token told nothing.
+/// A PIN of which the token has not told whether it is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unclear {
     pub pin: Option<Salted>,
+    /// As in [`Note`].
+    pub of_server: Option<Salted>,
     pub times: u32,
     /// Whether the token had accepted it before.
     pub was_accepted: bool,
-    /// Whether the module was reloaded since.
+    /// Whether the module was reloaded since, or the process started.
     pub reloaded: bool,
     pub until: Instant,
 }
 
 impl Known {
-    /// What an earlier process has left.
-    pub fn new(counter: Salted, refused: Vec<Salted>) -> Known {
-        Known {
-            counter,
-            refused,
-            ..Known::default()
+    /// What an earlier process has left: a PIN that was unclear so often.
+    pub fn add(&mut self, note: Note, times: u32, until: Instant) {
+        let Note { pin, of_server } = note;
+        let mut known = self.unclear.iter_mut();
+        match known.find(|unclear| unclear.pin == Some(pin)) {
+            Some(unclear) => unclear.times = unclear.times.saturating_add(times),
+            None => self.unclear.push(Unclear {
+                pin: Some(pin),
+                of_server,
+                times,
+                was_accepted: false,
+                reloaded: true,
+                until,
+            }),
         }
     }
 }
@@ -64,10 +85,34 @@ impl Counter {
     }
 }
 
+/// Whether a PIN that was unclear may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Again {
+    Now,
+    /// After a reload and this.
+    In(Duration),
+    Never,
+}
+
 impl Unclear {
-    /// Once more after a reload; where the token had accepted it before, whenever a pause is over.
-    pub fn may_be_sent(&self, now: Instant) -> bool {
-        let once_more = self.reloaded && self.times == 1;
-        once_more || (self.was_accepted && now >= self.until)
+    /// Once more after a reload and a pause. Where the token had accepted it before, at once after the first reload, and else
+    /// whenever a pause is over.
+    pub fn again(&self, now: Instant) -> Again {
+        let pause = self.until.saturating_duration_since(now);
+        let is_first = self.times == 1;
+        match self.was_accepted {
+            true if (is_first && self.reloaded) || pause.is_zero() => Again::Now,
+            false if !is_first => Again::Never,
+            false if self.reloaded && pause.is_zero() => Again::Now,
+            _ => Again::In(pause),
+        }
+    }
+
+    /// What is written for the next process. Of what was accepted, nobody believes that it is wrong; of what was typed at a PIN pad,
+    /// nothing is known.
+    pub fn note(&self) -> Option<(Note, u32)> {
+        let pin = self.pin.filter(|_| !self.was_accepted)?;
+        let of_server = self.of_server;
+        Some((Note { pin, of_server }, self.times))
     }
 }

@@ -7,9 +7,9 @@ use cryptoki::error::{Error as Cryptoki, RvError};
 use cryptoki::session::UserType;
 use tracing::{info, warn};
 
+use super::attempt::{Attempt, Subject};
 use super::checks::{check_len, current_flags, is_unclear, means_refused, same};
 use super::digests::Salted;
-use super::pin_guard::{Attempt, Subject};
 use super::server_pin::order;
 use super::states::{Owner, Role, Tries};
 use super::texts::About;
@@ -38,7 +38,7 @@ impl Logins {
         if self.may_use(client, token, session.life(), pins)? {
             return Ok(());
         }
-        let lock = self.sending(&self.subject(token, Role::User));
+        let lock = self.turn(&self.subject(token, Role::User));
         let _alone = alone(&lock, token.name(), client)?;
         self.log_in_alone(session, client, pins)
     }
@@ -83,7 +83,7 @@ impl Logins {
             self.goes_first(token, *server, Some(*own), &settings)
         };
         let Some((first, then)) = order(server, own, servers_first) else {
-            return Err(required(token));
+            return Err(self.required(token, &settings));
         };
         match (self.open(session, client, first, &settings), then) {
             (Ok(()), Some(_)) => self.may_use(client, token, session.life(), pins).map(drop),
@@ -103,7 +103,7 @@ impl Logins {
         client: &Client<'_>,
     ) -> Result<(), Error> {
         let token = session.token();
-        let lock = self.sending(&self.subject(token, Role::User));
+        let lock = self.turn(&self.subject(token, Role::User));
         let _alone = alone(&lock, token.name(), client)?;
         let settings = self.settings();
         let (pin, by_server) = match session.life().login_state() {
@@ -183,7 +183,7 @@ impl Logins {
                 owner: Owner::PinPad,
             },
             (false, Some(_)) => given,
-            (false, None) => return Err(required(token)),
+            (false, None) => return Err(self.required(token, settings)),
         };
         let about = self.about(token, role, given.owner, settings);
         if let Some(pin) = given.pin {
@@ -200,7 +200,10 @@ impl Logins {
         self.check_current(token, given, settings)?;
         self.decide(&subject, &attempt, &about)?;
         token.set_accepted(None);
-        match send(session, user, given, accepted.is_some())? {
+        let of_server = self.of_server(token, role, given);
+        self.sending(&subject, attempt.pin, of_server);
+        let sent = send(session, user, given, accepted.is_some());
+        match sent.inspect_err(|_| self.not_looked_at(&subject))? {
             Ok(()) => {
                 let digest = attempt.pin;
                 self.change_if(|guard| guard.accepted(&subject, given.owner, digest));
@@ -252,13 +255,15 @@ impl Logins {
                 warn!("{error}");
                 error
             }
-            Cryptoki::Pkcs11(RvError::PinLocked, _) => about.locked(),
             Cryptoki::Pkcs11(rv, _) if is_unclear(rv) => {
                 let digest = given.pin.map(|pin| self.digest(subject, pin));
                 self.unclear(session.module(), subject, (given.owner, digest), rv);
                 about.failed(error)
             }
-            error => about.failed(error),
+            error => {
+                self.not_looked_at(subject);
+                about.failed(error)
+            }
         }
     }
 
@@ -271,7 +276,7 @@ impl Logins {
         rv: RvError,
     ) {
         let now = Instant::now();
-        self.guard.lock().unclear(subject, owner, pin, now);
+        self.change(|guard| guard.unclear(subject, owner, pin, now));
         let why = format!("a call with a PIN was answered with {}", ckr_name(rv));
         module.request_reload(&module.life(), &why);
     }
@@ -279,25 +284,31 @@ impl Logins {
     /// The token has refused a PIN. One that had taken the place of the configured one is the server's no longer.
     fn refused(&self, token: &Token, subject: &Subject, given: Given<'_>) {
         let digest = given.pin.map(|pin| self.digest(subject, pin));
-        let settings = self.settings();
-        let server = self.server_pin(token, &settings);
-        let is_servers = match (&server, given.pin, subject.role) {
-            (Some((server, Owner::Server)), Some(pin), Role::User) => same(server, pin),
-            _ => false,
-        };
+        let of_server = self.of_server(token, subject.role, given);
         // What was the server's before SIGHUP does not use up the try of the new one.
         let owner = match given.owner {
-            Owner::Server if !is_servers => Owner::Default,
+            Owner::Server if of_server.is_none() => Owner::Default,
             owner => owner,
         };
         self.change(|guard| {
             guard.refused(subject, owner, digest, Instant::now());
-            if let (true, Some(pin)) = (is_servers, given.pin) {
-                guard.servers_refused(of_server(guard, pin));
+            if let Some(of_server) = of_server {
+                guard.servers_refused(of_server);
             }
         });
-        if is_servers {
+        if of_server.is_some() {
             self.replaced.lock().remove(token.id());
+        }
+    }
+
+    /// What a PIN is remembered as where it is the server's for the user of this token, whoever has given it.
+    pub(super) fn of_server(&self, token: &Token, role: Role, given: Given<'_>) -> Option<Salted> {
+        let settings = self.settings();
+        match (self.server_pin(token, &settings), given.pin, role) {
+            (Some((server, Owner::Server)), Some(pin), Role::User) if same(&server, pin) => {
+                Some(of_server(&self.guard.lock(), pin))
+            }
+            _ => None,
         }
     }
 }
@@ -332,12 +343,5 @@ fn send(
             session.login(user, given.pin)
         }
         (_, None) => Ok(Ok(())),
-    }
-}
-
-/// Nobody has given a PIN.
-pub(super) fn required(token: &Token) -> Error {
-    Error::PinRequired {
-        token: token.name().into(),
     }
 }

@@ -10,12 +10,14 @@
 //! | `checks` | what is looked at before a PIN is sent, and what answers mean |
 //! | `texts` | what people are told |
 //! | `states` | **the table of states** |
+//! | `attempt` | a PIN that somebody wants to use, on which token |
 //! | `pin_guard` | what is known of PINs, and in which state it puts one |
 //! | `known` | what that is, for a token and for what counts its tries |
 //! | `misses` | wrong PINs of users |
-//! | `refusals` | the file in which refusals outlive the process |
+//! | `refusals` | the file in which refusals, and PINs of which nothing was told, outlive the process |
 //! | `digests` | salted PINs, and how they are compared |
 
+mod attempt;
 mod change;
 mod checks;
 mod digests;
@@ -34,14 +36,16 @@ mod texts;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use p11_proto::Pin;
 use tracing::warn;
 
+use self::attempt::{Attempt, Subject};
 pub(crate) use self::checks::same;
 use self::digests::Salted;
-use self::pin_guard::{Attempt, PinGuard, Subject};
+use self::known::Note;
+use self::pin_guard::PinGuard;
 use self::refusals::RefusalsFile;
 use self::states::{Fate, Owner, Role, State, Tries};
 use self::texts::About;
@@ -63,10 +67,11 @@ pub(crate) struct Logins {
     file: Option<RefusalsFile>,
     /// Whether it was said that there is no file.
     has_warned: AtomicBool,
-    /// What took the place of the server's PIN on tokens whose PIN was changed through us.
-    replaced: Mutex<HashMap<TokenId, Pin>>,
+    /// What took the place of the server's PIN on tokens whose PIN was changed through us: `None` where that was not the
+    /// server's. Such a token is its clients': nothing of what the server does with it may tell whether its PIN is the same.
+    replaced: Mutex<HashMap<TokenId, Option<Pin>>>,
     /// Held by who sends PINs to a token, or to any of one TPM: of many that come with a wrong one, the first one tells.
-    sending: Mutex<HashMap<Salted, Arc<Mutex<()>>>>,
+    turns: Mutex<HashMap<Salted, Arc<Mutex<()>>>>,
 }
 
 /// The PIN that a request brings for a token that wants one.
@@ -89,19 +94,24 @@ impl Logins {
     ///
     /// # Errors
     /// [`Error::Internal`] where the system gives no random bytes.
-    pub fn new(registry: Arc<Registry>, settings: Settings) -> Result<Logins, Error> {
+    pub fn new(
+        registry: Arc<Registry>,
+        settings: Settings,
+        pause: Duration,
+    ) -> Result<Logins, Error> {
         let file = settings.refusals.as_deref().map(RefusalsFile::new);
-        let guard = match file.as_ref().and_then(RefusalsFile::load) {
+        let guard = match file.as_ref().and_then(|file| file.load(pause)) {
             Some(mut guard) => {
                 let server = settings.pin.as_ref();
-                guard.restarted(server.map(|pin| of_server(&guard, pin)));
+                let server = server.map(|pin| of_server(&guard, pin));
+                guard.restarted(server, Instant::now());
                 guard
             }
             None => {
                 let mut salt = [0; 32];
                 getrandom::fill(&mut salt)
                     .map_err(|error| Error::Internal(format!("no random bytes: {error}")))?;
-                PinGuard::new(salt)
+                PinGuard::new(salt, pause)
             }
         };
         Ok(Logins {
@@ -111,7 +121,7 @@ impl Logins {
             file,
             has_warned: AtomicBool::new(false),
             replaced: Mutex::new(Rank::Replaced, HashMap::new()),
-            sending: Mutex::new(Rank::Sending, HashMap::new()),
+            turns: Mutex::new(Rank::Sending, HashMap::new()),
         })
     }
 
@@ -120,8 +130,8 @@ impl Logins {
         self.settings.lock().clone()
     }
 
-    /// The operator has changed the settings, or says that refused PINs may be tried again. Where the server's PIN is another
-    /// one than before, it is the one for every token again.
+    /// The operator has changed the settings, or says that refused PINs may be tried again. The server's PIN is the one for tokens whose
+    /// PIN clients have set, too; where it is another one than before, for every token.
     pub fn reconfigure(&self, settings: Settings) {
         let settings = Arc::new(settings);
         let before = std::mem::replace(&mut *self.settings.lock(), settings.clone());
@@ -129,9 +139,8 @@ impl Logins {
             (Some(old), Some(new)) => !same(old, new),
             (old, new) => old.is_some() || new.is_some(),
         };
-        if has_other_pin {
-            self.replaced.lock().clear();
-        }
+        let stays = |pin: &Option<Pin>| pin.is_some() && !has_other_pin;
+        self.replaced.lock().retain(|_, pin| stays(pin));
         self.change(|guard| guard.free(has_other_pin));
         if has_other_pin {
             // The token has to check the new one. A login that is being made at this moment ends with
@@ -207,7 +216,18 @@ impl Logins {
             Some((_, owner @ Owner::Server)) => self
                 .about(token, Role::User, owner, settings)
                 .of_state(State::OpenOther),
-            _ => Error::PinRequired {
+            _ => self.required(token, settings),
+        }
+    }
+
+    /// Nobody has given a PIN.
+    fn required(&self, token: &Token, settings: &Settings) -> Error {
+        let is_clients = matches!(self.replaced.lock().get(token.id()), Some(None));
+        match is_clients && settings.pin.is_some() && !settings.pin_is_default {
+            true => self
+                .about(token, Role::User, Owner::Server, settings)
+                .is_clients(),
+            false => Error::PinRequired {
                 token: token.name().into(),
             },
         }
@@ -220,7 +240,7 @@ impl Logins {
             && let Owner::Client(user) = attempt.owner
         {
             warn!(
-                "uid {user} has brought a PIN that is not the one of the token {}",
+                "uid {user} has brought a PIN that the token {} has not accepted",
                 about.token
             );
         }
@@ -237,15 +257,11 @@ impl Logins {
         given: Given<'_>,
         tries: Tries,
     ) -> Attempt {
+        let pin = given.pin.map(|pin| self.digest(subject, pin));
         Attempt {
-            owner: given.owner,
-            pin: given.pin.map(|pin| self.digest(subject, pin)),
-            open: None,
             tries,
-            server: None,
-            shares_tpm: false,
             is_retry: client.has_reloaded(),
-            now: Instant::now(),
+            ..Attempt::new(given.owner, pin)
         }
     }
 
@@ -262,7 +278,7 @@ impl Logins {
             role,
             owner,
             settings,
-            was_replaced: self.replaced.lock().contains_key(token.id()),
+            was_replaced: matches!(self.replaced.lock().get(token.id()), Some(Some(_))),
         }
     }
 
@@ -299,15 +315,27 @@ impl Logins {
     }
 
     /// Whose turn it is to send PINs to a token.
-    fn sending(&self, subject: &Subject) -> Arc<Mutex<()>> {
+    fn turn(&self, subject: &Subject) -> Arc<Mutex<()>> {
         let name = match subject.in_tpm {
             true => subject.counter,
             false => subject.token,
         };
-        let mut sending = self.sending.lock();
-        let lock = sending.entry(name);
+        let mut turns = self.turns.lock();
+        let lock = turns.entry(name);
         let lock = lock.or_insert_with(|| Arc::new(Mutex::new(Rank::Login, ())));
         lock.clone()
+    }
+
+    /// A PIN is about to be sent: the next process knows that it was, whatever becomes of this one.
+    fn sending(&self, subject: &Subject, pin: Option<Salted>, of_server: Option<Salted>) {
+        if let Some(pin) = pin {
+            self.change_if(|guard| guard.sending(subject, Note { pin, of_server }));
+        }
+    }
+
+    /// The call with the PIN has failed before the token looked at it.
+    fn not_looked_at(&self, subject: &Subject) {
+        self.change_if(|guard| guard.not_looked_at(subject));
     }
 
     /// Changes what outlives the process.
@@ -327,8 +355,8 @@ impl Logins {
             Some(file) => file.save(&guard),
             None if guard.has_refusals() && !self.has_warned.swap(true, Ordering::Relaxed) => {
                 warn!(
-                    "a PIN was refused, and after a restart it may be sent once more: there is no folder to remember \
-                     it. Set RuntimeDirectory= in the systemd unit, as the one of the package does, or the variable \
+                    "a PIN was refused, or may have been, and after a restart it may be sent once more: there is no folder \
+                     to remember it. Set RuntimeDirectory= in the systemd unit, as the one of the package does, or the variable \
                      RUNTIME_DIRECTORY to a folder of this user alone that is gone after a boot"
                 );
             }

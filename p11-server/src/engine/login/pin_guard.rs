@@ -1,60 +1,35 @@
 //! What is known of the PINs of all tokens, and in which [`State`] it puts one.
 //!
 //! **Budget.** A token may refuse two PINs of its user and one of its security officer until it accepts one.
-//! What cannot be told from a refusal counts as one. All tokens of one TPM, and both roles, count together, as
-//! they do in the TPM; there a PIN that is accepted gives nothing back, as it does not in the TPM. The second refusal of the
+//! What cannot be told from a refusal counts as one, also where the process has died or was restarted in between. All tokens of
+//! one TPM, and both roles, count together, as they do in the TPM; there a PIN that is accepted gives nothing back, as it does not in the TPM. The second refusal of the
 //! user's role is kept for who has the better claim: while the server has a PIN that this token has neither
 //! accepted nor refused, or that other tokens of its TPM may want, or while the token has accepted one, clients with
 //! other PINs may cause one refusal only.
 //!
-//! A PIN of the server that is new, after the operator's reload, may be sent once beyond the budget. So may one that no token
-//! has refused yet after a restart, since it may be new.
+//! A PIN of the server that is new, after the operator's reload, may be sent once beyond the budget. So may one after a restart that
+//! no token may have refused yet, since it may be new.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
+use super::attempt::{Attempt, Subject};
 use super::digests::{Salted, contains, remember, same};
-use super::known::{Counter, Known, Unclear};
+use super::known::{Again, Counter, Known, Note, Unclear};
 use super::misses::{Misses, doubled};
-use super::states::{Fate, Owner, Role, State, Tries, fate};
+use super::states::{Fate, Owner, Role, State, fate};
 
 /// How long after an unclear answer a PIN that was accepted before is sent again, where no reload came first; it doubles
 /// to the longest wait.
-const UNCLEAR_PAUSE: Duration = Duration::from_secs(30);
-
-/// One role on one token, and what counts its wrong tries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Subject {
-    pub token: Salted,
-    pub role: Role,
-    pub counter: Salted,
-    /// Whether the counter is that of a TPM.
-    pub in_tpm: bool,
-}
-
-/// A PIN that somebody wants to use.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Attempt {
-    pub owner: Owner,
-    /// `None` is whatever is typed at a PIN pad.
-    pub pin: Option<Salted>,
-    /// With which PIN the token is logged in, if it is.
-    pub open: Option<Salted>,
-    pub tries: Tries,
-    /// The server's PIN for this token, if the operator has set one.
-    pub server: Option<Salted>,
-    /// Whether other tokens are in the same TPM.
-    pub shares_tpm: bool,
-    /// Whether the request had the module reloaded and tries once more.
-    pub is_retry: bool,
-    pub now: Instant,
-}
+const ACCEPTED_PAUSE: Duration = Duration::from_secs(30);
 
 /// What is known of the PINs of all tokens.
 pub(crate) struct PinGuard {
     salt: Salted,
+    /// How long after an unclear answer another PIN is sent once more.
+    pause: Duration,
     pub(super) known: BTreeMap<(Salted, Role), Known>,
     pub(super) counters: BTreeMap<Salted, Counter>,
     /// PINs of the server that some token has refused, whichever.
@@ -63,10 +38,11 @@ pub(crate) struct PinGuard {
 }
 
 impl PinGuard {
-    /// A guard that has seen nothing yet.
-    pub fn new(salt: Salted) -> PinGuard {
+    /// A guard that has seen nothing yet. A PIN that was never accepted waits for so long after an unclear answer.
+    pub fn new(salt: Salted, pause: Duration) -> PinGuard {
         PinGuard {
             salt,
+            pause,
             known: BTreeMap::new(),
             counters: BTreeMap::new(),
             of_server: Vec::new(),
@@ -143,8 +119,10 @@ impl PinGuard {
         }
         let mut unclear = known.unclear.iter();
         let unclear = unclear.find(|unclear| unclear.pin == attempt.pin);
-        if unclear.is_some_and(|unclear| !unclear.may_be_sent(attempt.now)) {
-            return State::Unclear;
+        match unclear.map(|unclear| unclear.again(attempt.now)) {
+            Some(Again::In(time)) => return State::Unclear(time),
+            Some(Again::Never) => return State::UnclearTwice,
+            Some(Again::Now) | None => {}
         }
         if known.accepted.as_ref().is_some_and(is) {
             return State::Accepted;
@@ -163,38 +141,37 @@ impl PinGuard {
     fn is_spent(&self, subject: &Subject, known: &Known, attempt: &Attempt) -> bool {
         let counter = self.counters.get(&subject.counter);
         let is_granted = counter.is_some_and(|counter| counter.granted);
-        let unclear = |pin| known.unclear.iter().any(|unclear| unclear.pin == pin);
+        let is_unclear = |pin| known.unclear.iter().any(|unclear| unclear.pin == pin);
         let most = match (subject.role, attempt.owner) {
             (_, Owner::Server) if is_granted => return false,
             (Role::User, Owner::Client(_)) => {
                 let server = attempt.server;
-                let server_waits = server.is_some_and(|server| {
-                    attempt.pin != Some(server)
-                        && (attempt.shares_tpm || !contains(&known.refused, &server))
-                });
+                // Not whether it is this PIN: what becomes of that would tell.
+                let server_waits = server
+                    .is_some_and(|server| attempt.shares_tpm || !contains(&known.refused, &server));
                 2 - u32::from(server_waits || known.accepted.is_some())
             }
             (Role::User, _) => 2,
             // Once more after a reload.
-            (Role::So, _) if unclear(attempt.pin) => 2,
+            (Role::So, _) if is_unclear(attempt.pin) => 2,
             (Role::So, _) => 1,
         };
-        self.used(subject) >= most
+        self.used(&subject.counter) >= most
     }
 
-    /// How many refusals the counter of a subject may have seen.
-    fn used(&self, subject: &Subject) -> u32 {
-        let counted = self.counters.get(&subject.counter);
-        let of_counter = |known: &&Known| known.counter == subject.counter;
+    /// How many refusals a counter may have seen.
+    fn used(&self, counter: &Salted) -> u32 {
+        let counted = self.counters.get(counter);
+        let of_counter = |known: &&Known| known.counter == *counter;
         let known = self.known.values().filter(of_counter);
         let unclear = known.flat_map(|known| &known.unclear);
         let unclear: u32 = unclear.map(|unclear| unclear.times).sum();
         counted.map_or(0, |counter| counter.refusals + counter.unclear) + unclear
     }
 
-    /// Whether any token has refused a PIN that is still remembered.
+    /// Whether any token has refused a PIN, or may have.
     pub fn has_refusals(&self) -> bool {
-        self.known.values().any(|known| !known.refused.is_empty())
+        self.counters.keys().any(|name| self.used(name) > 0)
     }
 
     /// Whether a token has refused this PIN.
@@ -226,12 +203,26 @@ impl PinGuard {
         }
     }
 
+    /// A PIN is about to be sent. Answers whether the next process has to know: not of the PIN that was accepted last.
+    pub fn sending(&mut self, subject: &Subject, note: Note) -> bool {
+        let is_accepted = self.is_accepted(subject, &note.pin);
+        let (known, _) = self.known(subject);
+        known.in_flight = (!is_accepted).then_some(note);
+        !is_accepted
+    }
+
+    /// An answer says that the PIN was not looked at. Answers whether what outlives the process has changed.
+    pub fn not_looked_at(&mut self, subject: &Subject) -> bool {
+        self.known(subject).0.in_flight.take().is_some()
+    }
+
     /// The token has accepted a PIN. Answers whether what outlives the process has changed.
     pub fn accepted(&mut self, subject: &Subject, owner: Owner, pin: Option<Salted>) -> bool {
         if let Owner::Client(user) = owner {
             self.misses.entry(subject.token).or_default().matched(user);
         }
         let (known, counter) = self.known(subject);
+        let was_in_flight = known.in_flight.take().is_some();
         let before = (counter.refusals, counter.freed, known.refused.len());
         counter.freed = false;
         if !subject.in_tpm {
@@ -251,12 +242,13 @@ impl PinGuard {
         }
         // Another program may change it to one of these, and nobody could tell.
         known.refused.clear();
-        before != (counter.refusals, counter.freed, known.refused.len())
+        was_in_flight || before != (counter.refusals, counter.freed, known.refused.len())
     }
 
     /// The token has refused a PIN.
     pub fn refused(&mut self, subject: &Subject, owner: Owner, pin: Option<Salted>, now: Instant) {
         let (known, counter) = self.known(subject);
+        known.in_flight = None;
         // What was unclear was a refusal.
         let unclear = known.unclear.iter().filter(|unclear| unclear.pin == pin);
         counter.refusals += unclear.map(|unclear| unclear.times).sum::<u32>() + 1;
@@ -277,7 +269,9 @@ impl PinGuard {
 
     /// The token has given an answer that tells nothing of the PIN.
     pub fn unclear(&mut self, subject: &Subject, owner: Owner, pin: Option<Salted>, now: Instant) {
+        let pause = self.pause;
         let (known, counter) = self.known(subject);
+        let of_server = known.in_flight.take().and_then(|note| note.of_server);
         if owner == Owner::Server && subject.in_tpm {
             // The next one could be of another token, and one refusal too many.
             counter.granted = false;
@@ -286,12 +280,17 @@ impl PinGuard {
         let before = known.unclear.iter().position(|unclear| unclear.pin == pin);
         let before = before.map(|at| known.unclear.remove(at));
         let times = before.map_or(0, |before| before.times) + 1;
+        let pause = match was_accepted {
+            true => doubled(ACCEPTED_PAUSE, times - 1),
+            false => pause,
+        };
         known.unclear.push(Unclear {
             pin,
+            of_server,
             times,
             was_accepted,
             reloaded: false,
-            until: now + doubled(UNCLEAR_PAUSE, times - 1),
+            until: now + pause,
         });
     }
 
@@ -305,11 +304,12 @@ impl PinGuard {
 
     /// The user's PIN was changed by us: the old one, where it is known, needs not be tried to know that it is wrong.
     pub fn changed(&mut self, subject: &Subject, old: Salted, new: Salted) {
+        self.accepted(subject, Owner::Server, Some(old));
         let (known, counter) = self.known(subject);
-        // What was unclear was about the old one.
+        // What else was unclear was about the old one.
         let unclear = std::mem::take(&mut known.unclear).into_iter();
-        counter.unclear += unclear.map(|unclear| unclear.times).sum::<u32>();
-        self.accepted(subject, Owner::Server, Some(new));
+        counter.refusals += unclear.map(|unclear| unclear.times).sum::<u32>();
+        known.accepted = Some(new);
         if !same(&old, &new) {
             remember(&mut self.known(subject).0.refused, old);
         }
@@ -323,7 +323,7 @@ impl PinGuard {
             match self.counters.get_mut(&known.counter) {
                 Some(counter) if is_its && subject.in_tpm => {
                     let times = known.unclear.iter().map(|unclear| unclear.times);
-                    counter.unclear += times.sum::<u32>();
+                    counter.refusals += times.sum::<u32>();
                 }
                 _ if is_its => drop(self.counters.remove(&known.counter)),
                 _ => {}
@@ -357,12 +357,21 @@ impl PinGuard {
         }
     }
 
-    /// The process has started anew with this PIN of the server. One that no token has refused yet may be new, and may be
-    /// sent once.
-    pub fn restarted(&mut self, server: Option<Salted>) {
-        let is_new = server.is_some_and(|server| !contains(&self.of_server, &server));
-        for counter in self.counters.values_mut() {
-            counter.granted = is_new && counter.refusals > 0;
+    /// The process has started anew with this PIN of the server. One that no token may have refused yet may be new, and may be
+    /// sent once. What was unclear waits from now on: no clock tells how long it has waited.
+    pub fn restarted(&mut self, server: Option<Salted>, now: Instant) {
+        let known = self.known.values_mut();
+        let unclear = known.flat_map(|known| &mut known.unclear);
+        let mut sent = self.of_server.clone();
+        for unclear in unclear {
+            unclear.until = now + self.pause;
+            sent.extend(unclear.of_server);
+        }
+        let is_new = server.is_some_and(|server| !contains(&sent, &server));
+        let names: Vec<_> = self.counters.keys().copied().collect();
+        for name in names {
+            let is_granted = is_new && self.used(&name) > 0;
+            self.counters.entry(name).or_default().granted = is_granted;
         }
     }
 

@@ -1,16 +1,20 @@
-//! The file in which refused PINs outlive the process: salted digests, for a folder of the machine's memory.
+//! The file in which PINs that were refused, or of which nothing was told, outlive the process: salted digests, for a folder of the
+//! machine's memory.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use nix::fcntl::OFlag;
 use tracing::warn;
 
 use super::digests::Salted;
-use super::known::{Counter, Known};
+use super::known::{Counter, Known, Note, Unclear};
 use super::pin_guard::PinGuard;
 use super::states::Role;
+use crate::files;
 
 const FILE: &str = "refused-pins";
 
@@ -26,9 +30,9 @@ impl RefusalsFile {
     }
 
     /// What an earlier process has left, `None` where that is nothing. A file that cannot be read is as good as none.
-    pub fn load(&self) -> Option<PinGuard> {
-        let text = match fs::read_to_string(&self.0) {
-            Ok(text) => text,
+    pub fn load(&self, pause: Duration) -> Option<PinGuard> {
+        let text = match files::read(&self.0, OFlag::O_NOFOLLOW) {
+            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
                 self.warn(&format!(
@@ -37,7 +41,7 @@ impl RefusalsFile {
                 return None;
             }
         };
-        let read = read(&text);
+        let read = read(&text, pause);
         if read.is_none() {
             self.warn("is broken and starts anew, so PINs refused earlier may be tried again");
         }
@@ -71,7 +75,8 @@ impl RefusalsFile {
 }
 
 /// The salt, PINs of the server that some token has refused, then a line for each counter (its name, how many were refused, whether freed),
-/// and one for each token and role (its name, role, counter, and the refused PINs).
+/// one for each token and role (its name, role, counter, and the refused PINs), and one for each PIN of which the token has
+/// not told whether it is wrong (the same, the PIN, how often, and what it is remembered as where it is the server's).
 pub(super) fn write(guard: &PinGuard) -> String {
     let list = |pins: &[Salted]| pins.iter().map(hex).collect::<Vec<_>>().join(",");
     let (salt, server) = (hex(guard.salt()), list(&guard.of_server));
@@ -85,50 +90,76 @@ pub(super) fn write(guard: &PinGuard) -> String {
         }
     }
     for ((token, role), known) in &guard.known {
-        if known.refused.is_empty() {
-            continue;
-        }
         let role = match role {
             Role::User => "user",
             Role::So => "so",
         };
         let (token, counter) = (hex(token), hex(&known.counter));
         let refused = list(&known.refused);
-        text.push_str(&format!("{role} {token} {counter} {refused}\n"));
+        if !refused.is_empty() {
+            text.push_str(&format!("{role} {token} {counter} {refused}\n"));
+        }
+        let in_flight = known.in_flight.map(|note| (note, 1));
+        for (note, times) in in_flight
+            .into_iter()
+            .chain(known.unclear.iter().filter_map(Unclear::note))
+        {
+            let (pin, of_server) = (hex(&note.pin), list(note.of_server.as_slice()));
+            text.push_str(&format!(
+                "unclear {role} {token} {counter} {pin} {times} {of_server}\n"
+            ));
+        }
     }
     text + "end\n"
 }
 
-pub(super) fn read(text: &str) -> Option<PinGuard> {
+pub(super) fn read(text: &str, pause: Duration) -> Option<PinGuard> {
     let text = text.strip_prefix(VERSION)?.strip_prefix('\n')?;
     let mut lines = text.strip_suffix("end\n")?.lines();
     let list = |pins: &str| {
         let pins = pins.split(',').filter(|pin| !pin.is_empty());
         pins.map(unhex).collect::<Option<Vec<_>>>()
     };
-    let mut guard = PinGuard::new(unhex(lines.next()?)?);
+    let mut guard = PinGuard::new(unhex(lines.next()?)?, pause);
     guard.of_server = list(lines.next()?)?;
     for line in lines {
-        let mut fields = line.split(' ');
-        let mut next = || fields.next();
-        let role = match next()? {
-            "counter" => {
-                let name = unhex(next()?)?;
-                let (refusals, freed) = (next()?.parse().ok()?, next()?.parse().ok()?);
-                let counter = Counter::new(refusals, freed);
-                guard.counters.insert(name, counter);
-                continue;
+        let fields: Vec<_> = line.split(' ').collect();
+        match *fields.as_slice() {
+            ["counter", name, refusals, freed] => {
+                let counter = Counter::new(refusals.parse().ok()?, freed.parse().ok()?);
+                guard.counters.insert(unhex(name)?, counter);
             }
-            "user" => Role::User,
-            "so" => Role::So,
+            ["unclear", role, token, counter, pin, times, of_server] => {
+                let (pin, of_server) = (unhex(pin)?, list(of_server)?.first().copied());
+                let known = known(&mut guard, role, token, counter)?;
+                known.add(Note { pin, of_server }, times.parse().ok()?, Instant::now());
+            }
+            [role, token, counter, refused] => {
+                known(&mut guard, role, token, counter)?.refused = list(refused)?;
+            }
             _ => return None,
-        };
-        let (token, counter) = (unhex(next()?)?, unhex(next()?)?);
-        let known = Known::new(counter, list(next()?)?);
-        guard.counters.entry(counter).or_default();
-        guard.known.insert((token, role), known);
+        }
     }
     Some(guard)
+}
+
+/// What is known of the token, the role and the counter of a line.
+fn known<'g>(
+    guard: &'g mut PinGuard,
+    role: &str,
+    token: &str,
+    counter: &str,
+) -> Option<&'g mut Known> {
+    let role = match role {
+        "user" => Role::User,
+        "so" => Role::So,
+        _ => return None,
+    };
+    let (token, counter) = (unhex(token)?, unhex(counter)?);
+    guard.counters.entry(counter).or_default();
+    let known = guard.known.entry((token, role)).or_default();
+    known.counter = counter;
+    Some(known)
 }
 
 fn hex(bytes: &Salted) -> String {
@@ -158,21 +189,24 @@ fn unhex(text: &str) -> Option<Salted> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-    use std::os::unix::fs::PermissionsExt;
-    use std::time::Instant;
-
     use super::*;
-    use crate::engine::login::pin_guard::Subject;
+    use crate::engine::login::attempt::Subject;
     use crate::engine::login::states::Owner;
+    use std::os::unix::fs::PermissionsExt;
 
-    fn guard() -> PinGuard {
-        let mut guard = PinGuard::new([7; 32]);
-        let subject = |role| Subject {
+    const PAUSE: Duration = Duration::from_secs(120);
+
+    fn subject(role: Role) -> Subject {
+        Subject {
             token: [1; 32],
             role,
             counter: [2; 32],
             in_tpm: false,
-        };
+        }
+    }
+
+    fn guard() -> PinGuard {
+        let mut guard = PinGuard::new([7; 32], PAUSE);
         let now = Instant::now();
         for pin in [[3; 32], [4; 32]] {
             guard.refused(&subject(Role::User), Owner::Server, Some(pin), now);
@@ -186,10 +220,10 @@ mod tests {
     fn what_was_refused_outlives_the_process_for_its_owner_alone() {
         let folder = tempfile::tempdir().unwrap();
         let file = RefusalsFile::new(folder.path());
-        assert!(file.load().is_none());
+        assert!(file.load(PAUSE).is_none());
         for _ in 0..2 {
             file.save(&guard());
-            let loaded = file.load().unwrap();
+            let loaded = file.load(PAUSE).unwrap();
             assert_eq!(loaded.known, guard().known);
             assert_eq!(loaded.counters, guard().counters);
             assert_eq!(loaded.salt(), guard().salt());
@@ -203,23 +237,57 @@ mod tests {
     #[test]
     fn a_broken_file_is_none() {
         let whole = write(&guard());
-        assert!(read(&whole).is_some());
+        assert!(read(&whole, PAUSE).is_some());
         for end in 0..whole.len() {
-            assert!(read(&whole[..end]).is_none(), "the first {end} bytes");
+            assert!(
+                read(&whole[..end], PAUSE).is_none(),
+                "the first {end} bytes"
+            );
         }
-        assert!(read(&whole.replace("\nuser ", "\nusr ")).is_none());
+        assert!(read(&whole.replace("\nuser ", "\nusr "), PAUSE).is_none());
     }
 
     #[test]
-    fn an_unclear_answer_is_never_written() {
-        let mut guard = PinGuard::new([7; 32]);
-        let subject = Subject {
-            token: [1; 32],
-            role: Role::User,
-            counter: [2; 32],
-            in_tpm: false,
+    fn what_is_in_flight_or_unclear_is_counted_by_the_next_process() {
+        let mut guard = PinGuard::new([7; 32], PAUSE);
+        let (subject, now) = (subject(Role::User), Instant::now());
+        let note = Note {
+            pin: [3; 32],
+            of_server: Some([5; 32]),
         };
-        guard.unclear(&subject, Owner::Server, Some([3; 32]), Instant::now());
-        assert_eq!(write(&guard), write(&PinGuard::new([7; 32])));
+        assert!(guard.sending(&subject, note));
+        let load = |guard: &PinGuard| {
+            let loaded = read(&write(guard), PAUSE).unwrap();
+            let unclear = &loaded.known[&(subject.token, subject.role)].unclear;
+            let unclear: Vec<_> = unclear.iter().filter_map(Unclear::note).collect();
+            unclear
+        };
+        assert_eq!(load(&guard), [(note, 1)]);
+        guard.unclear(&subject, Owner::Server, Some(note.pin), now);
+        assert_eq!(load(&guard), [(note, 1)]);
+        assert!(guard.sending(&subject, note));
+        assert_eq!(load(&guard), [(note, 2)]);
+        guard.accepted(&subject, Owner::Server, Some(note.pin));
+        assert!(!guard.sending(&subject, note), "it was accepted last");
+        guard.unclear(&subject, Owner::Server, Some(note.pin), now);
+        assert_eq!(write(&guard), write(&PinGuard::new([7; 32], PAUSE)));
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = RefusalsFile::new(folder.path());
+        let other = folder.path().join("other");
+        fs::write(&other, write(&guard())).unwrap();
+        std::os::unix::fs::symlink(&other, &file.0).unwrap();
+        assert!(file.load(PAUSE).is_none(), "a link");
+        fs::remove_file(&file.0).unwrap();
+        nix::unistd::mkfifo(&file.0, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(file.load(PAUSE).is_none(), "a FIFO");
+        // It gives way to a file.
+        file.save(&guard());
+        assert!(file.load(PAUSE).is_some());
+        fs::write(&file.0, vec![b'x'; 2 << 20]).unwrap();
+        assert!(file.load(PAUSE).is_none(), "a large file");
     }
 }

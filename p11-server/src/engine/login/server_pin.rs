@@ -18,7 +18,7 @@ impl Logins {
         settings: &'s Settings,
     ) -> Option<(Cow<'s, Pin>, Owner)> {
         if let Some(replaced) = self.replaced.lock().get(token.id()) {
-            return Some((Cow::Owned(replaced.clone()), Owner::Server));
+            return Some((Cow::Owned(replaced.clone()?), Owner::Server));
         }
         let owner = match settings.pin_is_default {
             true => Owner::Default,

@@ -22,8 +22,10 @@ pub(crate) enum State {
     FinalTry,
     /// The token has refused this PIN.
     Refused,
-    /// The last answer to this PIN told nothing.
-    Unclear,
+    /// The last answer to this PIN told nothing, or the process has died before there was one. It waits for so long.
+    Unclear(Duration),
+    /// That was so twice, and the token has never accepted it.
+    UnclearTwice,
     /// The token has accepted this PIN last.
     Accepted,
     /// The token, or its TPM, has refused as many as it may.
@@ -50,25 +52,30 @@ pub(crate) enum Fate {
 }
 
 /// The table. What is typed at a PIN pad is not known before.
+///
+/// A client's PIN that may not be sent is a miss, so that trying does not tell quickly which one would be sent. An unclear PIN is
+/// sent twice in all, once where nobody may send a second one, until the token accepts a PIN or the operator frees it; restarts
+/// change nothing in that. Where the token has accepted it before, in this process, it is sent again after each pause.
 #[rustfmt::skip]
 pub(crate) fn fate(state: State, owner: Owner) -> Fate {
     use Fate::{Miss, Refuse, Send, Use};
     /// That cannot be.
     const NEVER: Fate = Refuse;
     let [server, default, client, pin_pad] = match state {
-        //                     server's  default   a client's  PIN pad
-        State::Waiting(_)  => [NEVER,    NEVER,    Refuse,     NEVER],
-        State::Open        => [Use,      Use,      Use,        NEVER],
-        State::OpenOther   => [Refuse,   Refuse,   Miss,       NEVER],
-        State::Locked      => [Refuse,   Refuse,   Refuse,     Refuse],
-        State::FinalTry    => [Refuse,   Refuse,   Refuse,     Refuse],
-        State::Refused     => [Refuse,   Refuse,   Miss,       NEVER],
-        State::Unclear     => [Refuse,   Refuse,   Refuse,     Refuse],
-        State::Accepted    => [Send,     Send,     Send,       NEVER],
-        State::Spent       => [Refuse,   Refuse,   Refuse,     Refuse],
-        State::TryUsed     => [NEVER,    Refuse,   NEVER,      NEVER],
-        State::Reloaded    => [Send,     Send,     Refuse,     Send],
-        State::New         => [Send,     Send,     Send,       Send],
+        //                      server's  default   a client's  PIN pad
+        State::Waiting(_)   => [NEVER,    NEVER,    Refuse,     NEVER],
+        State::Open         => [Use,      Use,      Use,        NEVER],
+        State::OpenOther    => [Refuse,   Refuse,   Miss,       NEVER],
+        State::Locked       => [Refuse,   Refuse,   Refuse,     Refuse],
+        State::FinalTry     => [Refuse,   Refuse,   Refuse,     Refuse],
+        State::Refused      => [Refuse,   Refuse,   Miss,       NEVER],
+        State::Unclear(_)   => [Refuse,   Refuse,   Refuse,     Refuse],
+        State::UnclearTwice => [Refuse,   Refuse,   Refuse,     Refuse],
+        State::Accepted     => [Send,     Send,     Send,       NEVER],
+        State::Spent        => [Refuse,   Refuse,   Miss,       Refuse],
+        State::TryUsed      => [NEVER,    Refuse,   NEVER,      NEVER],
+        State::Reloaded     => [Send,     Send,     Refuse,     Send],
+        State::New          => [Send,     Send,     Send,       Send],
     };
     match owner {
         Owner::Server => server,

@@ -51,12 +51,17 @@ impl About<'_> {
                  token's own tool, for example pkcs11-tool --login --list-objects"
             )),
             State::Refused => Error::PinIncorrect(format!(
-                "The specified PIN is incorrect: the token {token} has refused {whose} before, so it was not \
-                 sent again; {next}"
+                "The specified PIN is incorrect: the token {token} has refused {whose} before, or it was changed from \
+                 that to another one, so it was not sent; {next}"
             )),
-            State::Unclear => Error::PinGuarded(format!(
-                "the token {token} gave an unclear answer to {whose}, which may have used up a try; it is sent \
-                 again after a reload of the module or a pause, or after this: {next}"
+            State::Unclear(time) => Error::PinGuarded(format!(
+                "the token {token} gave an unclear answer to {whose}, or none, which may have used up a try; it is sent \
+                 again when the module was reloaded, in {} at the earliest, or after this: {next}",
+                seconds(time)
+            )),
+            State::UnclearTwice => Error::PinGuarded(format!(
+                "the token {token} gave two unclear answers to {whose}, or none, which may have used up two tries, so it \
+                 is not sent again; {next}"
             )),
             State::Spent => self.spent(),
             State::TryUsed => Error::PinRequired {
@@ -71,6 +76,17 @@ impl About<'_> {
                 "a PIN of the token {token} was refused as {state:?}"
             )),
         }
+    }
+
+    /// It has none of the server's, since a client has set it.
+    pub fn is_clients(&self) -> Error {
+        Error::PinIncorrect(format!(
+            "The specified PIN is incorrect: a client has set the PIN of the token {}, so {} was not sent to it; give \
+             the token's own, or {}",
+            self.token,
+            self.whose(),
+            self.next()
+        ))
     }
 
     fn spent(&self) -> Error {
@@ -122,6 +138,7 @@ impl About<'_> {
     /// The call has failed, and not for the PIN.
     pub fn failed(&self, error: Cryptoki) -> Error {
         match error {
+            Cryptoki::Pkcs11(RvError::PinLocked, _) => self.locked(),
             Cryptoki::Pkcs11(rv, function) => Error::Login {
                 token: self.token.clone(),
                 rv,

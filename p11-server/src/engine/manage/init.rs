@@ -162,7 +162,9 @@ impl Core {
     ) -> Result<TokenReady, Error> {
         query.access.check(&token.info(), None)?;
         let (so_pin, pin) = pins(request, query)?;
-        self.reset_pin(client, token, (&so_pin, &pin), |_| false)?;
+        // The server's own PIN stays the server's.
+        let is_the_servers = query.own_pin.is_none();
+        self.reset_pin(client, token, (&so_pin, &pin), |_| is_the_servers)?;
         Ok(TokenReady::new(token.name(), true))
     }
 }

@@ -11,7 +11,6 @@ use crate::engine::core::{Core, any};
 use crate::engine::login::{Pins, same};
 use crate::engine::module::TokenFlags;
 use crate::engine::query::KeyQuery;
-use crate::engine::settings::Settings;
 use crate::engine::token::Token;
 use crate::engine::token::client::Client;
 use crate::engine::token::session::PooledSession;
@@ -50,10 +49,10 @@ impl Core {
         }
         refuse_pin_pad(&flags, &Uri::of_token(&token.info()))?;
         let new = &request.new_pin;
-        match (request.reset, &request.so_pin) {
+        let was_the_servers = match (request.reset, &request.so_pin) {
             (true, Some(so_pin)) => {
                 let servers = |session: &PooledSession<'_>| self.has_servers_pin(session, client);
-                self.reset_pin(client, &token, (so_pin, new), servers)?;
+                self.reset_pin(client, &token, (so_pin, new), servers)?
             }
             (true, None) => {
                 return Err(Error::BadRequest(
@@ -69,10 +68,10 @@ impl Core {
             (false, _) => {
                 let session = token.acquire(&self.module, client, Lane::Slow)?;
                 self.logins
-                    .change_pin(&session, client, query.pins(), new)?;
+                    .change_pin(&session, client, query.pins(), new)?
             }
-        }
-        let stale = stale(&self.settings(), &token, new);
+        };
+        let stale = self.stale(client, &token, new, was_the_servers);
         match &stale {
             Some(stale) => warn!("changed the PIN of the token {}; {stale}", token.name()),
             None => info!("changed the PIN of the token {}", token.name()),
@@ -81,21 +80,22 @@ impl Core {
     }
 
     /// `C_InitPIN` by the security officer, who wants no other session to be open. Afterwards everybody has the
-    /// login back.
+    /// login back. Answers whether the server goes on with the new PIN.
     pub fn reset_pin(
         &self,
         client: &Client<'_>,
         token: &Arc<Token>,
         pins: (&Pin, &Pin),
         is_the_servers: impl Fn(&PooledSession<'_>) -> bool,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let mut session = token.acquire(&self.module, client, Lane::Slow)?;
         // Before anybody is disturbed for a PIN that cannot be tried.
         self.logins.check_officer(&session, client, pins)?;
         let is_the_servers = is_the_servers(&session);
         session.reopen_alone(client)?;
         self.logins
-            .reset_pin(&session, client, pins, is_the_servers)
+            .reset_pin(&session, client, pins, is_the_servers)?;
+        Ok(is_the_servers)
     }
 
     /// Whether the PIN that is about to be replaced is the server's, so that the server goes on with the new one. Where the token
@@ -112,37 +112,54 @@ impl Core {
         let _ = self.logins.log_in(session, client, Pins { own: None });
         told().unwrap_or(true)
     }
-}
 
-/// Where the configuration has another PIN than the token has now: each source alone.
-fn stale(settings: &Settings, token: &Token, new: &Pin) -> Option<String> {
-    let token = token.name();
-    if settings.pin_is_default || settings.pin.is_none() {
-        let is_it = settings
-            .pin
-            .as_ref()
-            .is_some_and(|default| same(default, new));
-        let next = "or the next start uses the default";
-        return (!is_it).then(|| {
-            format!("no PIN is configured; set the new one of the token {token}, {next}")
-        });
+    /// Where the configuration has another PIN than the token has now: each source alone. Of a token whose PIN was not the server's
+    /// nothing is compared, since that would tell its users the server's PIN.
+    fn stale(
+        &self,
+        client: &Client<'_>,
+        token: &Token,
+        new: &Pin,
+        was_the_servers: bool,
+    ) -> Option<String> {
+        let (settings, token) = (self.settings(), token.name());
+        if settings.pin_is_default || settings.pin.is_none() {
+            let is_it = settings
+                .pin
+                .as_ref()
+                .is_some_and(|default| same(default, new));
+            let next = "or the next start uses the default";
+            return (!is_it).then(|| {
+                format!("no PIN is configured; set the new one of the token {token}, {next}")
+            });
+        }
+        let used = settings.pin_origin.iter().zip(&settings.pin);
+        let others = settings
+            .other_pins
+            .iter()
+            .map(|(origin, pin)| (origin, pin));
+        let (mut stale, mut is_told) = (Vec::new(), true);
+        for (origin, pin) in used.chain(others) {
+            let is_it = was_the_servers
+                .then(|| self.logins.is_configured(client, origin, pin, new))
+                .flatten();
+            is_told &= is_it.is_some();
+            if is_it != Some(true) {
+                stale.push(origin.as_str());
+            }
+        }
+        let hold = match (is_told, stale.as_slice()) {
+            (_, []) => return None,
+            (false, _) => "may hold",
+            (true, [_]) => "holds",
+            (true, _) => "hold",
+        };
+        Some(format!(
+            "{} {hold} another PIN than the token {token} has now; if it is meant for this token, set the new one \
+             there",
+            stale.join(" and ")
+        ))
     }
-    let used = settings.pin_origin.iter().zip(&settings.pin);
-    let others = settings
-        .other_pins
-        .iter()
-        .map(|(origin, pin)| (origin, pin));
-    let stale = used.chain(others).filter(|(_, pin)| !same(pin, new));
-    let stale: Vec<_> = stale.map(|(origin, _)| origin.as_str()).collect();
-    let (sources, hold) = match stale.as_slice() {
-        [] => return None,
-        [one] => (one.to_string(), "holds"),
-        several => (several.join(" and "), "hold"),
-    };
-    Some(format!(
-        "{sources} {hold} another PIN than the token {token} has now; if it is meant for this token, set the new one \
-         there"
-    ))
 }
 
 /// Refuses tokens whose PINs never pass through here.

@@ -11,9 +11,13 @@ mod sequences;
 
 use std::time::{Duration, Instant};
 
+use super::attempt::{Attempt, Subject};
 use super::digests::Salted;
-use super::pin_guard::{Attempt, PinGuard, Subject};
+use super::pin_guard::PinGuard;
 use super::states::{Fate, Owner, Role, State, Tries};
+
+/// How long a PIN of which nothing was told waits.
+const PAUSE: Duration = Duration::from_secs(120);
 
 const RIGHT: u8 = 1;
 const ALICE: u32 = 1001;
@@ -54,7 +58,7 @@ fn compare(guard: &mut PinGuard, user: u32, number: u8, now: Instant) -> State {
 
 #[test]
 fn after_three_misses_a_user_waits_twice_as_long_each_time_and_others_do_not() {
-    let mut guard = PinGuard::new(pin(0));
+    let mut guard = PinGuard::new(pin(0), PAUSE);
     let mut now = Instant::now();
     assert_eq!(compare(&mut guard, BOB, RIGHT, now), State::Open);
     assert_eq!(compare(&mut guard, ALICE, RIGHT, now), State::Open);
@@ -80,7 +84,7 @@ fn after_three_misses_a_user_waits_twice_as_long_each_time_and_others_do_not() {
 
 #[test]
 fn users_that_never_had_the_pin_have_ten_guesses_an_hour_together() {
-    let mut guard = PinGuard::new(pin(0));
+    let mut guard = PinGuard::new(pin(0), PAUSE);
     let began = Instant::now();
     assert_eq!(compare(&mut guard, BOB, RIGHT, began), State::Open);
     for user in 0..10 {
@@ -96,7 +100,7 @@ fn users_that_never_had_the_pin_have_ten_guesses_an_hour_together() {
 
 #[test]
 fn the_operator_frees_an_unchanged_pin_once_and_each_other_one_once() {
-    let mut guard = PinGuard::new(pin(0));
+    let mut guard = PinGuard::new(pin(0), PAUSE);
     let now = Instant::now();
     let ask = |guard: &mut PinGuard, number| {
         let (state, fate) = guard.decide(&subject(0), &attempt(Owner::Server, number, now));
@@ -128,28 +132,33 @@ fn the_operator_frees_an_unchanged_pin_once_and_each_other_one_once() {
 }
 
 #[test]
-fn an_unclear_answer_is_followed_by_one_more_try_after_a_reload() {
-    let mut guard = PinGuard::new(pin(0));
+fn an_unclear_answer_is_followed_by_one_more_try_after_a_reload_and_a_pause() {
+    let mut guard = PinGuard::new(pin(0), PAUSE);
     let mut now = Instant::now();
     let ask = |guard: &mut PinGuard, now| {
         guard
             .decide(&subject(0), &attempt(Owner::Server, RIGHT, now))
             .0
     };
-    let (unclear, it) = (State::Unclear, Some(pin(RIGHT)));
+    let (second, it) = (Duration::from_secs(1), Some(pin(RIGHT)));
     guard.unclear(&subject(0), Owner::Server, it, now);
-    assert_eq!(ask(&mut guard, now), unclear);
+    let not_reloaded = State::Unclear(Duration::ZERO);
+    assert_eq!(ask(&mut guard, now), State::Unclear(PAUSE));
+    assert_eq!(ask(&mut guard, now + PAUSE), not_reloaded);
     guard.reloaded();
+    now += PAUSE;
+    assert_eq!(ask(&mut guard, now - second), State::Unclear(second));
     assert_eq!(ask(&mut guard, now), State::New);
     guard.unclear(&subject(0), Owner::Server, it, now);
     guard.reloaded();
-    assert_eq!(ask(&mut guard, now + Duration::from_secs(3600)), unclear);
+    let twice = State::UnclearTwice;
+    assert_eq!(ask(&mut guard, now + Duration::from_secs(3600)), twice);
     // What was accepted before is tried again and again, with pauses.
     guard.accepted(&subject(0), Owner::Server, it);
     for pause in [30, 60, 120, 240, 480, 900, 900] {
         guard.unclear(&subject(0), Owner::Server, it, now);
         now += Duration::from_secs(pause - 1);
-        assert_eq!(ask(&mut guard, now), unclear, "{pause}");
+        assert_eq!(ask(&mut guard, now), State::Unclear(second), "{pause}");
         now += Duration::from_secs(1);
         assert_eq!(ask(&mut guard, now), State::Accepted);
     }
@@ -157,7 +166,7 @@ fn an_unclear_answer_is_followed_by_one_more_try_after_a_reload() {
 
 #[test]
 fn the_default_pin_is_sent_while_no_try_was_used() {
-    let mut guard = PinGuard::new(pin(0));
+    let mut guard = PinGuard::new(pin(0), PAUSE);
     let attempt = attempt(Owner::Default, 10, Instant::now());
     let tries = Tries {
         some_used: true,
@@ -176,7 +185,7 @@ fn the_default_pin_is_sent_while_no_try_was_used() {
 
 #[test]
 fn after_a_reload_a_pin_of_a_client_is_sent_only_where_it_was_accepted() {
-    let mut guard = PinGuard::new(pin(0));
+    let mut guard = PinGuard::new(pin(0), PAUSE);
     let now = Instant::now();
     let retry = |owner| Attempt {
         is_retry: true,
@@ -202,7 +211,7 @@ fn after_a_reload_a_pin_of_a_client_is_sent_only_where_it_was_accepted() {
 fn a_pin_that_is_accepted_gives_back_the_tries_of_a_card_and_none_of_a_tpm() {
     let now = Instant::now();
     for (in_tpm, state) in [(false, State::New), (true, State::Spent)] {
-        let mut guard = PinGuard::new(pin(0));
+        let mut guard = PinGuard::new(pin(0), PAUSE);
         let device = Subject {
             in_tpm,
             ..subject(0)

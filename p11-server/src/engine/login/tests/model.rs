@@ -5,15 +5,17 @@
 //! [`change_pin`](World::change_pin) and `Step::Reset` for those of `change`, `Step::InitToken` for that of `init`. Whoever
 //! changes what these ask the guard, or tell it, changes it here too.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use super::super::attempt::{Attempt, Subject};
 use super::super::digests::Salted;
-use super::super::pin_guard::{Attempt, PinGuard, Subject};
+use super::super::known::Note;
+use super::super::pin_guard::PinGuard;
 use super::super::refusals;
 use super::super::server_pin::order;
 use super::super::states::{Fate, Owner, Role, State, Tries};
-use super::{attempt, pin};
+use super::{PAUSE, attempt, pin};
 
 /// A token, or, where it is one of a TPM's, what it holds.
 #[derive(Clone, Debug)]
@@ -23,12 +25,19 @@ pub(super) struct Token {
     pub(super) has_pad: bool,
     /// With which PIN it is logged in, and whether that is the server's.
     pub(super) open: Option<(u8, bool)>,
-    /// What took the place of the server's PIN, since it was changed through us.
-    pub(super) replaced: Option<u8>,
+    pub(super) replaced: Replaced,
     /// Whether another program has changed the PIN since one was accepted.
     pub(super) is_stale: bool,
     /// What it has refused since it accepted a PIN, or the operator has freed it.
     pub(super) refused: HashSet<u8>,
+}
+
+/// What took the place of the server's PIN on a token whose PIN was changed through us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Replaced {
+    Nothing,
+    Servers(u8),
+    Clients,
 }
 
 /// What counts wrong tries, and says so where it has flags.
@@ -39,8 +48,10 @@ pub(super) struct Counter {
     pub(super) wrong: u32,
     /// Since one was accepted, where that counts, or the operator did something.
     pub(super) refusals: u32,
-    /// How many of them nobody could tell.
+    /// How many of them were of a PIN whose answer was unclear, and that was accepted later. A restart forgets them.
     pub(super) unclear: u32,
+    /// Whether the security officer's PIN may be sent once more, since the answer was unclear.
+    pub(super) once_more: bool,
     /// How many of them were of PINs that were accepted before, and changed elsewhere since.
     pub(super) stale: u32,
 }
@@ -48,7 +59,7 @@ pub(super) struct Counter {
 impl Counter {
     /// Those that were are held against nobody any more.
     fn invalidate(&mut self) {
-        (self.refusals, self.unclear, self.stale) = (0, 0, 0);
+        (self.refusals, self.unclear, self.stale, self.once_more) = (0, 0, 0, false);
     }
 }
 
@@ -71,6 +82,8 @@ pub(super) struct World {
     matched: HashSet<(usize, u32)>,
     /// PINs of the server that some token has refused.
     refused: HashSet<u8>,
+    /// How often PINs were wrong, and nobody was told; and whether they were the server's.
+    unclear: HashMap<(usize, Role, u8), (u32, bool)>,
     /// Whether a restart may have brought a new PIN of the server, which may be sent once.
     is_new: bool,
     /// What has been done against the rules.
@@ -89,11 +102,15 @@ struct Guess {
 /// The PIN that a request brings, and its user.
 pub(super) type Own = Option<(u32, u8)>;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Step {
     Ask(usize, Own),
     /// The same, whose login is answered with what tells nothing.
     Unclear(usize, Own),
+    /// The same, whose login kills the process.
+    Dies(usize, Own),
+    /// The security officer logs in, and it goes like that.
+    Officer(usize, u8, How),
     /// A request that has had the module reloaded, and tries once more.
     Retry(usize, Own),
     /// A signature with a key that wants a login for each.
@@ -122,7 +139,7 @@ impl World {
         server: Option<u8>,
     ) -> World {
         World {
-            guard: PinGuard::new(pin(0)),
+            guard: PinGuard::new(pin(0), PAUSE),
             counters: vec![counter; tokens.len() * ROLES.len()],
             tokens,
             is_tpm,
@@ -131,6 +148,7 @@ impl World {
             guesses: Vec::new(),
             matched: HashSet::new(),
             refused: HashSet::new(),
+            unclear: HashMap::new(),
             is_new: false,
             broken: None,
         }
@@ -153,7 +171,11 @@ impl World {
     }
 
     fn server_pin(&self, token: usize) -> Option<u8> {
-        self.tokens[token].replaced.or(self.server)
+        match self.tokens[token].replaced {
+            Replaced::Nothing => self.server,
+            Replaced::Servers(pin) => Some(pin),
+            Replaced::Clients => None,
+        }
     }
 
     /// Whether a request may use the login that is there, as [`super::super::Logins::may_use`] tells it.
@@ -279,18 +301,29 @@ impl World {
         if is_users && self.tokens[token].refused.contains(&number) {
             self.broken = Some(format!("{number} once more to token {token}"));
         }
-        let counter = &mut self.counters[at];
         let known = known.map(pin);
-        if how == How::Unclear {
+        let is_servers = role == Role::User && self.server_pin(token) == Some(number);
+        if let Some(pin) = known {
+            let of_server = is_servers.then_some(pin);
+            self.guard.sending(&subject, Note { pin, of_server });
+        }
+        let counter = &mut self.counters[at];
+        if how == How::Unclear || how == How::Dies {
             // The worst: it was wrong and has counted. Of what was accepted before, nobody believes that.
             if !is_right && !was_accepted {
                 counter.wrong += 1;
                 counter.refusals += 1;
-                counter.unclear += 1;
+                let unclear = self.unclear.entry((token, role, number)).or_default();
+                *unclear = (unclear.0 + 1, unclear.1 || is_servers);
             }
-            self.guard.unclear(&subject, owner, known, self.now);
+            counter.once_more |= role == Role::So;
+            match how {
+                How::Dies => self.restart(),
+                _ => self.guard.unclear(&subject, owner, known, self.now),
+            }
             return Sent::Unclear;
         }
+        let unclear = self.unclear.remove(&(token, role, number));
         if !is_right {
             counter.wrong += 1;
             counter.refusals += 1;
@@ -304,6 +337,7 @@ impl World {
             self.refused(token, &subject, owner, number, known);
             return Sent::Refused;
         }
+        counter.unclear += unclear.map_or(0, |(times, _)| times);
         self.gave_back(at);
         self.accepted(token, &subject, owner, number, known);
         Sent::Accepted
@@ -354,7 +388,7 @@ impl World {
         if is_servers {
             self.guard.servers_refused(pin(number));
             self.refused.insert(number);
-            self.tokens[token].replaced = None;
+            self.tokens[token].replaced = Replaced::Nothing;
         }
         if let Owner::Client(user) = owner {
             self.note_miss(token, user, number);
@@ -371,15 +405,16 @@ impl World {
     }
 
     /// The security officer logs in. Answers whether.
-    fn officer(&mut self, token: usize, number: u8) -> bool {
+    fn officer(&mut self, token: usize, number: u8, how: How) -> bool {
         let owner = Owner::Client(1);
-        self.send(token, Role::So, (owner, number), How::Plainly) == Sent::Accepted
+        self.send(token, Role::So, (owner, number), how) == Sent::Accepted
     }
 
     fn invalidate(&mut self, token: usize) {
         for role in ROLES {
             self.gave_back(self.counter_of(token, role));
         }
+        self.unclear.retain(|(of, ..), _| *of != token);
         self.matched.retain(|(of, _)| *of != token);
         self.guesses.retain(|guess| guess.token != token);
         self.tokens[token].is_stale = false;
@@ -407,12 +442,15 @@ impl World {
         self.tokens[token].open = open;
         if sent == Sent::Accepted {
             self.guard.changed(&subject, pin(old), pin(new));
+            let is_its = |of: usize, role: Role| of == token && role == Role::User;
+            self.unclear.retain(|(of, role, _), _| !is_its(*of, *role));
             let token = &mut self.tokens[token];
             token.right = new;
             token.refused.extend((old != new).then_some(old));
-            if server == Some(old) {
-                token.replaced = Some(new);
-            }
+            token.replaced = match server == Some(old) {
+                true => Replaced::Servers(new),
+                false => Replaced::Clients,
+            };
             token.open = open.map(|(_, by_server)| (new, by_server));
         }
     }
@@ -421,6 +459,12 @@ impl World {
         match *step {
             Step::Ask(token, own) => drop(self.ask(token, own, How::Plainly)),
             Step::Unclear(token, own) => drop(self.ask(token, own, How::Unclear)),
+            Step::Dies(token, own) => drop(self.ask(token, own, How::Dies)),
+            Step::Officer(token, so, how) => {
+                if self.officer(token, so, how) {
+                    self.close(token);
+                }
+            }
             Step::Retry(token, own) => drop(self.ask(token, own, How::Retry)),
             Step::SignAgain(token, user) => {
                 if let Some((number, by_server)) = self.tokens[token].open {
@@ -455,19 +499,22 @@ impl World {
                 }
             }
             Step::Reset(token, so, new) => {
-                if self.officer(token, so) {
+                if self.officer(token, so, How::Plainly) {
                     self.invalidate(token);
                     let subject = self.subject(token, Role::User);
                     self.guard.accepted(&subject, Owner::Server, Some(pin(new)));
-                    self.tokens[token].right = new;
-                    self.tokens[token].open = Some((new, self.server_pin(token) == Some(new)));
+                    // As where the old one was not the server's.
+                    let token = &mut self.tokens[token];
+                    (token.right, token.replaced) = (new, Replaced::Clients);
+                    token.open = Some((new, false));
                 }
             }
             Step::InitToken(token, so, new) => {
-                if self.officer(token, so) {
+                if self.officer(token, so, How::Plainly) {
                     self.invalidate(token);
                     let token = &mut self.tokens[token];
-                    (token.right, token.open, token.replaced) = (new, None, None);
+                    (token.right, token.open) = (new, None);
+                    token.replaced = Replaced::Clients;
                 }
             }
             Step::Time(seconds) => self.now += Duration::from_secs(seconds),
@@ -475,20 +522,29 @@ impl World {
     }
 
     fn close_all(&mut self) {
-        self.tokens.iter_mut().for_each(|token| token.open = None);
+        (0..self.tokens.len()).for_each(|token| self.close(token));
+    }
+
+    fn close(&mut self, token: usize) {
+        self.tokens[token].open = None;
     }
 
     fn restart(&mut self) {
-        self.guard = refusals::read(&refusals::write(&self.guard)).unwrap();
-        self.guard.restarted(self.server.map(pin));
-        self.is_new |= self.server.is_some_and(|pin| !self.refused.contains(&pin));
+        self.guard = refusals::read(&refusals::write(&self.guard), PAUSE).unwrap();
+        self.guard.restarted(self.server.map(pin), self.now);
+        let of_server = self
+            .unclear
+            .iter()
+            .filter(|(_, (_, is_servers))| *is_servers);
+        let unclear: HashSet<u8> = of_server.map(|((_, _, number), _)| *number).collect();
+        let is_new = |pin: &u8| !self.refused.contains(pin) && !unclear.contains(pin);
+        self.is_new |= self.server.as_ref().is_some_and(is_new);
         self.close_all();
         self.matched.clear();
         self.guesses.clear();
         for token in &mut self.tokens {
-            token.replaced = None;
+            token.replaced = Replaced::Nothing;
         }
-        // What was unclear is not written.
         for counter in &mut self.counters {
             counter.refusals -= std::mem::take(&mut counter.unclear);
         }
@@ -499,13 +555,16 @@ impl World {
         self.server = server;
         if has_other_pin {
             self.close_all();
-            self.tokens
-                .iter_mut()
-                .for_each(|token| token.replaced = None);
+        }
+        for token in &mut self.tokens {
+            if has_other_pin || token.replaced == Replaced::Clients {
+                token.replaced = Replaced::Nothing;
+            }
         }
         self.guard.free(has_other_pin);
         // The operator may use up tries.
         self.is_new = false;
+        self.unclear.clear();
         self.counters.iter_mut().for_each(Counter::invalidate);
         self.tokens
             .iter_mut()
@@ -518,11 +577,14 @@ impl World {
         for index in 0..self.tokens.len() {
             for role in ROLES {
                 let Counter {
-                    refusals, stale, ..
+                    refusals,
+                    stale,
+                    once_more,
+                    ..
                 } = self.counters[self.counter_of(index, role)];
                 // One more than two only where a PIN that was accepted was changed elsewhere.
                 let most = match (role, self.is_tpm) {
-                    (Role::So, false) => 1,
+                    (Role::So, false) => 1 + u32::from(once_more),
                     _ => 2 + stale + u32::from(self.is_new),
                 };
                 if refusals > most {
@@ -546,6 +608,7 @@ impl World {
 pub(super) enum How {
     Plainly,
     Unclear,
+    Dies,
     Retry,
 }
 

@@ -5,7 +5,8 @@ use std::fmt;
 
 use proptest::prelude::*;
 
-use super::model::{Counter, How, SO, Step, Token, World};
+use super::PAUSE;
+use super::model::{Counter, How, Replaced, SO, Step, Token, World};
 
 /// Sequences as plain bytes, which are made and shrunk quickly.
 fn steps(tokens: usize) -> impl Strategy<Value = Vec<Step>> {
@@ -26,7 +27,11 @@ fn step([kind, token, user, number, new]: [u8; 5], tokens: usize) -> Step {
         0 => 1 + u64::from(number) % 9,
         _ => 100 + u64::from(number) * 20,
     };
-    match kind % 28 {
+    let how = match user % 2 {
+        0 => How::Unclear,
+        _ => How::Dies,
+    };
+    match kind % 32 {
         0..8 => Step::Ask(token, own),
         8 => Step::Unclear(token, own),
         9 => Step::Retry(token, own),
@@ -40,6 +45,8 @@ fn step([kind, token, user, number, new]: [u8; 5], tokens: usize) -> Step {
         21 | 22 => Step::ChangePin(token, own, new),
         23 | 24 => Step::Reset(token, so, new),
         25 => Step::InitToken(token, so, new),
+        26 | 27 => Step::Dies(token, own),
+        28 => Step::Officer(token, so, how),
         _ => Step::Time(seconds),
     }
 }
@@ -49,7 +56,7 @@ fn token() -> impl Strategy<Value = Token> {
         right,
         has_pad,
         open: None,
-        replaced: None,
+        replaced: Replaced::Nothing,
         is_stale: false,
         refused: HashSet::new(),
     })
@@ -62,6 +69,7 @@ fn counter() -> impl Strategy<Value = Counter> {
         wrong: 0,
         refusals: 0,
         unclear: 0,
+        once_more: false,
         stale: 0,
     })
 }
@@ -128,7 +136,7 @@ fn plain(tokens: usize, is_tpm: bool, server: Option<u8>) -> World {
         right: 1,
         has_pad: false,
         open: None,
-        replaced: None,
+        replaced: Replaced::Nothing,
         is_stale: false,
         refused: HashSet::new(),
     };
@@ -138,6 +146,7 @@ fn plain(tokens: usize, is_tpm: bool, server: Option<u8>) -> World {
         wrong: 0,
         refusals: 0,
         unclear: 0,
+        once_more: false,
         stale: 0,
     };
     World::new(vec![token; tokens], counter, is_tpm, server)
@@ -290,6 +299,23 @@ fn a_restart_grants_nothing_where_nothing_was_refused() {
     play(world, &steps).unwrap();
 }
 
+/// The server's wrong PIN, and a client's, in one life of the process after the other.
+#[test]
+fn what_nobody_was_told_is_counted_over_restarts() {
+    for step in [
+        Step::Unclear(0, None),
+        Step::Dies(0, None),
+        Step::Dies(0, Some((1, 3))),
+        Step::Officer(0, 201, How::Unclear),
+        Step::Officer(0, 201, How::Dies),
+    ] {
+        for is_tpm in [false, true] {
+            let steps = [step, Step::Restart, Step::Time(200)];
+            play(plain(1, is_tpm, Some(2)), &steps.repeat(4)).unwrap();
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         // PROPTEST_CASES may say more.
@@ -325,6 +351,33 @@ proptest! {
             prop_assert!(world.ask(0, None, How::Plainly), "after {step:?}");
             prop_assert_eq!(world.counters[0].refusals, 0);
         }
+    }
+
+    /// Where a resource manager is late, the server's right PIN gets in by itself, whatever clients do, and however often the server is
+    /// restarted meanwhile.
+    #[test]
+    fn the_servers_right_pin_gets_in_after_a_resource_manager_that_was_late(case in case(1)) {
+        let mut case = case;
+        let right = case.tokens[0].right;
+        (case.tokens[0].has_pad, case.server) = (false, Some(right));
+        let mut world = case.world();
+        let late = PAUSE - std::time::Duration::from_secs(1);
+        let mut passed = 0;
+        for step in &case.steps {
+            let step = match *step {
+                Step::Ask(_, own) | Step::Retry(_, own) => Step::Unclear(0, own),
+                Step::Time(seconds) if passed + seconds < late.as_secs() => {
+                    passed += seconds;
+                    Step::Time(seconds)
+                }
+                Step::Unclear(..) | Step::Lost(_) | Step::Reload | Step::Restart => *step,
+                _ => continue,
+            };
+            world.step(&step);
+        }
+        world.step(&Step::Time(PAUSE.as_secs()));
+        world.step(&Step::Reload);
+        prop_assert!(world.ask(0, None, How::Plainly));
     }
 
     /// Where the server has none, or a wrong one, the PIN that the token has accepted gets in all the same.

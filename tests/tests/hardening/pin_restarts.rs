@@ -1,0 +1,202 @@
+//! Logins whose answer tells nothing, or never comes: how many tries they may cost, and who gets in afterwards.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{sys::stat::Mode, unistd::mkfifo};
+use p11_client::{
+    Client, Config, ErrorCode,
+    message::{ChangePin, OpenKey},
+};
+use p11_fault_module::{
+    Function::{C_Login, C_SetPIN},
+    Rule,
+    cryptoki_sys::*,
+    on,
+};
+use p11_tests::{
+    client::{TestClient, refused},
+    fixture::{Fixture, KEY, PIN},
+    keys::KeyKind,
+    server::Server,
+    text::assert_contains,
+    wait::{TIMEOUT, wait_until},
+};
+use tempfile::TempDir;
+
+const WRONG: &str = "wrong-pin-1";
+const NEW: &str = "another-pin";
+
+/// More than the second that `quick-server` waits before it sends a PIN again of which nothing was told.
+const PAUSE: Duration = Duration::from_millis(1_300);
+
+/// A server that is started again and again.
+struct Restarted {
+    fixture: Fixture,
+    folder: TempDir,
+    pin: Option<&'static str>,
+}
+
+impl Restarted {
+    fn new(pin: Option<&'static str>) -> Self {
+        Self {
+            fixture: Fixture::new(KeyKind::P256),
+            folder: tempfile::tempdir().unwrap(),
+            pin,
+        }
+    }
+
+    fn start(&self) -> Server {
+        let builder = self.fixture.server().quick();
+        let builder = builder.envs([("RUNTIME_DIRECTORY", self.folder.path())]);
+        let server = match self.pin {
+            Some(pin) => builder.pin(pin).start(),
+            // Not even the default one.
+            None => builder.envs([("TEDGE_DEVICE_CRYPTOKI_PIN", "")]).start(),
+        };
+        for secret in [WRONG, NEW] {
+            server.secrets().add(secret);
+        }
+        server
+    }
+
+    /// How often PINs are sent by all that ask, several times each, in several lives of the server.
+    fn sent(&self, fault: Rule, ask: impl Fn(&TestClient, usize)) -> u64 {
+        self.fixture.faults.set([fault]);
+        let sent = || {
+            let calls = self.fixture.faults.counts();
+            calls.of(C_Login) + calls.of(C_SetPIN)
+        };
+        let before = sent();
+        for round in 0..4 {
+            let server = self.start();
+            for number in 0..3 {
+                ask(&server.client(), 3 * round + number);
+                thread::sleep(PAUSE);
+            }
+        }
+        sent() - before
+    }
+}
+
+fn unclear() -> [CK_RV; 3] {
+    [CKR_GENERAL_ERROR, CKR_FUNCTION_FAILED, CKR_DEVICE_ERROR]
+}
+
+#[test]
+fn unclear_answers_to_the_servers_pin_cost_two_tries_over_all_restarts() {
+    thread::scope(|scope| {
+        for code in unclear() {
+            scope.spawn(move || {
+                let restarted = Restarted::new(Some(WRONG));
+                let fault = on(C_Login).after().returns(code);
+                let ask = |client: &TestClient, _| drop(client.open(KEY).map(drop).unwrap_err());
+                assert_eq!(restarted.sent(fault, ask), 2);
+                let server = restarted.start();
+                let told = refused(server.client().open(KEY), ErrorCode::PinGuarded);
+                assert_contains(told.message, ["two unclear answers", "SIGHUP"]);
+                server.sighup();
+                restarted.fixture.faults.clear();
+                refused(server.client().open(KEY), ErrorCode::PinIncorrect);
+            });
+        }
+    });
+}
+
+/// The process dies in the login, by itself or since it hangs in it.
+#[test]
+fn a_login_that_ends_the_process_costs_two_tries_over_all_restarts() {
+    thread::scope(|scope| {
+        for fault in [
+            on(C_Login).aborts(),
+            on(C_Login).after().aborts(),
+            on(C_Login).after().hangs_forever(),
+        ] {
+            scope.spawn(move || {
+                let restarted = Restarted::new(Some(WRONG));
+                let faults = &restarted.fixture.faults;
+                faults.set([fault]);
+                for _ in 0..4 {
+                    let mut server = restarted.start();
+                    thread::sleep(PAUSE);
+                    let client = Client::new(Config::new(server.socket()));
+                    client.open_key(OpenKey::new(KEY)).unwrap_err();
+                    if faults.count(C_Login) < 2 {
+                        assert!(!server.wait(TIMEOUT).success());
+                    }
+                }
+                assert_eq!(faults.count(C_Login), 2);
+            });
+        }
+    });
+}
+
+#[test]
+fn clients_pins_and_the_security_officers_cost_no_more_either() {
+    let numbered = |number| format!("guess-{number}");
+    let of_clients = |client: &TestClient, number| {
+        let guess = client.with_pin(&numbered(number / 2));
+        drop(guess.open(KEY).map(drop).unwrap_err());
+    };
+    let of_officer = |client: &TestClient, number| {
+        let so_pin = Some(numbered(number / 2).as_str().into());
+        let reset = ChangePin::new(NEW).so_pin(so_pin).reset(true);
+        client.change_pin(reset).unwrap_err();
+    };
+    let changes = |client: &TestClient, _| {
+        let change = ChangePin::new(NEW).old_pin(Some(WRONG.into()));
+        client.change_pin(change).unwrap_err();
+    };
+    let code = CKR_GENERAL_ERROR;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let restarted = Restarted::new(None);
+            let fault = on(C_Login).after().returns(code);
+            assert_eq!(restarted.sent(fault, of_clients), 2);
+        });
+        scope.spawn(|| {
+            let restarted = Restarted::new(None);
+            let fault = on(C_Login).after().returns(code);
+            assert_eq!(restarted.sent(fault, of_officer), 2);
+        });
+        scope.spawn(|| {
+            let restarted = Restarted::new(None);
+            let fault = on(C_SetPIN).after().returns(code);
+            assert_eq!(restarted.sent(fault, changes), 2);
+        });
+    });
+}
+
+#[test]
+fn the_right_pin_gets_in_by_itself_after_a_resource_manager_that_was_late() {
+    let restarted = Restarted::new(Some(PIN));
+    let faults = &restarted.fixture.faults;
+    faults.set([on(C_Login).returns(CKR_GENERAL_ERROR)]);
+    let began = Instant::now();
+    for _ in 0..3 {
+        let server = restarted.start();
+        assert!(server.client().open(KEY).is_err());
+        if began.elapsed() < Duration::from_secs(1) {
+            let told = refused(server.client().open(KEY), ErrorCode::PinGuarded);
+            assert_contains(told.message, ["unclear answer", "in 1 s"]);
+        }
+    }
+    let server = restarted.start();
+    faults.clear();
+    wait_until(|| server.client().open(KEY).is_ok());
+    drop(server);
+    // What was accepted is sent at once.
+    restarted.start().client().open(KEY).unwrap();
+}
+
+#[test]
+fn a_file_of_refusals_that_is_none_is_said_and_hangs_nothing() {
+    let restarted = Restarted::new(Some(PIN));
+    let path = restarted.folder.path().join("refused-pins");
+    mkfifo(&path, Mode::S_IRWXU).unwrap();
+    let server = restarted.start();
+    assert_contains(server.log(), ["WARN", "refused-pins", "no regular file"]);
+    server.client().open(KEY).unwrap().sign().unwrap();
+}
