@@ -143,7 +143,7 @@ pub enum Error {
     #[error("{0}")]
     BadAnswer(String),
     /// A deletion was made in part.
-    #[error("deleted {}, but not {}: {cause}", deleted.join(", "), left.join(", "))]
+    #[error("deleted {}, but not {}: {cause}", list(deleted), list(left))]
     Unfinished {
         /// The URIs of what is gone.
         deleted: Vec<String>,

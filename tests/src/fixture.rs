@@ -159,7 +159,11 @@ impl Fixture {
         let pair: Vec<_> = self.object_files().difference(&before).cloned().collect();
         // SoftHSM takes every file of this name for an object, and none knows its own name.
         for (number, file) in (before.len() + pair.len()..objects).zip(pair.iter().cycle()) {
-            fs::copy(file, file.with_file_name(format!("copy-{number}.object"))).unwrap();
+            // Without the lock beside it, it could not be deleted.
+            for kind in ["object", "lock"] {
+                let copy = file.with_file_name(format!("copy-{number}.{kind}"));
+                fs::copy(file.with_extension(kind), copy).unwrap();
+            }
         }
         assert_eq!(self.object_files().len(), objects);
     }

@@ -1,7 +1,12 @@
 //! Objects in SoftHSM that no key generator makes: halves of a pair that are missing or named apart, a key that
-//! may not sign, and one that needs no login.
+//! may not sign, one that needs no login, and keys of any kind and name.
 
-use std::{fs, path::PathBuf};
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
 
 use p11_client::message::Class;
 
@@ -12,6 +17,30 @@ use crate::{
 };
 
 impl SoftHsm {
+    /// Has the token generate a pair of any kind that `pkcs11-tool --key-type` takes, of any label and id.
+    pub fn generate_any(&self, token: &Token, kind: &str, label: &[u8], id: &[u8]) {
+        let mut tool = self.pkcs11_tool(token);
+        tool.args(["--keypairgen", "--key-type", kind]);
+        if !label.is_empty() {
+            tool.arg("--label").arg(OsStr::from_bytes(label));
+        }
+        if !id.is_empty() {
+            tool.args(["--id", &hex(id)]);
+        }
+        run(&mut tool);
+    }
+
+    /// Puts a pair that openssl has made into the token, with a label of at least one byte and an id, in use or not.
+    pub fn import_pem(&self, token: &Token, label: &[u8], id: &[u8], private: &Path) {
+        run(self
+            .command("softhsm2-util")
+            .args(["--slot", &token.slot.to_string(), "--pin", &token.pin])
+            .arg("--label")
+            .arg(OsStr::from_bytes(label))
+            .args(["--force", "--id", &hex(id), "--import"])
+            .arg(private));
+    }
+
     /// Deletes one object by its id.
     pub fn delete(&self, token: &Token, class: Class, id: &[u8]) {
         let class = match class {

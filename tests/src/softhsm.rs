@@ -89,6 +89,34 @@ impl SoftHsm {
         }
     }
 
+    /// Makes copies of a token, with all that is on it and its PINs: one for each label, which has as many bytes as the
+    /// token's. A token of SoftHSM is a folder, and nothing in it is bound to its label or serial number.
+    pub fn copy_token(&self, token: &Token, labels: impl IntoIterator<Item = String>) {
+        let tokens = self.folder.path().join("tokens");
+        let of_token = |folder: &PathBuf| {
+            let token_object = fs::read(folder.join("token.object")).unwrap();
+            find(&token_object, token.serial.as_bytes()).is_some()
+        };
+        let mut folders = fs::read_dir(&tokens).unwrap();
+        let original = folders.find_map(|folder| Some(folder.unwrap().path()).filter(of_token));
+        let original = original.expect("the token's folder");
+        for (number, label) in labels.into_iter().enumerate() {
+            let copy = tokens.join(&label);
+            fs::create_dir(&copy).unwrap();
+            for file in fs::read_dir(&original).unwrap() {
+                let file = file.unwrap();
+                fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+            }
+            let mut token_object = fs::read(copy.join("token.object")).unwrap();
+            let serial = format!("{:016x}", 0xc0de_0000 + number);
+            for (old, new) in [(&token.label, &label), (&token.serial, &serial)] {
+                let at = find(&token_object, old.as_bytes()).expect("label and serial number");
+                token_object[at..at + old.len()].copy_from_slice(new.as_bytes());
+            }
+            fs::write(copy.join("token.object"), token_object).unwrap();
+        }
+    }
+
     /// Has the token generate a key pair, so that nobody knows the private half.
     pub fn generate(&self, token: &Token, spec: &KeySpec) -> Key {
         run(self
@@ -111,11 +139,7 @@ impl SoftHsm {
             .args(spec.kind.openssl_arguments())
             .arg("-out")
             .arg(&private));
-        run(self
-            .command("softhsm2-util")
-            .args(["--slot", &token.slot.to_string(), "--pin", &token.pin])
-            .args(["--label", &spec.label, "--id", &hex(&spec.id), "--import"])
-            .arg(&private));
+        self.import_pem(token, spec.label.as_bytes(), &spec.id, &private);
         let spki = run(command("openssl")
             .args(["pkey", "-pubout", "-outform", "DER", "-in"])
             .arg(&private));
@@ -212,6 +236,13 @@ impl Token {
     pub fn uri(&self) -> String {
         format!("pkcs11:token={};serial={}", self.label, self.serial)
     }
+}
+
+/// Where these bytes stand in others.
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes
+        .windows(wanted.len())
+        .position(|window| window == wanted)
 }
 
 /// Reads "The token has been initialized and is reassigned to slot 51709180".

@@ -16,12 +16,13 @@ pub fn verifies(spki: &[u8], scheme: u16, message: &[u8], signature: &[u8]) -> b
     match ring_algorithm(scheme) {
         Some(algorithm) => {
             let info = SubjectPublicKeyInfoRef::from_der(spki).expect("a SubjectPublicKeyInfo");
-            UnparsedPublicKey::new(algorithm, info.subject_public_key.raw_bytes())
-                .verify(message, signature)
-                .is_ok()
+            let key = UnparsedPublicKey::new(algorithm, info.subject_public_key.raw_bytes());
+            key.verify(message, signature).is_ok()
+                || openssl_rsa(scheme)
+                    .is_some_and(|how| openssl_verifies(spki, how, message, signature))
         }
         None if scheme == ECDSA_P521_SHA512 => {
-            openssl_verifies(spki, "-sha512", message, signature)
+            openssl_verifies(spki, ("-sha512", &[]), message, signature)
         }
         None => panic!("no TLS signature scheme that we know: {scheme:#06x}"),
     }
@@ -42,7 +43,31 @@ fn ring_algorithm(scheme: u16) -> Option<&'static dyn VerificationAlgorithm> {
     })
 }
 
-fn openssl_verifies(spki: &[u8], hash: &str, message: &[u8], signature: &[u8]) -> bool {
+/// What openssl is told of a scheme with RSA, since ring knows no keys below 2048 bits.
+fn openssl_rsa(scheme: u16) -> Option<(&'static str, &'static [&'static str])> {
+    const PSS: &[&str] = &[
+        "-sigopt",
+        "rsa_padding_mode:pss",
+        "-sigopt",
+        "rsa_pss_saltlen:digest",
+    ];
+    Some(match scheme {
+        0x0401 => ("-sha256", &[]),
+        0x0501 => ("-sha384", &[]),
+        0x0601 => ("-sha512", &[]),
+        0x0804 => ("-sha256", PSS),
+        0x0805 => ("-sha384", PSS),
+        0x0806 => ("-sha512", PSS),
+        _ => return None,
+    })
+}
+
+fn openssl_verifies(
+    spki: &[u8],
+    (hash, options): (&str, &[&str]),
+    message: &[u8],
+    signature: &[u8],
+) -> bool {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = |name: &str, content: &[u8]| {
         let path = folder.path().join(name);
@@ -50,7 +75,9 @@ fn openssl_verifies(spki: &[u8], hash: &str, message: &[u8], signature: &[u8]) -
         path
     };
     let verdict = command("openssl")
-        .args(["dgst", hash, "-keyform", "DER", "-verify"])
+        .args(["dgst", hash, "-keyform", "DER"])
+        .args(options)
+        .arg("-verify")
         .arg(file("key", spki))
         .arg("-signature")
         .arg(file("signature", signature))

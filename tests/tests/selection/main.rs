@@ -8,14 +8,16 @@
 
 mod attributes;
 mod choice;
-
+mod crowd;
 mod identity;
 mod key_pairs;
+mod key_table;
 mod logins;
 mod not_found;
 mod odd_names;
 mod requests;
 mod scope;
+mod token_table;
 mod tokens;
 
 use p11_client::{ErrorCode, Failure};

@@ -1,6 +1,6 @@
 //! Objects and tokens with names that are no text, or with none: what is printed of one means that one and no other.
 
-use std::{collections::BTreeSet, ffi::OsStr, os::unix::ffi::OsStrExt};
+use std::collections::BTreeSet;
 
 use p11_client::{
     ErrorCode,
@@ -11,19 +11,13 @@ use p11_tests::{
     client::TestClient,
     keys::{KeyKind, KeySpec},
     softhsm::Token,
-    tools::run,
 };
 
 use super::{Store, assert_refused};
 
 /// Has the token make a P-256 pair of any label and id.
-fn make(store: &Store, token: &Token, label: &[u8], id: Option<&str>) {
-    let mut tool = store.hsm.pkcs11_tool(token);
-    tool.args(["--keypairgen", "--key-type", "EC:secp256r1"]);
-    if !label.is_empty() {
-        tool.arg("--label").arg(OsStr::from_bytes(label));
-    }
-    run(tool.args(id.iter().flat_map(|id| ["--id", id])));
+fn make(store: &Store, token: &Token, label: &[u8], id: &[u8]) {
+    store.hsm.generate_any(token, "EC:secp256r1", label, id);
 }
 
 /// The URIs of the private keys of the token `device`.
@@ -60,10 +54,10 @@ fn each_means_its_own(store: &Store, uris: &[String]) {
 fn a_label_that_is_no_text_is_left_out_where_an_id_names_the_key() {
     let store = Store::new();
     let token = store.token("device");
-    make(&store, &token, b"caf\xe9", Some("05"));
-    make(&store, &token, b"caf\xe9", Some("06"));
-    make(&store, &token, b"tab\tbed", Some("07"));
-    make(&store, &token, "café".as_bytes(), Some("08"));
+    make(&store, &token, b"caf\xe9", &[5]);
+    make(&store, &token, b"caf\xe9", &[6]);
+    make(&store, &token, b"tab\tbed", &[7]);
+    make(&store, &token, "café".as_bytes(), &[8]);
     let uris = private_keys(&store.server().start().client());
     let endings = [
         ";id=%05;type=private",
@@ -82,8 +76,8 @@ fn a_key_with_neither_label_nor_id_is_named_by_having_none() {
     let store = Store::new();
     let token = store.token("device");
     let named = store.key(&token, "key", 1);
-    make(&store, &token, b"", None);
-    make(&store, &token, b"", Some("02"));
+    make(&store, &token, b"", &[]);
+    make(&store, &token, b"", &[2]);
     let server = store.server().start();
     let nameless = format!("{};id=;object=;type=private", token.uri());
     let listed = private_keys(&server.client());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use p11_uri::Uri;
 
 use super::object::Object;
-use super::search::{Search, Skipped, uri};
+use super::search::{Search, Skipped, unusable, uri};
 use super::view::{Unusable, View};
 use crate::engine::token::Token;
 use crate::engine::token::slots;
@@ -69,17 +69,20 @@ impl Search<'_> {
             [] => message.push_str(", where no key that can sign is in sight"),
             there => message.push_str(&format!(", where there are {}", list(there))),
         }
-        for view in &all {
+        let unusable_keys = all.iter().flat_map(|view| {
             let known = |key: &&Unusable| self.may_know(view.token(), &key.object);
-            for key in view.unusable.iter().filter(known) {
-                let (uri, why) = (uri(view.token(), &key.object), &key.why);
-                message.push_str(&format!("; {uri} cannot be used: {why}"));
-            }
-        }
-        for Skipped { token, error } in skipped {
-            if self.client.access.check(&token.info(), None).is_ok() {
-                let name = token.name();
-                message.push_str(&format!("; not searched {name}: {error}"));
+            let known = view.unusable.iter().filter(known);
+            known.map(|key| unusable(view.token(), key))
+        });
+        let may_know = |token: &Token| self.client.access.check(&token.info(), None).is_ok();
+        let skipped = skipped.iter().filter(|skipped| may_know(skipped.token));
+        let skipped = skipped.map(|s| format!("{}: {}", s.token.name(), s.error));
+        for (what, each) in [
+            ("", unusable_keys.collect::<Vec<_>>()),
+            ("not searched ", skipped.collect()),
+        ] {
+            if !each.is_empty() {
+                message.push_str(&format!("; {what}{}", list(&each)));
             }
         }
         self.no_key(message)

@@ -116,7 +116,7 @@ impl Object {
         };
         let attributes = attributes(session, handle, class, wanted)?;
         let bytes = attributes.bytes(AttributeType::Label).unwrap_or_default();
-        let label = short_label(bytes);
+        let label = one_line(bytes);
         Ok(Object {
             handle,
             is_label_exact: label.as_bytes() == bytes,
@@ -235,10 +235,10 @@ impl Object {
     }
 }
 
-/// A label as clients are shown it: one line, of at most [`LONGEST_NAME`] bytes.
-fn short_label(label: &[u8]) -> String {
+/// A label or another text of a token as clients are shown it: one line, of at most [`LONGEST_NAME`] bytes.
+pub(crate) fn one_line(text: &[u8]) -> String {
     let mut short = String::new();
-    for letter in String::from_utf8_lossy(label).chars() {
+    for letter in String::from_utf8_lossy(text).chars() {
         let shown = match letter.is_control() {
             true => char::REPLACEMENT_CHARACTER,
             false => letter,

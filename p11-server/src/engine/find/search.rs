@@ -16,7 +16,7 @@ use super::contents::{Contents, ContentsCache};
 use super::key::Key;
 use super::object::Object;
 use super::pair::{Half, ToldBy};
-use super::view::{Candidate, View};
+use super::view::{Candidate, Unusable, View};
 use crate::engine::login::{Logins, Pins};
 use crate::engine::module::Module;
 use crate::engine::token::Token;
@@ -218,8 +218,10 @@ impl Search<'_> {
         if views.is_empty() && !skipped.is_empty() {
             return Err(skipped.swap_remove(0).error);
         }
-        for Skipped { token, error } in &skipped {
-            warn!("skipping the token {}: {error}", token.name());
+        if !skipped.is_empty() {
+            let each = skipped.iter();
+            let each = each.map(|s| format!("the token {}: {}", s.token.name(), s.error));
+            warn!("skipping {}", list(each));
         }
         Ok((views, skipped))
     }
@@ -346,14 +348,13 @@ impl Search<'_> {
             return;
         }
         let views = self.latest(views);
-        for view in &views {
-            for key in &view.unusable {
-                warn!(
-                    "{} cannot be used: {}",
-                    uri(view.token(), &key.object),
-                    key.why
-                );
-            }
+        let unusable_keys = views.iter().flat_map(|view| {
+            let keys = view.unusable.iter();
+            keys.map(|key| unusable(view.token(), key))
+        });
+        let unusable_keys: Vec<_> = unusable_keys.collect();
+        if !unusable_keys.is_empty() {
+            warn!("{}", list(&unusable_keys));
         }
         let keys = views.iter().flat_map(|view| {
             let keys = view.keys().into_iter();
@@ -384,4 +385,9 @@ pub(super) fn uri(token: &Token, object: &Object) -> Uri {
         None => ObjectType::Private,
     };
     Uri::of_object(&token.info(), &object.info_as(object_type))
+}
+
+/// A key that cannot be used, and why.
+pub(super) fn unusable(token: &Token, key: &Unusable) -> String {
+    format!("{} cannot be used: {}", uri(token, &key.object), key.why)
 }

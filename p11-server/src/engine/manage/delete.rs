@@ -1,5 +1,7 @@
 //! Deleting a key pair: both halves, and nothing else.
 
+use std::collections::HashSet;
+
 use p11_proto::message::{DeleteKey, Deleted};
 use p11_uri::{ObjectType, Uri};
 use tracing::info;
@@ -91,7 +93,7 @@ fn delete_through(
         }
     }
     if !names.is_empty() {
-        info!("deleted {}", names.join(", "));
+        info!("deleted {}", list(&names));
     }
     Ok(names)
 }
@@ -128,7 +130,12 @@ fn other_halves<'o>(
     among: &'o [Object],
 ) -> Vec<&'o Object> {
     let mut others = Vec::new();
+    let mut seen = HashSet::new();
+    // Of those with the same names each has the same others.
     for half in halves {
+        if !seen.insert((&half.id, &half.label)) {
+            continue;
+        }
         let mut found: Vec<_> = among.iter().filter(|other| is_pair(half, other)).collect();
         let has_its_own = |other: &Object| {
             let mut its = of_class.iter().filter(|its| is_pair(its, other));
@@ -142,9 +149,9 @@ fn other_halves<'o>(
 }
 
 fn add<'o>(halves: &mut Vec<&'o Object>, more: Vec<&'o Object>) {
-    for half in more {
-        if !halves.iter().any(|known| known.handle == half.handle) {
-            halves.push(half);
-        }
-    }
+    let mut known: HashSet<_> = halves.iter().map(|half| half.handle.handle()).collect();
+    halves.extend(
+        more.into_iter()
+            .filter(|half| known.insert(half.handle.handle())),
+    );
 }

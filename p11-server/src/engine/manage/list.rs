@@ -12,7 +12,7 @@ use p11_uri::{ObjectType, TokenInfo, Uri};
 use tracing::info;
 
 use crate::engine::core::Core;
-use crate::engine::find::object::Object;
+use crate::engine::find::object::{Object, one_line};
 use crate::engine::module::TokenFlags;
 use crate::engine::query::KeyQuery;
 use crate::engine::token::SlotToken;
@@ -179,10 +179,11 @@ fn token_entry(info: &TokenInfo, flags: &TokenFlags) -> TokenEntry {
         false => Uri::of_slot(info),
     };
     let mut entry = TokenEntry::new(info.slot_id, uri.to_string());
-    entry.label = info.label.clone();
-    entry.model = info.model.clone();
-    entry.manufacturer = info.manufacturer.clone();
-    entry.serial = info.serial.clone();
+    let told = |text: &str| one_line(text.as_bytes());
+    entry.label = told(&info.label);
+    entry.model = told(&info.model);
+    entry.manufacturer = told(&info.manufacturer);
+    entry.serial = told(&info.serial);
     entry.initialized = initialized;
     entry.user_pin_set = flags.user_pin_initialized();
     entry.login_required = flags.login_required();
