@@ -42,6 +42,9 @@ pub(super) fn answer(context: &mut RequestContext<'_>, request: Request) -> Resp
             Error::TokenNotFound(why) if finds_a_key => Response::Error(format!(
                 "PKCS #11 service failed: Failed to find a signing key: {why}"
             )),
+            Error::KeyHidden(why) if finds_a_key => Response::Error(format!(
+                "PKCS #11 service failed: Failed to find a key: Failed to find a signing key: {why}"
+            )),
             _ => failure(&error),
         }
     })
@@ -71,6 +74,7 @@ pub(super) fn failure(error: &Error) -> Response {
     let phrase = match error {
         Error::KeyNotFound { .. } | Error::KeyHidden(_) => "Failed to find a key",
         Error::TokenNotFound(_) => "Didn't find a slot to use",
+        Error::AlreadyExists(_) => "Object with this id already exists on the token",
         _ => "",
     };
     Response::Error(match phrase.is_empty() || text.contains(phrase) {

@@ -57,6 +57,18 @@ impl Core {
             .filter(|slot| uri.matches_token(&slot.info));
         let (made, free): (Vec<_>, Vec<_>) = named.partition(|slot| slot.flags.token_initialized());
 
+        let not_found = || {
+            Error::TokenNotFound(format!(
+                "No token matching the given URI was found: no slot that {} matches has a token \
+                 that could be initialised; list the tokens to see which slot is free now",
+                p11_uri::redact(&query.name)
+            ))
+        };
+        let is_done = made.iter().all(|slot| is_usable(&slot.flags));
+        if names_free_slot(&uri) && free.is_empty() && is_done {
+            return Err(not_found());
+        }
+
         // A slot is named to make a token there. One that is made already is in another slot.
         let wherever = uri.without_slot();
         let labelled = || {
@@ -82,12 +94,8 @@ impl Core {
         let usable: Vec<_> = made.iter().filter(is_ours).collect();
         match (free.as_slice(), usable.as_slice()) {
             ([slot], _) => self.initialize(client, request, query, slot),
-            ([], [slot]) if !names_free_slot(&uri) => self.as_it_is(query, &slot.info),
-            ([], [] | [_]) => Err(Error::TokenNotFound(format!(
-                "No token matching the given URI was found: no slot that {} matches has a token \
-                 that could be initialised; list the tokens to see which slot is free now",
-                p11_uri::redact(&query.name)
-            ))),
+            ([], [slot]) => self.as_it_is(query, &slot.info),
+            ([], []) => Err(not_found()),
             ([], several) => Err(Error::AmbiguousToken(format!(
                 "Found multiple initialized tokens, none of them labelled {:?}, and no slot that is \
                  free: {}",

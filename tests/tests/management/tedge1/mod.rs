@@ -1,5 +1,6 @@
 //! Released clients, which speak tedge1, as raw bytes: no code of ours encodes or decodes them.
 
+mod commands;
 mod errors;
 mod exchange;
 mod handshake;
