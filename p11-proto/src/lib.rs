@@ -16,6 +16,7 @@ mod decode;
 pub mod error;
 pub mod frame;
 pub mod message;
+mod pem;
 pub mod scheme;
 pub mod secret;
 pub mod spki;

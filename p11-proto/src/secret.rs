@@ -9,7 +9,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 /// The PIN of a token's user or security officer.
 ///
-/// Its memory is wiped when it is dropped. `Debug` prints a placeholder; there is no `Display`.
+/// Its memory is wiped when it is dropped. `Debug` and `Display` print a placeholder.
 #[derive(Clone)]
 pub struct Pin(SecretString);
 
@@ -41,6 +41,12 @@ impl From<SecretString> for Pin {
 impl fmt::Debug for Pin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("\"[REDACTED]\"")
+    }
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[REDACTED]")
     }
 }
 
@@ -119,7 +125,7 @@ mod tests {
     #[test]
     fn a_pin_is_never_printed() {
         let pin = Pin::from("1234-very-secret");
-        assert_eq!(format!("{pin:?}"), "\"[REDACTED]\"");
+        assert_eq!(format!("{pin:?} {pin}"), "\"[REDACTED]\" [REDACTED]");
         assert_eq!(pin.expose(), "1234-very-secret");
         let uri = UriText::from("pkcs11:token=t?pin-value=1234-very-secret");
         assert_eq!(format!("{uri:?}"), "\"pkcs11:token=t?[REDACTED]\"");

@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 
 use crate::error::Error;
+use crate::pem;
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -255,6 +256,11 @@ impl PublicKey {
     /// The normalised DER `SubjectPublicKeyInfo`.
     pub fn spki(&self) -> &[u8] {
         &self.spki
+    }
+
+    /// The same as PEM (RFC 7468 section 13).
+    pub fn to_pem(&self) -> String {
+        pem::encode(&self.spki)
     }
 
     /// What the `SubjectPublicKeyInfo` wraps: DER `RSAPublicKey` (RFC 8017 appendix A.1.1), EC

@@ -60,6 +60,13 @@ pub struct ObjectEntry {
     pub always_authenticate: Option<bool>,
 }
 
+impl ObjectEntry {
+    /// Its id as hexadecimal digits, two for each byte.
+    pub fn id_hex(&self) -> String {
+        self.id.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
 /// What an object is (PKCS#11 `CKA_CLASS`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
