@@ -3,14 +3,22 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use p11_proto::Pin;
+
 /// Where the server's systemd unit listens.
 const DEFAULT_SOCKET: &str = "/run/tedge-p11-server/tedge-p11-server.sock";
+
+/// A signature that takes longer is told in the log.
+pub(crate) const SLOW_SIGNATURE: Duration = Duration::from_secs(1);
 
 /// How a [`Client`](crate::Client) reaches the server.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(crate) socket_path: PathBuf,
+    #[cfg(feature = "tedge1")]
     pub(crate) protocol: Protocol,
+    pub(crate) pin: Option<Pin>,
+    pub(crate) slow_signature: Duration,
     pub(crate) deadline: Duration,
     pub(crate) long_deadline: Duration,
     pub(crate) retry_for: Duration,
@@ -18,6 +26,7 @@ pub struct Config {
 }
 
 /// The protocol that a client speaks with the server.
+#[cfg(feature = "tedge1")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Protocol {
@@ -36,7 +45,10 @@ impl Config {
     pub fn new(socket_path: impl AsRef<Path>) -> Self {
         Config {
             socket_path: socket_path.as_ref().to_owned(),
+            #[cfg(feature = "tedge1")]
             protocol: Protocol::default(),
+            pin: None,
+            slow_signature: SLOW_SIGNATURE,
             // 5 s more than the server allows for a request.
             deadline: Duration::from_secs(35),
             long_deadline: Duration::from_secs(605),
@@ -47,9 +59,25 @@ impl Config {
     }
 
     /// The protocol to speak, [`Protocol::Auto`] by default.
+    #[cfg(feature = "tedge1")]
     #[must_use]
     pub fn protocol(mut self, protocol: Protocol) -> Self {
         self.protocol = protocol;
+        self
+    }
+
+    /// The PIN of the token, for every request that brings none and has a place for one; none by default, so that the
+    /// server uses its own. `InitToken` and `ChangePin` bring their own PINs always.
+    #[must_use]
+    pub fn pin(mut self, pin: impl Into<Option<Pin>>) -> Self {
+        self.pin = pin.into();
+        self
+    }
+
+    /// From how long a signature is logged as slow, with its duration, as a warning: 1 s by default.
+    #[must_use]
+    pub fn slow_signature(mut self, threshold: Duration) -> Self {
+        self.slow_signature = threshold;
         self
     }
 
@@ -67,9 +95,11 @@ impl Config {
         self
     }
 
-    /// For how long a request is repeated while the server is not there, 10 s by default.
+    /// For how long a request is repeated while the server is not there, 10 s by default; with zero every request is
+    /// tried once.
     ///
-    /// A request that changes a token is repeated only as long as it cannot have reached the server.
+    /// Where the server answers that it is `Busy`, the request is repeated until its deadline. A request that changes a
+    /// token is repeated only as long as it cannot have reached the server.
     #[must_use]
     pub fn retry_for(mut self, retry_for: Duration) -> Self {
         self.retry_for = retry_for;

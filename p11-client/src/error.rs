@@ -4,12 +4,14 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt::Display;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::unistd::{Gid, Group};
-use p11_proto::{Failure, Identity};
+use p11_proto::{ErrorCode, Failure, Identity};
+use rustls::SignatureScheme;
+
+use crate::no_common_scheme::advice;
+use crate::permission;
 
 /// Why there is no answer, no key or no signature.
 ///
@@ -24,13 +26,29 @@ pub enum Error {
     #[error("nobody listens on {0:?}: start tedge-p11-server")]
     Refused(PathBuf),
     /// This user may not use the socket.
-    #[error("no permission to use {0:?}: {remedy}", remedy = permission_remedy(.0))]
+    #[error("no permission to use {0:?}: {remedy}", remedy = permission::remedy(.0))]
     PermissionDenied(PathBuf),
-    /// The server closed the connection instead of answering.
+    /// There is something else at the path than a socket of the server.
     #[error(
-        "the server closed the connection without an answer: its log says why (an old one does so with what it does not know)"
+        "{path:?} is {found}, not the socket of tedge-p11-server: remove it and start the server (a container's mount makes a folder where no socket was yet: start the server first, and mount the socket's folder)"
     )]
-    ConnectionLost,
+    #[non_exhaustive]
+    NotASocket {
+        /// The path that was tried, or the part of it that is no folder.
+        path: PathBuf,
+        /// What is there, "a folder" for example.
+        found: String,
+    },
+    /// The socket at the path has been deleted where it was made: a mount shows it still.
+    #[error(
+        "{0:?} is a mount of a socket file that is no more, since the server has made a new one: start this container again, and mount the socket's folder instead of the file"
+    )]
+    StaleMount(PathBuf),
+    /// Who listens on the socket closed the connection instead of answering.
+    #[error(
+        "the server at {0:?} closed the connection without an answer: its log says why (an old one does so with what it does not know, another program with what is not its protocol: is it the right socket?)"
+    )]
+    ConnectionLost(PathBuf),
     /// Somebody else listens on the socket than who the client was told to trust.
     #[error(
         "who listens on {path:?} is uid {found} and not {expected}: is it the right socket? A program that asks for PINs in place of the server could listen there"
@@ -67,12 +85,13 @@ pub enum Error {
     /// A request that changes a token was sent, and then something went wrong.
     #[error("{0}; the token may have been changed all the same: look before you try again")]
     OutcomeUnknown(Box<Error>),
-    /// The server answered that the request failed.
+    /// The server, or the engine in the process, answered that the request failed.
     #[error(transparent)]
     Server(Failure),
-    /// The server speaks tedge1 alone, which has no message for this.
+    /// The server speaks tedge1 alone, which has no message for this, or is older than this client.
     #[error(
-        "the server at {path:?} is an old one and cannot {what}; tedge-p11-server 0.1 of this client's project can, and so can later ones"
+        "the server at {path:?} is an old one and cannot {what}; tedge-p11-server {version} of this client's project can, and so can later ones",
+        version = env!("CARGO_PKG_VERSION")
     )]
     #[non_exhaustive]
     TooOld {
@@ -80,6 +99,24 @@ pub enum Error {
         path: PathBuf,
         /// What the server cannot do, after "to".
         what: String,
+    },
+    /// The server does not speak this client's version of the protocol any more.
+    #[error(
+        "the server at {path:?} is newer than this client: update the program that uses p11-client ({cause})"
+    )]
+    #[non_exhaustive]
+    TooNew {
+        /// The path that was tried.
+        path: PathBuf,
+        /// What the server says.
+        cause: String,
+    },
+    /// The answer belongs to another request, or tells of a key or signature that cannot be.
+    #[error("the answer cannot be used: {cause}")]
+    #[non_exhaustive]
+    BadAnswer {
+        /// What is wrong with it.
+        cause: String,
     },
     /// The answer is not in a protocol that this client knows, or not in the one that it is set to.
     #[error(
@@ -96,14 +133,44 @@ pub enum Error {
     #[error("the request cannot be sent: {0}")]
     Request(#[source] p11_proto::Error),
     /// The chain has no certificate.
-    #[error("there is no client certificate: the chain is empty")]
+    #[error("there is no certificate: the chain is empty")]
     NoCertificate,
-    /// The client certificate cannot be read.
-    #[error("the client certificate cannot be used: {0}")]
+    /// The certificate cannot be read.
+    #[error("the certificate cannot be used: {0}")]
     Certificate(#[source] p11_proto::Error),
+    /// The certificate of the key is in the chain, but not the first.
+    #[error(
+        "certificate {position} of the chain is that of the key {uri:?}, and it must be the first: put your own certificate first in the PEM, those of its issuers after it"
+    )]
+    #[non_exhaustive]
+    CertificateOrder {
+        /// The URI of the key.
+        uri: String,
+        /// Which certificate of the chain is the key's, counted from 1.
+        position: usize,
+    },
+    /// The peer takes no signature that the key can make, so no certificate was sent.
+    #[error("no certificate is sent: the peer takes the signature schemes {offered:?}, and the key {uri:?} can make {available:?}{advice}", advice = advice(offered, available))]
+    #[non_exhaustive]
+    NoCommonScheme {
+        /// The URI of the key.
+        uri: String,
+        /// What the peer takes, in this version of TLS.
+        offered: Vec<SignatureScheme>,
+        /// What the key can make.
+        available: Vec<SignatureScheme>,
+    },
+    /// The program has neither given nor installed a crypto provider for rustls.
+    #[error(
+        "rustls has no crypto provider: pass one, or install one before (rustls::crypto::CryptoProvider::install_default)"
+    )]
+    NoCryptoProvider,
+    /// rustls refuses the configuration.
+    #[error("TLS cannot be configured so: {0}")]
+    Tls(#[source] rustls::Error),
     /// The certificate was issued for another key.
     #[error(
-        "the client certificate and the key {uri:?} do not belong together: the certificate is for the key {certificate}, the token has the key {key} (SHA-256 of the public key); name the certificate's key or get a certificate for this one"
+        "the certificate and the key {uri:?} do not belong together: the certificate is for the key {certificate}, the token has the key {key} (SHA-256 of the public key); name the certificate's key or get a certificate for this one"
     )]
     #[non_exhaustive]
     Mismatch {
@@ -126,24 +193,67 @@ impl Error {
             Error::NoSocket(_) => "NoSocket",
             Error::Refused(_) => "Refused",
             Error::PermissionDenied(_) => "PermissionDenied",
-            Error::ConnectionLost => "ConnectionLost",
+            Error::NotASocket { .. } => "NotASocket",
+            Error::StaleMount(_) => "StaleMount",
+            Error::ConnectionLost(_) => "ConnectionLost",
             Error::WrongServer { .. } => "WrongServer",
             Error::Socket { .. } => "Socket",
             Error::Deadline { .. } => "Deadline",
             Error::OutcomeUnknown(_) => "OutcomeUnknown",
             Error::TooOld { .. } => "TooOld",
+            Error::TooNew { .. } => "TooNew",
+            Error::BadAnswer { .. } => "BadAnswer",
             Error::Protocol { .. } => "Protocol",
             Error::Request(_) => "Request",
             Error::NoCertificate => "NoCertificate",
             Error::Certificate(_) => "Certificate",
+            Error::CertificateOrder { .. } => "CertificateOrder",
+            Error::NoCommonScheme { .. } => "NoCommonScheme",
+            Error::NoCryptoProvider => "NoCryptoProvider",
+            Error::Tls(_) => "Tls",
             Error::Mismatch { .. } => "Mismatch",
         })
+    }
+
+    /// Whether there is no such token or key.
+    pub fn is_not_found(&self) -> bool {
+        self.is_of(&[ErrorCode::TokenNotFound, ErrorCode::KeyNotFound])
+    }
+
+    /// Whether the key that was opened is no more: another one is in its place, or none. Open it again, with its
+    /// certificate as it is now.
+    pub fn is_key_changed(&self) -> bool {
+        self.is_of(&[ErrorCode::KeyChanged])
+    }
+
+    /// Whether the PIN is missing or was refused, or none is tried any more.
+    pub fn is_pin(&self) -> bool {
+        self.is_of(&[
+            ErrorCode::PinRequired,
+            ErrorCode::PinIncorrect,
+            ErrorCode::PinLocked,
+            ErrorCode::PinGuarded,
+        ])
+    }
+
+    /// Whether server or token has too much to do: the same request may succeed later.
+    pub fn is_busy(&self) -> bool {
+        self.is_of(&[ErrorCode::Busy])
+    }
+
+    /// Whether what is to be made is there already.
+    pub fn is_already_there(&self) -> bool {
+        self.is_of(&[ErrorCode::AlreadyExists])
+    }
+
+    fn is_of(&self, codes: &[ErrorCode]) -> bool {
+        matches!(self, Error::Server(failure) if codes.contains(&failure.code))
     }
 
     /// Finds this crate's error in what a failed handshake returned, however wrapped: in a
     /// [`rustls::Error`], an [`io::Error`] around one, or an error that has one of these as source.
     ///
-    /// If its [code](Error::code) is `KeyChanged`, the key must be opened again.
+    /// If it [says so](Error::is_key_changed), the key must be opened again.
     pub fn in_handshake<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
         let mut next = Some(error);
         while let Some(error) = next {
@@ -171,13 +281,13 @@ impl Error {
             self,
             Error::NoSocket(_)
                 | Error::Refused(_)
-                | Error::ConnectionLost
+                | Error::ConnectionLost(_)
                 // The service manager, which is about to start the server.
                 | Error::WrongServer { found: 0, .. }
         )
     }
 
-    /// For an answer that cannot be decoded.
+    /// For what answers in no protocol of ours.
     pub(crate) fn not_understood(path: &Path, cause: impl Display) -> Self {
         Error::Protocol {
             path: path.to_owned(),
@@ -185,9 +295,17 @@ impl Error {
         }
     }
 
+    /// For an answer that was understood, and cannot be.
+    pub(crate) fn bad_answer(cause: impl Display) -> Self {
+        let cause = cause.to_string();
+        Error::BadAnswer { cause }
+    }
+
     /// For a response that belongs to another request.
-    pub(crate) fn unexpected(path: &Path, name: &str) -> Self {
-        Error::not_understood(path, format_args!("its answer was {name:?}"))
+    pub(crate) fn unexpected(name: &str) -> Self {
+        Error::bad_answer(format_args!(
+            "it was {name:?}, which belongs to another request"
+        ))
     }
 
     /// For an error after a request was sent that may be sent only `once`.
@@ -210,17 +328,4 @@ impl From<Failure> for Error {
         failure.message = failure.message.chars().map(escaped).collect();
         Error::Server(failure)
     }
-}
-
-/// Which group to join, unless the socket's folder hides the socket.
-fn permission_remedy(path: &Path) -> String {
-    let Ok(socket) = path.metadata() else {
-        return "its folder is closed to this user".to_owned();
-    };
-    let gid = socket.gid();
-    let group = match Group::from_gid(Gid::from_raw(gid)) {
-        Ok(Some(group)) => format!("{:?}", group.name),
-        _ => gid.to_string(),
-    };
-    format!("join its group {group} and log in again")
 }

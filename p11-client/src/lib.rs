@@ -3,34 +3,62 @@
 //! # Map
 //! | module | what it holds |
 //! |---|---|
+//! | `tls` | [`SigningKey::client_config`], [`SigningKey::server_config`] |
 //! | `resolver` | [`Resolver`]: certificate chain and key, checked to belong together |
 //! | `signing_key` | [`SigningKey`]: opened once, then one request for each signature |
 //! | `client` | [`Client`]: every request that the server knows, one method each |
-//! | `transport` | requests over pooled connections, repeated while the server restarts |
+//! | `socket_transport` | [`SocketTransport`]: requests over pooled connections, repeated while the server restarts |
+//! | `transport` | [`Transport`]: what carries requests, the socket or something else |
+//! | `retry` | pauses between tries, and their end |
 //! | `tedge1` | the same requests in the protocol of old servers |
 //! | `connection` | a connection that speaks protocol 1 |
 //! | `socket` | the UNIX socket, with deadlines |
+//! | `socket_path` | why nobody is reached at a path |
 //! | `uri` | the PIN in a URI |
 //! | `config` | [`Config`]: which socket, which [`Protocol`], and how long to try |
 //! | `error` | [`Error`]: what can go wrong, and what to do about it |
+//! | `no_common_scheme`, `permission` | parts of its texts |
 //!
 //! Each imports only from modules below it.
 //!
-//! # When the server restarts
+//! # When the server restarts or is busy
 //! A lost connection is replaced, and a request is repeated for ten seconds while the server is not
-//! there: a restart delays a handshake, but does not fail it. A request that changes a token is sent
-//! once: [`Error::OutcomeUnknown`] means that the answer was lost, and the token may have changed.
+//! there, and until its deadline while it is `Busy`: that delays a handshake, but does not fail it. What waiting cannot
+//! mend is told at once: a socket that this user may not use, a path where something else is, a mount of a socket that is
+//! no more. A request that changes a token is sent once: [`Error::OutcomeUnknown`] means that the answer was lost, and the
+//! token may have changed.
+//!
+//! After `fork(2)` parent and child may both go on: the child closes what it has inherited and connects anew.
+//!
+//! # What blocks, and for how long
+//! Every method of [`Client`] and [`SigningKey`] blocks its thread until the answer is there, and so does a TLS handshake at
+//! the moment when rustls asks for the signature: TPMs take 10 ms to a second, smart cards up to some seconds, a token
+//! that is busy longer. Without a server it is ten seconds ([`Config::retry_for`]), with one that does not answer 35
+//! ([`Config::deadline`]).
+//!
+//! In an async program a handshake therefore holds up the thread of the runtime that polls it, and all tasks on it:
+//! timers of the same thread fire late, `timeout` too. On tokio's multi-thread runtime other threads go on. Where
+//! that is not enough, make the connection in a task of its own by `spawn_blocking` with a runtime of
+//! its own, give the connection a `current_thread` runtime in a thread of its own, or use shorter deadlines. What the feature `tokio`
+//! has, `Client::sign_async` and its like, is for requests that the program makes itself.
+//!
+//! A signature that took longer than a second is a warning in the log ([`Config::slow_signature`]), and so is a wait of more
+//! than a second for a server. The log is that of [`tracing`], or of the crate `log` where no subscriber of tracing is set.
+//!
+//! # When no certificate is sent
+//! If a peer takes no signature scheme that the key can make, rustls goes on without a certificate, and the handshake fails
+//! later or not at all. That is a warning in the log, and [`SigningKey::why_not_sent`] has it for programs.
 //!
 //! # When the key changes
 //! A [`SigningKey`] is the key that was found when it was opened. If its URI leads to another key
-//! later, handshakes fail until the program has opened the key again, with its certificate:
+//! later, or the key is gone, handshakes fail until the program has opened the key again, with its certificate:
 //!
 //! ```
 //! use p11_client::Error;
 //!
 //! /// Whether a connection failed because there is another key in the token.
 //! fn key_changed(error: &(dyn std::error::Error + 'static)) -> bool {
-//!     Error::in_handshake(error).is_some_and(|error| error.code() == "KeyChanged")
+//!     Error::in_handshake(error).is_some_and(Error::is_key_changed)
 //! }
 //! # assert!(!key_changed(&std::io::Error::other("")));
 //! ```
@@ -57,19 +85,31 @@ mod client;
 mod config;
 mod connection;
 mod error;
+mod no_common_scheme;
+mod permission;
 mod resolver;
+mod retry;
 mod signing_key;
 mod socket;
+mod socket_path;
+mod socket_transport;
+#[cfg(feature = "tedge1")]
 mod tedge1;
+mod tls;
 mod transport;
 mod uri;
 
 pub use client::Client;
-pub use config::{Config, Protocol};
+pub use config::Config;
+#[cfg(feature = "tedge1")]
+pub use config::Protocol;
 pub use error::Error;
-pub use p11_proto::{ErrorCode, Failure, Identity, Pin, UriText, message};
+pub use p11_proto::{ErrorCode, Failure, Identity, Pin, Scheme, UriText, message, spki};
 pub use resolver::Resolver;
+pub use rustls;
 pub use signing_key::SigningKey;
+pub use socket_transport::SocketTransport;
+pub use transport::Transport;
 
 /// Client authentication for [`rustls::ClientConfig`] with a key that the server can use.
 ///
@@ -78,14 +118,15 @@ pub use signing_key::SigningKey;
 /// `pin` the server uses its own.
 ///
 /// # Errors
-/// Those of a request, and [`Error::NoCertificate`], [`Error::Certificate`], [`Error::Mismatch`].
+/// Those of a request, and [`Error::NoCertificate`], [`Error::Certificate`], [`Error::CertificateOrder`],
+/// [`Error::Mismatch`].
 pub fn client_auth(
     config: Config,
     uri: &str,
     pin: Option<Pin>,
     chain: Vec<CertificateDer<'static>>,
 ) -> Result<Arc<dyn ResolvesClientCert>, Error> {
-    let leaf = chain.first().ok_or(Error::NoCertificate)?;
-    let key = SigningKey::open(&Client::new(config), uri, pin, Some(leaf))?;
+    let client = Client::new(config);
+    let key = SigningKey::open_for(&client, uri, pin, &chain)?;
     Ok(Arc::new(Resolver::new(chain, key)?))
 }

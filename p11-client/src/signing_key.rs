@@ -1,11 +1,11 @@
 //! A rustls signing key: one request when it is opened, then one for each signature.
 
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use p11_proto::message::{OpenKey, Sign};
 use p11_proto::spki::{Kind, PublicKey};
-use p11_proto::{ErrorCode, Identity, Pin};
+use p11_proto::{ErrorCode, Failure, Identity, Pin, Scheme};
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use rustls::{OtherError, SignatureAlgorithm, SignatureScheme, sign};
 
@@ -16,7 +16,8 @@ use crate::uri::split_pin;
 /// A private key in a token, for [`rustls::sign::CertifiedKey`].
 ///
 /// It is the key that was found when it was opened. If the URI leads to another key later, handshakes
-/// fail with `KeyChanged` (see [`Error::in_handshake`]) until a new `SigningKey` is opened.
+/// fail with `KeyChanged` (see [`Error::in_handshake`]) until a new `SigningKey` is opened. Every signature is a request
+/// that blocks its thread.
 #[derive(Clone, Debug)]
 pub struct SigningKey(Arc<Opened>);
 
@@ -25,12 +26,14 @@ struct Opened {
     client: Client,
     uri: String,
     pin: Option<Pin>,
+    public: PublicKey,
     identity: Identity,
     algorithm: SignatureAlgorithm,
     /// How long its signatures may be.
     lengths: RangeInclusive<usize>,
     schemes: Vec<SignatureScheme>,
-    spki: SubjectPublicKeyInfoDer<'static>,
+    /// What the last peer has offered that took no scheme of the key.
+    refused: Mutex<Option<Vec<SignatureScheme>>>,
 }
 
 impl SigningKey {
@@ -54,26 +57,56 @@ impl SigningKey {
             .map_err(Error::Certificate)?
             .map(|key| key.spki().to_vec().into());
         let key = client.open_key(OpenKey::new(uri).pin(pin.clone()).spki(spki))?;
-        let public = PublicKey::from_spki(&key.spki)
-            .map_err(|e| Error::not_understood(client.socket_path(), e))?;
+        let public = PublicKey::from_spki(&key.spki).map_err(Error::bad_answer)?;
         Ok(SigningKey(Arc::new(Opened {
             client: client.clone(),
             uri: key.uri,
             pin,
-            identity: public.identity(),
             algorithm: match public.kind() {
                 Kind::Rsa { .. } => SignatureAlgorithm::RSA,
                 Kind::Ec(_) => SignatureAlgorithm::ECDSA,
                 Kind::Ed25519 => SignatureAlgorithm::ED25519,
                 kind => {
                     let cause = format!("it has a key of an unknown kind, {kind:?}");
-                    return Err(Error::not_understood(client.socket_path(), cause));
+                    return Err(Error::bad_answer(cause));
                 }
             },
             lengths: signature_lengths(public.kind()),
             schemes: key.schemes.into_iter().map(SignatureScheme::from).collect(),
-            spki: public.spki().to_vec().into(),
+            refused: Mutex::default(),
+            identity: public.identity(),
+            public,
         })))
+    }
+
+    /// The key of a chain of certificates, the first of which is the key's.
+    ///
+    /// # Errors
+    /// As [`SigningKey::open`], [`Error::NoCertificate`], and [`Error::CertificateOrder`] where the token has the key of
+    /// another certificate of the chain.
+    pub fn open_for(
+        client: &Client,
+        uri: &str,
+        pin: Option<Pin>,
+        chain: &[CertificateDer<'_>],
+    ) -> Result<SigningKey, Error> {
+        let (leaf, issuers) = chain.split_first().ok_or(Error::NoCertificate)?;
+        let opened = SigningKey::open(client, uri, pin.clone(), Some(leaf));
+        let Err(Error::Server(failure)) = &opened else {
+            return opened;
+        };
+        if failure.code != ErrorCode::KeyNotFound {
+            return opened;
+        }
+        for (place, issuer) in issuers.iter().enumerate() {
+            if let Ok(key) = SigningKey::open(client, uri, pin.clone(), Some(issuer)) {
+                return Err(Error::CertificateOrder {
+                    uri: key.uri().to_owned(),
+                    position: place + 2,
+                });
+            }
+        }
+        opened
     }
 
     /// The full URI of the key, without PIN.
@@ -84,6 +117,43 @@ impl SigningKey {
     /// The SHA-256 of its public key.
     pub fn identity(&self) -> Identity {
         self.0.identity
+    }
+
+    /// Its public key: kind, `SubjectPublicKeyInfo`, and what is in it.
+    pub fn public_key_info(&self) -> &PublicKey {
+        &self.0.public
+    }
+
+    /// RSA: the bits of its modulus. EC: the bits of its curve's field. Ed25519: 255.
+    pub fn public_key_bits(&self) -> u32 {
+        self.0.public.kind().bits()
+    }
+
+    /// Its public key as a PEM of a `SubjectPublicKeyInfo` (RFC 7468 section 13).
+    pub fn public_key_pem(&self) -> String {
+        self.0.public.to_pem()
+    }
+
+    /// Signs a message, which is hashed as the scheme says. ECDSA signatures are a DER `Ecdsa-Sig-Value` (RFC 3279 section
+    /// 2.2.3).
+    ///
+    /// # Errors
+    /// Those of a request. [`Error::is_key_changed`] where this key is no more.
+    pub fn sign(&self, scheme: Scheme, message: &[u8]) -> Result<Vec<u8>, Error> {
+        self.0.sign(scheme.number(), message)
+    }
+
+    /// Why no certificate was sent in the last handshake with this key: [`Error::NoCommonScheme`]. `None` where one was,
+    /// or where no peer has asked for one.
+    ///
+    /// rustls goes on without a certificate, and the peer's alert does not tell why.
+    pub fn why_not_sent(&self) -> Option<Error> {
+        let refused = self
+            .0
+            .refused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        Some(self.0.no_common_scheme(refused.as_ref()?))
     }
 
     /// The schemes that it can sign with, the preferred one first.
@@ -103,25 +173,79 @@ fn signature_lengths(kind: Kind) -> RangeInclusive<usize> {
     }
 }
 
+impl Opened {
+    fn sign(&self, scheme: u16, message: &[u8]) -> Result<Vec<u8>, Error> {
+        let sign = || {
+            let request = Sign::new(self.uri.as_str(), scheme, message.to_vec(), self.identity);
+            self.client.sign(request.pin(self.pin.clone()))
+        };
+        let signed = match sign() {
+            // A server that was started anew knows nothing of a public key that no token tells.
+            Err(Error::Server(failure)) if failure.code == ErrorCode::KeyNotFound => {
+                let open = OpenKey::new(self.uri.as_str()).pin(self.pin.clone());
+                let spki = Some(self.public.spki().to_vec().into());
+                self.client.open_key(open.spki(spki)).and_then(|_| sign())
+            }
+            signed => signed,
+        };
+        let signature = match signed {
+            // Its full URI leads to no key any more: a new one in its place has another id.
+            Err(Error::Server(failure)) if failure.code == ErrorCode::KeyNotFound => {
+                return Err(key_is_gone(failure).into());
+            }
+            signed => signed?,
+        };
+        match self.lengths.contains(&signature.len()) {
+            true => Ok(signature),
+            false => Err(Error::bad_answer(format_args!(
+                "a signature of {} bytes is none of this key",
+                signature.len()
+            ))),
+        }
+    }
+
+    fn no_common_scheme(&self, offered: &[SignatureScheme]) -> Error {
+        Error::NoCommonScheme {
+            uri: self.uri.clone(),
+            offered: offered.to_vec(),
+            available: self.schemes.clone(),
+        }
+    }
+}
+
+fn key_is_gone(failure: Failure) -> Failure {
+    let message = format!(
+        "the key that was opened is not there any more: open it again, with its certificate ({})",
+        failure.message
+    );
+    let code = ErrorCode::KeyChanged;
+    Failure::new(code, message)
+        .function(failure.function)
+        .ckr(failure.ckr)
+}
+
 impl sign::SigningKey for SigningKey {
     fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn sign::Signer>> {
-        let available = self.schemes();
-        let Some(scheme) = available.iter().find(|scheme| offered.contains(scheme)) else {
-            // rustls continues without a certificate, and the peer's alert does not tell why.
-            tracing::warn!(
-                uri = ?self.0.uri, ?offered, ?available,
-                "no client certificate is sent: the peer offers no signature scheme that the key can do"
-            );
+        let mut available = self.schemes().iter();
+        let scheme = available.find(|scheme| offered.contains(scheme)).copied();
+        let refused = scheme.is_none().then(|| offered.to_vec());
+        *self
+            .0
+            .refused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = refused;
+        let Some(scheme) = scheme else {
+            tracing::warn!("{}", self.0.no_common_scheme(offered));
             return None;
         };
         Some(Box::new(Signer {
             key: self.0.clone(),
-            scheme: *scheme,
+            scheme,
         }))
     }
 
     fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
-        Some(SubjectPublicKeyInfoDer::from(self.0.spki.as_ref()))
+        Some(SubjectPublicKeyInfoDer::from(self.0.public.spki()))
     }
 
     fn algorithm(&self) -> SignatureAlgorithm {
@@ -138,36 +262,7 @@ struct Signer {
 
 impl sign::Signer for Signer {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
-        let key = &self.key;
-        let sign = || {
-            let scheme = self.scheme.into();
-            let request = Sign::new(key.uri.as_str(), scheme, message.to_vec(), key.identity);
-            key.client.sign(request.pin(key.pin.clone()))
-        };
-        let signed = match sign() {
-            // A server that was started anew knows nothing of a public key that no token tells.
-            Err(Error::Server(failure)) if failure.code == ErrorCode::KeyNotFound => {
-                let spki = key.spki.as_ref().to_vec().into();
-                let open = OpenKey::new(key.uri.as_str()).pin(key.pin.clone());
-                key.client
-                    .open_key(open.spki(Some(spki)))
-                    .and_then(|_| sign())
-            }
-            signed => signed,
-        };
-        let signed =
-            signed.and_then(
-                |signature| match self.key.lengths.contains(&signature.len()) {
-                    true => Ok(signature),
-                    false => Err(Error::not_understood(
-                        self.key.client.socket_path(),
-                        format!(
-                            "a signature of {} bytes is none of this key",
-                            signature.len()
-                        ),
-                    )),
-                },
-            );
+        let signed = self.key.sign(self.scheme.into(), message);
         signed.map_err(|e| OtherError(Arc::new(e)).into())
     }
 

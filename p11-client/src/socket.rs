@@ -1,6 +1,7 @@
 //! The client's UNIX socket: connects, reads and writes within the deadline of a request.
 
 use std::io::{self, Read, Write};
+#[cfg(feature = "tedge1")]
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
@@ -13,6 +14,7 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket};
 
 use crate::error::Error;
+use crate::socket_path::connect_error;
 
 /// Where the server is, and until when it must have answered.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +28,11 @@ pub(crate) struct Target<'a> {
 impl Target<'_> {
     /// A new connection.
     pub(crate) fn connect(self) -> Result<Socket, Error> {
-        let socket = Socket::connect(self.path, self.deadline).map_err(|e| self.error(e.into()))?;
+        let connected = Socket::connect(self.path, self.deadline);
+        let socket = connected.map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => self.error(e.into()),
+            _ => connect_error(self.path, e),
+        })?;
         let Some(expected) = self.server_uid else {
             return Ok(socket);
         };
@@ -46,18 +52,12 @@ impl Target<'_> {
 
     /// Why there is no answer from this server.
     pub(crate) fn error(self, error: p11_proto::Error) -> Error {
-        use io::ErrorKind::{
-            BrokenPipe, ConnectionRefused, ConnectionReset, NotFound, PermissionDenied, TimedOut,
-            WouldBlock,
-        };
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, WouldBlock};
         let path = self.path.to_owned();
         match error {
-            p11_proto::Error::Truncated => Error::ConnectionLost,
+            p11_proto::Error::Truncated => Error::ConnectionLost(path),
             p11_proto::Error::Io(source) => match source.kind() {
-                NotFound => Error::NoSocket(path),
-                ConnectionRefused => Error::Refused(path),
-                PermissionDenied => Error::PermissionDenied(path),
-                BrokenPipe | ConnectionReset => Error::ConnectionLost,
+                BrokenPipe | ConnectionReset => Error::ConnectionLost(path),
                 WouldBlock | TimedOut => Error::Deadline {
                     path,
                     deadline: self.deadline.allowed,
@@ -104,6 +104,7 @@ impl Socket {
     }
 
     /// Tells the server that the request is complete.
+    #[cfg(feature = "tedge1")]
     pub(crate) fn finish_sending(&self) -> io::Result<()> {
         self.stream.shutdown(Shutdown::Write)
     }

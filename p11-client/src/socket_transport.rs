@@ -1,38 +1,51 @@
-//! Sends requests to the server: over pooled connections, in the protocol that it speaks, again
-//! while it restarts.
+//! Requests to the server over pooled connections, in the protocol that it speaks, again while it
+//! restarts or is busy.
 
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use p11_proto::frame;
-use p11_proto::message::{Request, Response};
+use p11_proto::message::{Message, Request, Response};
+use p11_proto::{ErrorCode, Failure};
 
-use crate::config::{Config, Protocol};
+use crate::config::Config;
+#[cfg(feature = "tedge1")]
+use crate::config::Protocol;
 use crate::connection::Connection;
 use crate::error::Error;
+use crate::retry::Retries;
 use crate::socket::{Deadline, Target};
+#[cfg(feature = "tedge1")]
 use crate::tedge1;
+use crate::transport::Transport;
 
 /// Idle connections that are kept, at most.
 const MAX_IDLE: usize = 4;
 
-/// Between the first try and the second. Each pause is twice as long as the one before.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-
 /// The connections to one server, for any number of threads.
+///
+/// A child of `fork(2)` may use it too: it connects anew, and only closes what it has inherited.
 #[derive(Debug)]
-pub(crate) struct Transport {
+pub struct SocketTransport {
     config: Config,
-    pool: Mutex<PoolState>,
+    pool: Pool,
+}
+
+/// The connections of one process. Two processes that share one would read each other's answers.
+#[derive(Debug)]
+struct Pool {
+    pid: u32,
+    state: Mutex<PoolState>,
+    /// Of the child of fork(2) that this is a copy in. A new one, since a thread that the child does not have may
+    /// hold the lock of the old.
+    of_child: OnceLock<Box<Pool>>,
 }
 
 /// What is known of the server, until a request fails.
 #[derive(Debug, Default)]
 struct PoolState {
     /// `Auto` until the server was asked.
+    #[cfg(feature = "tedge1")]
     protocol: Protocol,
     /// Connections that speak protocol 1.
     idle: Vec<Connection>,
@@ -46,53 +59,11 @@ struct PreparedRequest<'a> {
     once: bool,
 }
 
-impl Transport {
-    pub(crate) fn new(config: Config) -> Self {
-        let pool = Mutex::default();
-        Transport { config, pool }
-    }
-
-    pub(crate) fn socket_path(&self) -> &Path {
-        &self.config.socket_path
-    }
-
-    /// Sends a request and returns the answer, which is never [`Response::Error`].
-    pub(crate) fn call(&self, request: &Request) -> Result<Response, Error> {
-        let prepared = self.prepare(request)?;
-        let mut first_loss = None;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let idle = if prepared.once {
-                // What is known of the server may be out of date, and there is only one try.
-                self.reset_pool();
-                None
-            } else {
-                self.pool().idle.pop()
-            };
-            let was_idle = idle.is_some();
-            let lost = match self.attempt(&prepared, idle) {
-                Ok(response) => return Ok(response),
-                Err(e @ Error::Server(_)) => return Err(e),
-                Err(e) => e,
-            };
-            // The next connection may lead to another server.
-            self.reset_pool();
-            if !lost.is_lost_server() {
-                return Err(lost);
-            }
-            if was_idle {
-                // A server may close idle connections at any time; when it restarts, it closes all.
-                continue;
-            }
-            let waited = first_loss.get_or_insert_with(Instant::now).elapsed();
-            pause = pause.min(self.config.retry_for.saturating_sub(waited));
-            if pause.is_zero() || !prepared.target.deadline.allows(pause) {
-                return Err(lost);
-            }
-            tracing::debug!("trying again in {pause:?}: {lost}");
-            thread::sleep(pause);
-            pause = (2 * pause).min(LONGEST_PAUSE);
-        }
+impl SocketTransport {
+    /// Connects with the first request.
+    pub fn new(config: Config) -> Self {
+        let pool = Pool::new(process::id());
+        SocketTransport { config, pool }
     }
 
     fn prepare<'a>(&'a self, request: &'a Request) -> Result<PreparedRequest<'a>, Error> {
@@ -121,6 +92,7 @@ impl Transport {
         let target = prepared.target;
         let mut connection = match idle {
             Some(connection) => connection,
+            #[cfg(feature = "tedge1")]
             None if self.protocol(target)? == Protocol::Tedge1 => {
                 return tedge1::call(prepared.request, target);
             }
@@ -130,35 +102,109 @@ impl Transport {
             .exchange(&prepared.frame, target.deadline)
             .and_then(|body| frame::decode(&body))
             .map_err(|e| target.error(e).if_sent(prepared.once))?;
-        let mut pool = self.pool();
+        let mut pool = self.pool.state();
         if pool.idle.len() < MAX_IDLE {
             pool.idle.push(connection);
         }
         match response {
-            Response::Error(failure) => Err(failure.into()),
+            Response::Error(failure) => Err(refused(failure, prepared)),
             response => Ok(response),
         }
     }
 
     /// What the server speaks. It is asked before the first connection, if nothing is configured.
+    #[cfg(feature = "tedge1")]
     fn protocol(&self, target: Target<'_>) -> Result<Protocol, Error> {
         if self.config.protocol != Protocol::Auto {
             return Ok(self.config.protocol);
         }
-        let known = self.pool().protocol;
+        let known = self.pool.state().protocol;
         if known != Protocol::Auto {
             return Ok(known);
         }
         let protocol = tedge1::probe(target)?;
-        self.pool().protocol = protocol;
+        self.pool.state().protocol = protocol;
         Ok(protocol)
     }
+}
 
-    fn reset_pool(&self) {
-        *self.pool() = PoolState::default();
+impl Transport for SocketTransport {
+    fn call(&self, request: &Request) -> Result<Response, Error> {
+        let prepared = self.prepare(request)?;
+        let mut retries = Retries::new(prepared.target.deadline, self.config.retry_for);
+        loop {
+            let idle = if prepared.once {
+                // What is known of the server may be out of date, and there is only one try.
+                self.pool.reset();
+                None
+            } else {
+                self.pool.state().idle.pop()
+            };
+            let was_idle = idle.is_some();
+            let error = match self.attempt(&prepared, idle) {
+                Err(e) => e,
+                response => return response,
+            };
+            if let Error::Server(_) = error {
+                if prepared.once {
+                    return Err(error);
+                }
+            } else {
+                // The next connection may lead to another server.
+                self.pool.reset();
+                if was_idle && error.is_lost_server() {
+                    // A server may close idle connections at any time; when it restarts, it closes all.
+                    continue;
+                }
+            }
+            retries.wait_after(error)?;
+        }
+    }
+}
+
+impl Pool {
+    fn new(pid: u32) -> Self {
+        Pool {
+            pid,
+            state: Mutex::default(),
+            of_child: OnceLock::new(),
+        }
     }
 
-    fn pool(&self) -> MutexGuard<'_, PoolState> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The state of this process.
+    fn state(&self) -> MutexGuard<'_, PoolState> {
+        let pid = process::id();
+        let mut pool = self;
+        while pool.pid != pid {
+            let inherited = pool;
+            pool = inherited.of_child.get_or_init(|| {
+                if let Ok(mut state) = inherited.state.try_lock() {
+                    // Closed, without a byte being sent: the parent goes on with them.
+                    state.idle.clear();
+                }
+                Box::new(Pool::new(pid))
+            });
+        }
+        pool.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reset(&self) {
+        *self.state() = PoolState::default();
+    }
+}
+
+/// Tells a server of another version from one that fails.
+fn refused(failure: Failure, prepared: &PreparedRequest<'_>) -> Error {
+    let path = || prepared.target.path.to_owned();
+    match failure.code {
+        ErrorCode::Unsupported => Error::TooOld {
+            path: path(),
+            what: format!("answer {}", prepared.request.name()),
+        },
+        ErrorCode::UnsupportedVersion => Error::TooNew {
+            path: path(),
+            cause: Error::from(failure).to_string(),
+        },
+        _ => failure.into(),
     }
 }

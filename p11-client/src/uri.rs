@@ -28,6 +28,7 @@ pub(crate) fn split_pin(uri: &str, pin: Option<Pin>) -> (String, Option<Pin>) {
 }
 
 /// A URI without its query (RFC 7512 section 2.4), where a PIN may stand.
+#[cfg(feature = "tedge1")]
 pub(crate) fn without_query(uri: &str) -> &str {
     uri.split_once('?').map_or(uri, |(path, _)| path)
 }

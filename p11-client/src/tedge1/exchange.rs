@@ -22,7 +22,10 @@ pub(crate) fn probe(server: Target<'_>) -> Result<Protocol, Error> {
         // No old server answers so. One of ours does when it has too many connections, and in
         // protocol 1 it says that with a code.
         Ok(Response::Error(_)) => Ok(Protocol::V1),
-        Ok(other) => Err(Error::unexpected(server.path, other.name())),
+        Ok(other) => Err(Error::not_understood(
+            server.path,
+            format_args!("its answer was {:?}", other.name()),
+        )),
         Err(e) => Err(Error::not_understood(server.path, e)),
     }
 }
@@ -46,7 +49,7 @@ macro_rules! ask {
     ($server:expr, $request:expr => $response:ident) => {
         match $crate::tedge1::exchange::send($server, &$request)? {
             p11_proto::tedge1::Response::$response(value) => value,
-            other => return Err($crate::error::Error::unexpected($server.path, other.name())),
+            other => return Err($crate::error::Error::unexpected(other.name())),
         }
     };
 }

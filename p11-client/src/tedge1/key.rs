@@ -125,7 +125,10 @@ fn choose(offered: &[Scheme], request: &OpenKey, server: Target<'_>) -> Result<O
     });
     match send(server, &request) {
         Ok(Response::ChooseScheme(chosen)) => Ok(chosen.scheme),
-        Ok(other) => Err(Error::unexpected(server.path, other.name())),
+        Ok(other) => Err(Error::not_understood(
+            server.path,
+            format_args!("its answer was {:?}", other.name()),
+        )),
         Err(Error::Server(failure)) if failure.message.contains(NO_SCHEME) => Ok(None),
         Err(e) => Err(e),
     }

@@ -4,7 +4,7 @@ use std::io::{self, Seek};
 use std::sync::Arc;
 use std::time::Duration;
 
-use p11_client::{Error, Pin, SigningKey, client_auth};
+use p11_client::{Error, ErrorCode, Pin, Resolver, SigningKey, client_auth};
 use p11_proto::Request;
 use rustls::SignatureAlgorithm;
 use rustls::SignatureScheme as Scheme;
@@ -15,7 +15,7 @@ use rustls::version::{TLS12, TLS13};
 
 use crate::assertions::assert_error;
 use crate::fake_server::{FakeServer, TempSocket};
-use crate::test_key::{FULL_URI, TestKey};
+use crate::test_key::{FULL_URI, TestKey, failure};
 use crate::tls::{ALL_SCHEMES, handshake};
 
 const SERVERS: [fn(&TempSocket, &TestKey) -> FakeServer; 2] =
@@ -221,6 +221,51 @@ fn a_lost_server_fails_the_handshake() {
 }
 
 #[test]
+fn a_key_that_was_deleted_or_replaced_under_another_id_asks_to_be_opened_again() {
+    let key = TestKey::p256();
+    let socket = TempSocket::new();
+    let _server = socket.serve({
+        let key = key.clone();
+        move |request| match request {
+            Request::Sign(_) => failure(ErrorCode::KeyNotFound, "no key of the id %01"),
+            other => key.answer(other),
+        }
+    });
+    let error = handshake(&TLS13, &ALL_SCHEMES, socket.auth(&key)).unwrap_err();
+    let error = Error::in_handshake(&error).unwrap();
+    assert!(error.is_key_changed());
+    assert_error(
+        error,
+        "KeyChanged",
+        &["open it again", "no key of the id %01"],
+    );
+}
+
+#[test]
+fn why_no_certificate_was_sent_is_told_to_programs_with_what_to_do() {
+    let mut pkcs1 = TestKey::rsa();
+    pkcs1.schemes = vec![Scheme::RSA_PKCS1_SHA256];
+    for (key, remedy) in [
+        (pkcs1, "only TLS 1.2 will do"),
+        (TestKey::ed25519(), "make the key on P-256"),
+    ] {
+        let socket = TempSocket::new();
+        let _server = socket.serve_key(&key);
+        let opened = socket.open("pkcs11:");
+        let chain = vec![key.certificate.clone()];
+        let resolver = Arc::new(Resolver::new(chain, opened).unwrap());
+        assert!(resolver.key().why_not_sent().is_none());
+        let offered = [Scheme::ECDSA_NISTP384_SHA384, Scheme::RSA_PSS_SHA256];
+        let seen = handshake(&TLS13, &offered, resolver.clone()).unwrap();
+        assert_eq!(seen, None);
+        let why = resolver.key().why_not_sent().unwrap();
+        assert_error(&why, "NoCommonScheme", &["no certificate is sent", remedy]);
+        let seen = handshake(&TLS12, &ALL_SCHEMES, resolver.clone()).unwrap();
+        assert!(seen.is_some() && resolver.key().why_not_sent().is_none());
+    }
+}
+
+#[test]
 fn a_missing_scheme_is_logged_since_rustls_drops_the_certificate() {
     let key = TestKey::p384();
     let socket = TempSocket::new();
@@ -231,10 +276,10 @@ fn a_missing_scheme_is_logged_since_rustls_drops_the_certificate() {
     assert_eq!(seen, None);
     for part in [
         "WARN",
-        "no client certificate is sent",
+        "no certificate is sent",
         FULL_URI,
-        "offered=[ECDSA_NISTP256_SHA256, RSA_PSS_SHA256]",
-        "available=[ECDSA_NISTP384_SHA384]",
+        "takes the signature schemes [ECDSA_NISTP256_SHA256, RSA_PSS_SHA256]",
+        "can make [ECDSA_NISTP384_SHA384]",
     ] {
         assert!(log.contains(part), "{part:?} is not in: {log}");
     }
@@ -254,7 +299,7 @@ impl TempSocket {
 }
 
 /// The result of some work, and what it logged.
-fn logged<T>(work: impl FnOnce() -> T) -> (T, String) {
+pub fn logged<T>(work: impl FnOnce() -> T) -> (T, String) {
     let mut log = tempfile::tempfile().unwrap();
     let subscriber = tracing_subscriber::fmt()
         .with_ansi(false)

@@ -2,12 +2,16 @@
 #![cfg(test)]
 
 mod assertions;
+mod configured;
 mod connections;
 mod errors;
 mod fake_server;
+mod fork;
 mod handshake;
 mod old_key;
 mod old_manage;
+mod paths;
+mod patience;
 mod protocol;
 mod requests;
 mod resolver;

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::thread;
+use std::time::Duration;
 
 use p11_client::{Client, ErrorCode, Protocol};
 use p11_proto::{frame, tedge1};
@@ -133,7 +134,8 @@ fn a_server_with_too_many_connections_says_so_with_a_code() {
                     frame::write(&mut stream, &busy()).unwrap();
                 }
             });
-            let client = Client::new(socket.config().protocol(protocol));
+            let config = socket.config().protocol(protocol);
+            let client = Client::new(config.retry_for(Duration::ZERO));
             assert_error(&client.ping().unwrap_err(), "Busy", &[]);
         }
     }

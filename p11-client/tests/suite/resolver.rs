@@ -1,6 +1,6 @@
 //! Certificate chains with a key that fits and with one that does not.
 
-use p11_client::{Error, Resolver, client_auth};
+use p11_client::{Resolver, client_auth};
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::CertificateDer;
 
@@ -30,11 +30,16 @@ fn the_first_certificate_of_a_chain_is_the_keys() {
     let chain = vec![key.certificate.clone(), issuer.certificate.clone()];
     let resolver = Resolver::new(chain.clone(), opened.clone()).unwrap();
     assert!(resolver.has_certs());
-    assert_eq!(resolver.resolve(&[], &[]).unwrap().cert, chain);
+    let resolved = ResolvesClientCert::resolve(&resolver, &[], &[]);
+    assert_eq!(resolved.unwrap().cert, chain);
 
     let reversed = vec![issuer.certificate, key.certificate];
-    let refused = Resolver::new(reversed, opened);
-    assert!(matches!(refused, Err(Error::Mismatch { .. })));
+    let refused = Resolver::new(reversed.clone(), opened).unwrap_err();
+    let parts = ["certificate 2", "put your own certificate first"];
+    assert_error(&refused, "CertificateOrder", &parts);
+    // The key is asked for by the first certificate.
+    let refused = client_auth(socket.config(), "pkcs11:", None, reversed).unwrap_err();
+    assert_error(&refused, "CertificateOrder", &parts);
 }
 
 #[test]

@@ -72,7 +72,7 @@ pub fn handshake(
 }
 
 /// Sends what one side has written to the other.
-fn send<A, B>(
+pub fn send<A, B>(
     from: &mut impl DerefMut<Target = ConnectionCommon<A>>,
     to: &mut impl DerefMut<Target = ConnectionCommon<B>>,
 ) -> Result<(), Error> {
