@@ -14,6 +14,8 @@ use p11_proto::message::{
 
 use crate::config::{Config, SLOW_SIGNATURE};
 use crate::error::Error;
+#[cfg(feature = "module")]
+use crate::module::{ModuleConfig, ModuleTransport};
 use crate::socket_transport::SocketTransport;
 use crate::transport::Transport;
 
@@ -60,6 +62,15 @@ impl Client {
             pin: None,
             slow_signature: SLOW_SIGNATURE,
         }
+    }
+
+    /// A client of a PKCS#11 module that is loaded in this process.
+    ///
+    /// # Errors
+    /// Those of [`ModuleTransport::load`].
+    #[cfg(feature = "module")]
+    pub fn with_module(config: ModuleConfig) -> Result<Self, Error> {
+        ModuleTransport::load(config).map(Client::with_transport)
     }
 
     /// The same client with another [`Config::pin`].

@@ -160,6 +160,16 @@ pub enum Error {
         /// What the key can make.
         available: Vec<SignatureScheme>,
     },
+    /// The module was loaded before `fork(2)`, by the parent of this process.
+    #[error(
+        "the PKCS#11 module was loaded before this process was forked, and is its parent's: load it after the fork, or use tedge-p11-server"
+    )]
+    Forked,
+    /// The module is in use in this process with another PIN or URI.
+    #[error(
+        "the PKCS#11 module {0:?} is in use in this process with another PIN or URI: use one configuration, and put what differs into the requests"
+    )]
+    ModuleInUse(PathBuf),
     /// The program has neither given nor installed a crypto provider for rustls.
     #[error(
         "rustls has no crypto provider: pass one, or install one before (rustls::crypto::CryptoProvider::install_default)"
@@ -209,6 +219,8 @@ impl Error {
             Error::Certificate(_) => "Certificate",
             Error::CertificateOrder { .. } => "CertificateOrder",
             Error::NoCommonScheme { .. } => "NoCommonScheme",
+            Error::Forked => "Forked",
+            Error::ModuleInUse(_) => "ModuleInUse",
             Error::NoCryptoProvider => "NoCryptoProvider",
             Error::Tls(_) => "Tls",
             Error::Mismatch { .. } => "Mismatch",

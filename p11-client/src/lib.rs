@@ -8,6 +8,7 @@
 //! | `signing_key` | [`SigningKey`]: opened once, then one request for each signature |
 //! | `client` | [`Client`]: every request that the server knows, one method each |
 //! | `socket_transport` | [`SocketTransport`]: requests over pooled connections, repeated while the server restarts |
+//! | `module` | feature `module`: requests to a PKCS#11 module in the process |
 //! | `transport` | [`Transport`]: what carries requests, the socket or something else |
 //! | `retry` | pauses between tries, and their end |
 //! | `tedge1` | the same requests in the protocol of old servers |
@@ -85,6 +86,8 @@ mod client;
 mod config;
 mod connection;
 mod error;
+#[cfg(feature = "module")]
+mod module;
 mod no_common_scheme;
 mod permission;
 mod resolver;
@@ -104,7 +107,12 @@ pub use config::Config;
 #[cfg(feature = "tedge1")]
 pub use config::Protocol;
 pub use error::Error;
+#[cfg(feature = "module")]
+pub use module::{ModuleConfig, ModuleTransport};
 pub use p11_proto::{ErrorCode, Failure, Identity, Pin, Scheme, UriText, message, spki};
+#[cfg(feature = "module")]
+pub use p11_server;
+pub use p11_uri::Uri;
 pub use resolver::Resolver;
 pub use rustls;
 pub use signing_key::SigningKey;

@@ -16,6 +16,7 @@
 //! - [`as_user`]: clients that another user runs
 //! - [`fixture`]: a token with a key, and a server that loads a module which misbehaves on demand
 //! - [`broker`], [`openssl`]: the peers of a TLS handshake
+//! - [`program`]: a test that is a process of its own, with a module in it
 //! - [`mqtt`]: the shortest MQTT exchange that proves a login
 //! - [`compare`]: whether something takes longer when others disturb it
 //! - [`text`]: assertions on what a message or a log says
@@ -60,6 +61,7 @@ pub mod pki;
 mod ports;
 pub mod proc;
 pub mod process;
+pub mod program;
 pub mod raw_client;
 pub mod requests;
 pub mod secrets;

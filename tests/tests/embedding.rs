@@ -7,7 +7,7 @@
     reason = "helpers of tests, which fail by panicking"
 )]
 
-use std::{env, process::Command, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use cryptoki::{
     context::{CInitializeArgs, CInitializeFlags, Pkcs11},
@@ -23,37 +23,20 @@ use p11_server::{Engine, Service, Settings, Timeouts, Unrestricted};
 use p11_tests::{
     fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
+    program,
 };
-
-/// Says to the process that is the program where its faults are.
-const FAULTS: &str = "EMBEDDING_FAULTS";
-
-/// The module is told by the environment where its tokens are, so each program is a process of its own.
-fn run_as_program(test: &str) {
-    let fixture = Fixture::new(KeyKind::P256);
-    let [_, (_, folder)] = fixture.faults.envs();
-    let output = Command::new(env::current_exe().unwrap())
-        .args(["--ignored", "--exact", test])
-        .envs(fixture.hsm.envs())
-        .envs(fixture.faults.envs())
-        .env(FAULTS, folder)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && said.contains("1 passed"),
-        "{output:?}"
-    );
-}
 
 #[test]
 fn a_program_that_has_initialised_the_module_and_logged_in_stays_so() {
-    run_as_program("program_that_is_logged_in");
+    program::run(&Fixture::new(KeyKind::P256), "program_that_is_logged_in");
 }
 
 #[test]
 fn a_program_that_has_initialised_the_module_keeps_its_session() {
-    run_as_program("program_that_is_not_logged_in");
+    program::run(
+        &Fixture::new(KeyKind::P256),
+        "program_that_is_not_logged_in",
+    );
 }
 
 struct Program {
@@ -64,7 +47,6 @@ struct Program {
 
 impl Program {
     fn new() -> Self {
-        let folder = env::var_os(FAULTS).expect("this is run by another test");
         let path = Faults::module_path();
         let module = Pkcs11::new(&path).unwrap();
         let os_locking = CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK);
@@ -78,7 +60,7 @@ impl Program {
         let engine = Engine::load_with(&path, settings, timeouts).unwrap();
         engine.start().unwrap();
         Self {
-            faults: Faults::attach(folder, "unused"),
+            faults: program::faults(),
             module,
             engine,
         }

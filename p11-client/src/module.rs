@@ -1,0 +1,243 @@
+//! A PKCS#11 module in this process, behind the engine that the server uses too.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use p11_proto::message::{Request, Response};
+use p11_proto::{ErrorCode, Failure, Pin};
+use p11_server::{Engine, Service, Settings, Unrestricted};
+use p11_uri::Uri;
+
+use crate::error::Error;
+use crate::transport::Transport;
+
+/// thin-edge's conventional PIN.
+const DEFAULT_PIN: &str = "123456";
+
+/// Which module to load, and what the engine is told about its tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModuleConfig {
+    path: PathBuf,
+    uri: Option<String>,
+    pin: Option<Pin>,
+    /// Whether [`DEFAULT_PIN`] is tried once where there is no other.
+    default_pin: bool,
+    refusals: Option<PathBuf>,
+}
+
+impl ModuleConfig {
+    /// The module in this file, with all its tokens, and without a PIN.
+    pub fn new(path: impl AsRef<Path>) -> Self {
+        ModuleConfig {
+            path: path.as_ref().to_owned(),
+            uri: None,
+            pin: None,
+            default_pin: false,
+            refusals: None,
+        }
+    }
+
+    /// The PIN for requests that bring none. It is the only one that its token gets; a request with another is refused.
+    #[must_use]
+    pub fn pin(mut self, pin: impl Into<Option<Pin>>) -> Self {
+        self.pin = pin.into();
+        self
+    }
+
+    /// A URI whose attributes replace those of every request (RFC 7512). Its `pin-value` or `pin-source` wins over
+    /// [`ModuleConfig::pin`].
+    #[must_use]
+    pub fn uri(mut self, uri: impl Into<Option<String>>) -> Self {
+        self.uri = uri.into();
+        self
+    }
+
+    /// A folder, readable by this user alone, in which refused PINs are remembered from one process to the next, as
+    /// salted digests. Without it a program that starts again and again with a wrong PIN can use up a token's tries.
+    #[must_use]
+    pub fn refusals(mut self, folder: impl Into<Option<PathBuf>>) -> Self {
+        self.refusals = folder.into();
+        self
+    }
+
+    /// Has thin-edge's conventional PIN tried once where no other is set.
+    #[must_use]
+    pub fn default_pin(mut self) -> Self {
+        self.default_pin = true;
+        self
+    }
+
+    fn settings(&self) -> Result<Settings, Error> {
+        let scope = Uri::parse(self.uri.as_deref().unwrap_or("pkcs11:")).map_err(bad_uri)?;
+        let source = scope.pin_source_path().map_err(bad_uri)?;
+        let pin = match (scope.pin_value(), source) {
+            (Some(pin), _) => Some(Pin::from(pin.clone())),
+            (None, Some(path)) => Some(read_pin(&path)?),
+            (None, None) => self.pin.clone(),
+        };
+        let mut settings = Settings::default();
+        settings.pin_is_default = pin.is_none() && self.default_pin;
+        settings.pin = pin.or_else(|| settings.pin_is_default.then(|| DEFAULT_PIN.into()));
+        settings.refusals.clone_from(&self.refusals);
+        settings.scope = scope;
+        Ok(settings)
+    }
+}
+
+/// A PKCS#11 module that is loaded in this process.
+///
+/// All of one module share one engine, with its sessions, its login and its rules for PINs. The module is initialised by
+/// the first request, and finalised when the last of them is dropped. It is left alone where another part of the program
+/// has initialised it. No trouble in it ends the process.
+///
+/// After `fork(2)` the child is answered [`Error::Forked`]: PKCS#11 gives it no use of what its parent has opened.
+pub struct ModuleTransport {
+    engine: Arc<Engine>,
+    pid: u32,
+}
+
+/// An engine of this process, and who uses it.
+struct InUse {
+    file: Option<(u64, u64)>,
+    config: ModuleConfig,
+    engine: Arc<Engine>,
+    pid: u32,
+    users: usize,
+}
+
+static ENGINES: Mutex<Vec<InUse>> = Mutex::new(Vec::new());
+
+impl ModuleTransport {
+    /// Loads the module, or uses the one that is loaded.
+    ///
+    /// # Errors
+    /// `ModuleUnavailable` where the file is no usable module, `BadUri`; [`Error::ModuleInUse`] where the module is in use
+    /// with another configuration; [`Error::Forked`] where it is that of a parent process.
+    pub fn load(config: ModuleConfig) -> Result<Self, Error> {
+        let file = file_id(&config.path);
+        let mut engines = engines();
+        // A name without a folder is found by dlopen(3) alone.
+        let is_it = |in_use: &&mut InUse| match file {
+            Some(_) => in_use.file == file,
+            None => in_use.config.path == config.path,
+        };
+        if let Some(in_use) = engines.iter_mut().find(is_it) {
+            if in_use.pid != process::id() {
+                return Err(Error::Forked);
+            }
+            if in_use.config != config {
+                return Err(Error::ModuleInUse(config.path));
+            }
+            in_use.users += 1;
+            return Ok(ModuleTransport::of(in_use));
+        }
+        let engine = Engine::load(&config.path, config.settings()?).map_err(failure)?;
+        let in_use = InUse {
+            file,
+            config,
+            engine: Arc::new(engine),
+            pid: process::id(),
+            users: 1,
+        };
+        let transport = ModuleTransport::of(&in_use);
+        engines.push(in_use);
+        Ok(transport)
+    }
+
+    fn of(in_use: &InUse) -> Self {
+        ModuleTransport {
+            engine: in_use.engine.clone(),
+            pid: in_use.pid,
+        }
+    }
+
+    /// The engine itself, for what requests do not tell: [`Engine::hung`], [`Engine::trouble`].
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+}
+
+impl Transport for ModuleTransport {
+    fn call(&self, request: &Request) -> Result<Response, Error> {
+        match self.pid == process::id() {
+            true => self.engine.call(request),
+            false => Err(Error::Forked),
+        }
+    }
+}
+
+/// For a program that has loaded the engine by itself.
+impl Transport for Engine {
+    fn call(&self, request: &Request) -> Result<Response, Error> {
+        Service::call(self, request, &Unrestricted).map_err(failure)
+    }
+}
+
+impl Drop for ModuleTransport {
+    fn drop(&mut self) {
+        // A child of fork(2) leaves alone what is its parent's, the lock too: a thread that it has not may hold it.
+        if self.pid != process::id() {
+            return;
+        }
+        let mut engines = engines();
+        let mine = |in_use: &InUse| Arc::ptr_eq(&in_use.engine, &self.engine);
+        let Some(place) = engines.iter().position(mine) else {
+            return;
+        };
+        if let Some(in_use) = engines.get_mut(place) {
+            in_use.users -= 1;
+            if in_use.users > 0 {
+                return;
+            }
+        }
+        // Under the lock: who loads the module now waits until it is finalised.
+        self.engine.shut_down();
+        engines.swap_remove(place);
+    }
+}
+
+impl std::fmt::Debug for ModuleTransport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ModuleTransport").finish_non_exhaustive()
+    }
+}
+
+fn engines() -> MutexGuard<'static, Vec<InUse>> {
+    ENGINES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// By which dlopen(3) tells whether a library is loaded already.
+fn file_id(path: &Path) -> Option<(u64, u64)> {
+    let file = fs::metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
+}
+
+fn failure(error: p11_server::Error) -> Error {
+    Failure::from(&error).into()
+}
+
+fn bad_uri(error: p11_uri::Error) -> Error {
+    Failure::new(
+        ErrorCode::BadUri,
+        format!("the URI of the module cannot be used: {error}"),
+    )
+    .into()
+}
+
+/// The PIN in a file; line ends at its end are not part of it.
+fn read_pin(path: &Path) -> Result<Pin, Error> {
+    let refuse = |cause: &dyn std::fmt::Display| {
+        let message = format!("the pin-source {path:?} cannot be used: {cause}");
+        Failure::new(ErrorCode::PinRequired, message)
+    };
+    let text = fs::read_to_string(path).map_err(|e| refuse(&e))?;
+    let text = Pin::from(text);
+    let pin = text.expose().trim_end_matches(['\r', '\n']);
+    match pin.is_empty() || pin.contains(['\r', '\n']) {
+        true => Err(refuse(&"it must hold one line with the PIN").into()),
+        false => Ok(pin.into()),
+    }
+}

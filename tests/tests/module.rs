@@ -1,0 +1,196 @@
+//! `p11-client` with the module in the process: the same client, without a server. Each test is a program of its own.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests, which fail by panicking"
+)]
+
+use std::{
+    io::{Read, Write, pipe},
+    process,
+    sync::Arc,
+};
+
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        wait::waitpid,
+    },
+    unistd::{ForkResult, fork, getpid},
+};
+use p11_client::{
+    Client, Error, ModuleConfig, ModuleTransport, Pin, Scheme, SigningKey, message::OpenKey,
+};
+use p11_fault_module::{Faults, Function::*, cryptoki_sys::*, on};
+use p11_tests::{
+    fixture::{Fixture, KEY, PIN},
+    keys::KeyKind,
+    program,
+    verify::verifies,
+};
+
+fn config() -> ModuleConfig {
+    ModuleConfig::new(Faults::module_path()).pin(Pin::from(PIN))
+}
+
+fn open(client: &Client) -> SigningKey {
+    SigningKey::open(client, KEY, None, None).unwrap()
+}
+
+fn sign(key: &SigningKey) -> Result<(), Error> {
+    let signature = key.sign(Scheme::EcdsaP256Sha256, b"message")?;
+    let spki = key.public_key_info().spki();
+    let scheme = Scheme::EcdsaP256Sha256.number();
+    assert!(verifies(spki, scheme, b"message", &signature));
+    Ok(())
+}
+
+fn run(test: &str) {
+    program::run(&Fixture::new(KeyKind::P256), test);
+}
+
+#[test]
+fn clients_of_one_module_share_an_engine_which_goes_with_the_last() {
+    run("program_with_two_clients");
+}
+
+#[test]
+#[ignore = "run by another test"]
+fn program_with_two_clients() {
+    let faults = program::faults();
+    let first = Client::with_module(config()).unwrap();
+    let second = Client::with_module(config()).unwrap();
+    let key = open(&first);
+    sign(&key).unwrap();
+    sign(&open(&second)).unwrap();
+    assert_eq!(faults.count(C_Initialize), 1);
+    assert_eq!(faults.count(C_Login), 1);
+
+    // Two calls for a signature, as in the server.
+    let before = faults.counts();
+    sign(&key).unwrap();
+    let calls = faults.counts().since(&before);
+    assert_eq!(calls.total(), 2, "{calls}");
+
+    drop((first, key));
+    assert_eq!(faults.count(C_Finalize), 0);
+    sign(&open(&second)).unwrap();
+    drop(second);
+    assert_eq!(faults.count(C_Finalize), 1);
+
+    // And it comes back.
+    sign(&open(&Client::with_module(config()).unwrap())).unwrap();
+    assert_eq!(faults.count(C_Initialize), 2);
+    assert_eq!(faults.count(C_Finalize), 2);
+}
+
+#[test]
+fn another_configuration_of_a_module_in_use_is_refused() {
+    run("program_with_two_configurations");
+}
+
+#[test]
+#[ignore = "run by another test"]
+fn program_with_two_configurations() {
+    let client = Client::with_module(config()).unwrap();
+    let refused = |config| Client::with_module(config).unwrap_err();
+    for other in [
+        config().pin(Pin::from("another")),
+        config().uri("pkcs11:token=device".to_owned()),
+    ] {
+        let error = refused(other);
+        assert_eq!(error.code(), "ModuleInUse");
+        assert!(!format!("{error} {error:?}").contains("another\""));
+    }
+    drop(client);
+    let wrong = Client::with_module(config().pin(Pin::from("another"))).unwrap();
+    let error = wrong.open_key(OpenKey::new(KEY)).unwrap_err();
+    assert!(error.is_pin(), "{error}");
+    drop(wrong);
+    let uri = |query: &str| {
+        config()
+            .pin(None)
+            .uri(format!("pkcs11:token=device?{query}"))
+    };
+    let by_uri = Client::with_module(uri(&format!("pin-value={PIN}"))).unwrap();
+    sign(&open(&by_uri)).unwrap();
+    drop(by_uri);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, format!("{PIN}\n")).unwrap();
+    let source = format!("pin-source={}", file.path().display());
+    sign(&open(&Client::with_module(uri(&source)).unwrap())).unwrap();
+
+    assert_eq!(refused(uri("pin-source=/nowhere")).code(), "PinRequired");
+    assert_eq!(refused(config().uri("http:".to_owned())).code(), "BadUri");
+    let error = refused(ModuleConfig::new("/nowhere/module.so"));
+    assert_eq!(error.code(), "ModuleUnavailable");
+}
+
+#[test]
+fn after_a_fork_the_module_is_the_parents() {
+    run("program_that_forks");
+}
+
+#[test]
+#[ignore = "run by another test"]
+fn program_that_forks() {
+    let faults = program::faults();
+    let client = Client::with_module(config()).unwrap();
+    let key = open(&client);
+    sign(&key).unwrap();
+    let before = faults.counts();
+    let (mut told, mut tell) = pipe().unwrap();
+    // SAFETY: the child asks, tells and ends; what glibc's malloc needs is made good by its fork().
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            let codes = [
+                sign(&key).unwrap_err().code(),
+                Client::with_module(config()).unwrap_err().code(),
+            ];
+            drop((client, key));
+            let _ = tell.write_all(codes.join(" ").as_bytes());
+            kill(getpid(), Signal::SIGKILL).unwrap();
+            process::abort()
+        }
+        ForkResult::Parent { child } => {
+            drop(tell);
+            let mut codes = String::new();
+            told.read_to_string(&mut codes).unwrap();
+            waitpid(child, None).unwrap();
+            assert_eq!(codes, "Forked Forked");
+        }
+    }
+    let calls = faults.counts().since(&before);
+    assert_eq!(calls.total(), 0, "the child has called the module: {calls}");
+    sign(&key).unwrap();
+}
+
+#[test]
+fn trouble_heals_and_what_others_have_initialised_stays() {
+    run("program_with_trouble");
+}
+
+#[test]
+#[ignore = "run by another test"]
+fn program_with_trouble() {
+    let faults = program::faults();
+    let transport = Arc::new(ModuleTransport::load(config()).unwrap());
+    let key = open(&Client::with_transport(transport.clone()));
+    for code in [CKR_DEVICE_ERROR, CKR_SESSION_HANDLE_INVALID] {
+        faults.set([on(C_Sign).next(1).returns(code)]);
+        sign(&key).unwrap();
+    }
+    assert_eq!(transport.engine().trouble(), None);
+    drop((key, transport));
+    assert_eq!(faults.count(C_Finalize), faults.count(C_Initialize));
+
+    let module = Pkcs11::new(Faults::module_path()).unwrap();
+    let os_locking = CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK);
+    module.initialize(os_locking).unwrap();
+    let before = faults.count(C_Finalize);
+    sign(&open(&Client::with_module(config()).unwrap())).unwrap();
+    assert_eq!(faults.count(C_Finalize), before);
+    assert_eq!(module.get_slots_with_initialized_token().unwrap().len(), 1);
+}
