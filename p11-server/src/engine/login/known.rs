@@ -1,8 +1,9 @@
 //! What is remembered of the PINs of a token, and of what counts its wrong tries.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::digests::Salted;
+use super::states::{Again, again};
 
 /// What is known of the PINs of one role on one token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,27 +86,11 @@ impl Counter {
     }
 }
 
-/// Whether a PIN that was unclear may be sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Again {
-    Now,
-    /// After a reload and this.
-    In(Duration),
-    Never,
-}
-
 impl Unclear {
-    /// Once more after a reload and a pause. Where the token had accepted it before, at once after the first reload, and else
-    /// whenever a pause is over.
+    /// Whether it may be sent again.
     pub fn again(&self, now: Instant) -> Again {
         let pause = self.until.saturating_duration_since(now);
-        let is_first = self.times == 1;
-        match self.was_accepted {
-            true if (is_first && self.reloaded) || pause.is_zero() => Again::Now,
-            false if !is_first => Again::Never,
-            false if self.reloaded && pause.is_zero() => Again::Now,
-            _ => Again::In(pause),
-        }
+        again(self.was_accepted, self.times, self.reloaded, pause)
     }
 
     /// What is written for the next process. Of what was accepted, nobody believes that it is wrong; of what was typed at a PIN pad,

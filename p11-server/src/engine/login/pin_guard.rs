@@ -17,9 +17,9 @@ use sha2::{Digest, Sha256};
 
 use super::attempt::{Attempt, Subject};
 use super::digests::{Salted, contains, remember, same};
-use super::known::{Again, Counter, Known, Note, Unclear};
+use super::known::{Counter, Known, Note, Unclear};
 use super::misses::{Misses, doubled};
-use super::states::{Fate, Owner, Role, State, fate};
+use super::states::{Again, Fate, Owner, Role, State, fate};
 
 /// How long after an unclear answer a PIN that was accepted before is sent again, where no reload came first; it doubles
 /// to the longest wait.

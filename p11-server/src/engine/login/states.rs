@@ -53,9 +53,7 @@ pub(crate) enum Fate {
 
 /// The table. What is typed at a PIN pad is not known before.
 ///
-/// A client's PIN that may not be sent is a miss, so that trying does not tell quickly which one would be sent. An unclear PIN is
-/// sent twice in all, once where nobody may send a second one, until the token accepts a PIN or the operator frees it; restarts
-/// change nothing in that. Where the token has accepted it before, in this process, it is sent again after each pause.
+/// A client's PIN that may not be sent is a miss, so that trying does not tell quickly which one would be sent.
 #[rustfmt::skip]
 pub(crate) fn fate(state: State, owner: Owner) -> Fate {
     use Fate::{Miss, Refuse, Send, Use};
@@ -82,6 +80,31 @@ pub(crate) fn fate(state: State, owner: Owner) -> Fate {
         Owner::Default => default,
         Owner::Client(_) => client,
         Owner::PinPad => pin_pad,
+    }
+}
+
+/// Whether a PIN may be sent again whose answer told nothing, or never came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Again {
+    Now,
+    /// After a reload and this.
+    In(Duration),
+    /// Not until the token accepts another one, or the operator frees it.
+    Never,
+}
+
+/// The table of these. How often it was sent like that is counted over restarts, each of which is a reload after which the pause
+/// begins anew; whether the token has accepted it before is known of this process alone.
+#[rustfmt::skip]
+pub(super) fn again(was_accepted: bool, times: u32, is_reloaded: bool, pause: Duration) -> Again {
+    match (was_accepted, times, is_reloaded, pause.is_zero()) {
+        // accepted  times  reloaded  pause over
+        (false,      1,     true,     true )     => Again::Now,
+        (false,      1,     _,        _    )     => Again::In(pause),
+        (false,      _,     _,        _    )     => Again::Never,
+        (true,       1,     true,     _    )     => Again::Now,
+        (true,       _,     _,        true )     => Again::Now,
+        (true,       _,     _,        false)     => Again::In(pause),
     }
 }
 

@@ -55,13 +55,13 @@ impl About<'_> {
                  that to another one, so it was not sent; {next}"
             )),
             State::Unclear(time) => Error::PinGuarded(format!(
-                "the token {token} gave an unclear answer to {whose}, or none, which may have used up a try; it is sent \
-                 again when the module was reloaded, in {} at the earliest, or after this: {next}",
+                "the token {token} gave an unclear answer, or none, to {whose} and that may have used up a try; it is \
+                 sent again when the module was reloaded, in {} at the earliest, or after this: {next}",
                 seconds(time)
             )),
             State::UnclearTwice => Error::PinGuarded(format!(
-                "the token {token} gave two unclear answers to {whose}, or none, which may have used up two tries, so it \
-                 is not sent again; {next}"
+                "the token {token} gave two unclear answers, or none, to {whose} and that may have used up two tries, so \
+                 it is not sent again; {next}"
             )),
             State::Spent => self.spent(),
             State::TryUsed => Error::PinRequired {
