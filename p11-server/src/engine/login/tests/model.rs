@@ -290,6 +290,11 @@ impl World {
                 self.note_miss(token, user, number);
                 return Sent::Not(state);
             }
+            // It is told that this is not the one that would be sent.
+            ((state @ (State::Spent | State::Refused), _), Owner::Client(user)) => {
+                self.note_miss(token, user, number);
+                return Sent::Not(state);
+            }
             ((state, _), _) => return Sent::Not(state),
         }
         if attempt.tries.final_try || attempt.tries.locked {
