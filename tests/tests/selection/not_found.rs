@@ -8,7 +8,7 @@ use p11_fault_module::{
 };
 use p11_tests::{client::refused, server::Server, text::assert_in_order, tools::pkcs11_module};
 
-use super::{PIN, Store, assert_refused, full_uri};
+use super::{PIN, Store, assert_refused, full_uri, log_lines};
 
 #[test]
 fn the_error_says_what_was_searched_where_and_what_is_there() {
@@ -134,7 +134,7 @@ fn where_no_token_can_be_used_the_error_says_what_there_is() {
     let failure = assert_refused(&empty, "pkcs11:token=device", ErrorCode::TokenNotFound);
     assert_in_order(
         &failure.message,
-        ["there is none", "not initialised", "slot-id="],
+        ["there is none", "not initialised", "slot-id=", "account"],
     );
 
     store.token("device");
@@ -154,6 +154,10 @@ fn where_no_token_can_be_used_the_error_says_what_there_is() {
     let server = Server::builder().pin(PIN).module(&module).start();
     let failure = assert_refused(&server, "pkcs11:token=device", ErrorCode::TokenNotFound);
     assert_in_order(&failure.message, ["there is none", "no slot", "pcscd"]);
+    server.client().list_tokens();
+    let said = log_lines(&server, "no token is there: ");
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert_in_order(&said[0], ["WARN", "no slot", "pcscd"]);
 }
 
 #[test]

@@ -42,6 +42,8 @@ struct State {
     hanging: HashMap<u64, u64>,
     /// What was said of a slot already: once is enough.
     said: HashSet<(u64, String)>,
+    /// Whether no slot held a token when they were listed last.
+    was_empty: bool,
     running: Option<Scan>,
     started: u64,
     done: u64,
@@ -212,8 +214,12 @@ impl Registry {
         let library = module.library_info()?;
         let mut found = Slots::default();
         let slots = module.slots(true)?;
+        let was_empty = std::mem::replace(&mut self.state.lock().was_empty, slots.is_empty());
         if slots.is_empty() {
             found.empty = module.slots(false)?.len();
+            if !was_empty {
+                warn!("no token is there: {}", nothing(found.empty));
+            }
         }
         for slot in slots {
             let slow = self.module.timeouts().slow_slot;
@@ -358,18 +364,28 @@ impl Slots {
         let mut there: Vec<_> = failing.into_iter().collect();
         match free.collect::<Vec<_>>().as_slice() {
             [] => {}
-            free => there.push(format!("what is there is not initialised: {}", list(free))),
+            free => there.push(format!(
+                "what is there is not initialised: {}; if a token should be there, may the account of this server \
+                 read its files?",
+                list(free)
+            )),
         }
-        match (there.as_slice(), self.empty) {
-            ([], 0) => "the PKCS#11 module shows no slot with a token; is the device there, does the service \
-                        behind it run (pcscd, pkcsslotd, a TPM's resource manager), and may the account of \
-                        this server use it?"
-                .into(),
-            ([], slots) => format!(
-                "the PKCS#11 module shows {slots} slots, such as card readers, and none holds a token"
-            ),
-            _ => there.join("; "),
+        match there.as_slice() {
+            [] => nothing(self.empty),
+            there => there.join("; "),
         }
+    }
+}
+
+/// What to look at where this many slots are there, and none holds a token.
+fn nothing(slots: usize) -> String {
+    match slots {
+        0 => "the PKCS#11 module shows no slot with a token; is the device there, does the service behind it run \
+              (pcscd, pkcsslotd, a TPM's resource manager), and may the account of this server use it?"
+            .into(),
+        slots => format!(
+            "the PKCS#11 module shows {slots} slots, such as card readers, and none holds a token"
+        ),
     }
 }
 
