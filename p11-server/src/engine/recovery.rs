@@ -158,7 +158,18 @@ impl Core {
     }
 
     fn may_look_anew(&self) -> bool {
-        self.shows_by_reload() && self.module.age() >= self.module.timeouts().missing
+        self.shows_by_reload() && self.until_looking_anew().is_zero()
+    }
+
+    /// How long what other programs have made may stay out of sight. While no token is in use a reload disturbs nobody.
+    fn until_looking_anew(&self) -> Duration {
+        let timeouts = self.module.timeouts();
+        let pause = match self.registry.has_no_token() {
+            true => timeouts.first_pause,
+            false => timeouts.missing,
+        };
+        let wait = pause.saturating_sub(self.module.age());
+        wait.max(self.module.wait())
     }
 
     /// Whether the module is known to show tokens that other programs have made by a reload alone. Without a slot that
@@ -207,8 +218,7 @@ impl Core {
 
     /// A token that is not there may have come into being since the module was initialised.
     fn with_hint(&self, error: Error) -> Error {
-        let wait = self.module.timeouts().missing;
-        let wait = wait.saturating_sub(self.module.age());
+        let wait = self.until_looking_anew();
         if error.recovery() != Recovery::ReloadForMissing
             || !self.shows_by_reload()
             || wait.is_zero()

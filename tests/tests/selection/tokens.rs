@@ -1,5 +1,7 @@
 //! Every token in scope is searched, in an order that does not change; what cannot be used is passed over.
 
+use std::{thread, time::Duration};
+
 use p11_client::ErrorCode;
 use p11_fault_module::{
     Function::*,
@@ -9,7 +11,7 @@ use p11_fault_module::{
 };
 use p11_tests::{client::refused, text::assert_in_order};
 
-use super::{Store, assert_opens, full_uri, log_lines};
+use super::{Store, assert_opens, assert_refused, full_uri, log_lines};
 
 #[test]
 fn all_tokens_are_searched() {
@@ -138,4 +140,19 @@ fn a_key_whose_token_fails_is_not_told_as_changed() {
     assert_eq!(failure.ckr.as_deref(), Some("CKR_DEVICE_ERROR"));
     store.faults.clear();
     key.sign().unwrap();
+}
+
+#[test]
+fn the_first_token_that_another_program_makes_is_found_within_seconds() {
+    let store = Store::new();
+    let server = store.server().start();
+    let uri = "pkcs11:token=late;object=key";
+    let miss = assert_refused(&server, uri, ErrorCode::TokenNotFound);
+    let (_, hint) = miss.message.split_once("may show in ").unwrap();
+    let seconds: u64 = hint.split(' ').next().unwrap().parse().unwrap();
+    assert!((1..=3).contains(&seconds), "{miss}");
+    let token = store.token("late");
+    let key = store.key(&token, "key", 1);
+    thread::sleep(Duration::from_secs(seconds));
+    assert_opens(&server, uri, &token, &key);
 }

@@ -217,6 +217,11 @@ impl Module {
         self.state.lock().initialized.elapsed()
     }
 
+    /// How long until it may be initialised again.
+    pub fn wait(&self) -> Duration {
+        self.state.lock().wait()
+    }
+
     /// Whether the module was initialised by us, so that its login and sessions are ours alone.
     pub fn is_ours(&self) -> bool {
         matches!(self.state.lock().phase, Phase::Up { ours: true })

@@ -179,6 +179,15 @@ impl Registry {
         })
     }
 
+    /// Whether there was no token that could be used when they were listed last, or they never were.
+    pub fn has_no_token(&self) -> bool {
+        match &self.state.lock().result {
+            None => true,
+            Some(Err(_)) => false,
+            Some(Ok(slots)) => slots.tokens.len() + slots.failing.len() + slots.hanging.len() == 0,
+        }
+    }
+
     /// After a reload of the module: nothing is open on any token.
     pub fn reset_tokens(&self) {
         for token in self.known() {
