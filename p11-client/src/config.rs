@@ -6,7 +6,7 @@ use std::time::Duration;
 use p11_proto::Pin;
 
 /// Where the server's systemd unit listens.
-const DEFAULT_SOCKET: &str = "/run/tedge-p11-server/tedge-p11-server.sock";
+pub(crate) const DEFAULT_SOCKET: &str = "/run/tedge-p11-server/tedge-p11-server.sock";
 
 /// A signature that takes longer is told in the log.
 pub(crate) const SLOW_SIGNATURE: Duration = Duration::from_secs(1);

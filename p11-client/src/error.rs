@@ -170,6 +170,12 @@ pub enum Error {
         "the PKCS#11 module {0:?} is in use in this process with another PIN or URI: use one configuration, and put what differs into the requests"
     )]
     ModuleInUse(PathBuf),
+    /// The configuration lacks something, or cannot be understood. Quotes no value, since it may be a PIN.
+    #[error("the configuration cannot be used: {0}")]
+    Config(String),
+    /// There is no tokio runtime, or it is shutting down.
+    #[error("there is no tokio runtime here, or it is shutting down")]
+    NoRuntime,
     /// The program has neither given nor installed a crypto provider for rustls.
     #[error(
         "rustls has no crypto provider: pass one, or install one before (rustls::crypto::CryptoProvider::install_default)"
@@ -221,6 +227,8 @@ impl Error {
             Error::NoCommonScheme { .. } => "NoCommonScheme",
             Error::Forked => "Forked",
             Error::ModuleInUse(_) => "ModuleInUse",
+            Error::Config(_) => "Config",
+            Error::NoRuntime => "NoRuntime",
             Error::NoCryptoProvider => "NoCryptoProvider",
             Error::Tls(_) => "Tls",
             Error::Mismatch { .. } => "Mismatch",

@@ -3,6 +3,9 @@
 //! # Map
 //! | module | what it holds |
 //! |---|---|
+//! | `tedge_toml` | feature `config`: tedge.toml and the environment |
+//! | `cryptoki_config` | feature `config`: `CryptokiConfig`, a client and key as thin-edge configures them |
+//! | `asynchronous` | feature `tokio`: the requests on threads that may block |
 //! | `tls` | [`SigningKey::client_config`], [`SigningKey::server_config`] |
 //! | `resolver` | [`Resolver`]: certificate chain and key, checked to belong together |
 //! | `signing_key` | [`SigningKey`]: opened once, then one request for each signature |
@@ -38,10 +41,17 @@
 //! ([`Config::deadline`]).
 //!
 //! In an async program a handshake therefore holds up the thread of the runtime that polls it, and all tasks on it:
-//! timers of the same thread fire late, `timeout` too. On tokio's multi-thread runtime other threads go on. Where
-//! that is not enough, make the connection in a task of its own by `spawn_blocking` with a runtime of
-//! its own, give the connection a `current_thread` runtime in a thread of its own, or use shorter deadlines. What the feature `tokio`
-//! has, `Client::sign_async` and its like, is for requests that the program makes itself.
+//! timers of the same thread fire late, a `timeout` around the handshake too. On tokio's multi-thread runtime other threads
+//! go on. Where that is not enough, connect on a thread that may block, while the runtime goes on:
+//!
+//! ```text
+//! let runtime = tokio::runtime::Handle::current();
+//! let connect = move || runtime.block_on(connector.connect(name, tcp)); // of tokio-rustls
+//! let stream = timeout(patience, tokio::task::spawn_blocking(connect)).await???;
+//! ```
+//!
+//! and set [`Config::deadline`] and [`Config::retry_for`] to what your peer has patience for. For requests that the program makes
+//! itself the feature `tokio` has `Client::sign_async` and its like.
 //!
 //! A signature that took longer than a second is a warning in the log ([`Config::slow_signature`]), and so is a wait of more
 //! than a second for a server. The log is that of [`tracing`], or of the crate `log` where no subscriber of tracing is set.
@@ -64,6 +74,14 @@
 //! # assert!(!key_changed(&std::io::Error::other("")));
 //! ```
 //!
+//! # Features
+//! | feature | what it adds | crates | C |
+//! |---|---|---|---|
+//! | `tedge1` (default) | servers of thin-edge 1.7 to 2.0 | none | no |
+//! | `config` | `CryptokiConfig`: thin-edge's tedge.toml and environment | toml | no |
+//! | `module` | `Client::with_module`: a PKCS#11 module in the process, without a server | p11-server, cryptoki | the module, by dlopen(3) |
+//! | `tokio` | `Client::sign_async` and its like | tokio, without its net and time | no |
+//!
 //! # Old servers
 //! `tedge-p11-server` 1.7 to 2.0 speaks tedge1 instead of protocol 1. The client finds out and speaks
 //! it, too, so client and server can be updated in any order. An old server signs, and lists and
@@ -82,9 +100,13 @@ use std::sync::Arc;
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::CertificateDer;
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod client;
 mod config;
 mod connection;
+#[cfg(feature = "config")]
+mod cryptoki_config;
 mod error;
 #[cfg(feature = "module")]
 mod module;
@@ -98,6 +120,8 @@ mod socket_path;
 mod socket_transport;
 #[cfg(feature = "tedge1")]
 mod tedge1;
+#[cfg(feature = "config")]
+mod tedge_toml;
 mod tls;
 mod transport;
 mod uri;
@@ -106,6 +130,8 @@ pub use client::Client;
 pub use config::Config;
 #[cfg(feature = "tedge1")]
 pub use config::Protocol;
+#[cfg(feature = "config")]
+pub use cryptoki_config::{CryptokiConfig, Mode};
 pub use error::Error;
 #[cfg(feature = "module")]
 pub use module::{ModuleConfig, ModuleTransport};

@@ -7,7 +7,7 @@ use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use p11_proto::message::{Request, Response};
-use p11_proto::{ErrorCode, Failure, Pin};
+use p11_proto::{ErrorCode, Failure, Pin, UriText};
 use p11_server::{Engine, Service, Settings, Unrestricted};
 use p11_uri::Uri;
 
@@ -21,7 +21,7 @@ const DEFAULT_PIN: &str = "123456";
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModuleConfig {
     path: PathBuf,
-    uri: Option<String>,
+    uri: Option<UriText>,
     pin: Option<Pin>,
     /// Whether [`DEFAULT_PIN`] is tried once where there is no other.
     default_pin: bool,
@@ -50,8 +50,8 @@ impl ModuleConfig {
     /// A URI whose attributes replace those of every request (RFC 7512). Its `pin-value` or `pin-source` wins over
     /// [`ModuleConfig::pin`].
     #[must_use]
-    pub fn uri(mut self, uri: impl Into<Option<String>>) -> Self {
-        self.uri = uri.into();
+    pub fn uri(mut self, uri: impl Into<UriText>) -> Self {
+        self.uri = Some(uri.into());
         self
     }
 

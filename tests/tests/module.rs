@@ -98,7 +98,7 @@ fn program_with_two_configurations() {
     let refused = |config| Client::with_module(config).unwrap_err();
     for other in [
         config().pin(Pin::from("another")),
-        config().uri("pkcs11:token=device".to_owned()),
+        config().uri("pkcs11:token=device"),
     ] {
         let error = refused(other);
         assert_eq!(error.code(), "ModuleInUse");
@@ -123,7 +123,7 @@ fn program_with_two_configurations() {
     sign(&open(&Client::with_module(uri(&source)).unwrap())).unwrap();
 
     assert_eq!(refused(uri("pin-source=/nowhere")).code(), "PinRequired");
-    assert_eq!(refused(config().uri("http:".to_owned())).code(), "BadUri");
+    assert_eq!(refused(config().uri("http:")).code(), "BadUri");
     let error = refused(ModuleConfig::new("/nowhere/module.so"));
     assert_eq!(error.code(), "ModuleUnavailable");
 }

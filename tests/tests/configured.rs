@@ -1,0 +1,112 @@
+//! `CryptokiConfig`: a program that is configured by a tedge.toml finds its key, by the socket and by the module.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests, which fail by panicking"
+)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use p11_client::{CryptokiConfig, Resolver, Scheme};
+use p11_fault_module::Faults;
+use p11_tests::{
+    fixture::{Fixture, PIN},
+    keys::KeyKind,
+    pki::{Pki, Version},
+    program,
+    verify::verifies,
+};
+
+/// A folder with a tedge.toml that says how the key is reached, and the certificate where thin-edge has it.
+fn write(folder: &Path, fixture: &Fixture, mode: &str, cryptoki: &str, key_pin: &str) {
+    let pki = Pki::new();
+    let certificate = pki.client("device", &fixture.key.spki, Version::V3);
+    let place = folder.join("device-certs");
+    fs::create_dir(&place).unwrap();
+    fs::copy(certificate, place.join("tedge-certificate.pem")).unwrap();
+    let toml = format!(
+        "[device]\nkey_uri = \"pkcs11:token=missing\"\n{key_pin}\n[device.cryptoki]\nmode = \"{mode}\"\n{cryptoki}\n\
+         [c8y.device]\nkey_uri = \"pkcs11:token=device;object=key\"\n"
+    );
+    fs::write(folder.join("tedge.toml"), toml).unwrap();
+}
+
+/// The cloud's key signs, and is that of its certificate; the device's is not there.
+fn finds_the_key_of_the_cloud(folder: &Path) {
+    let config = CryptokiConfig::load(folder, Some("c8y")).unwrap();
+    let (key, chain) = config.open().unwrap().unwrap();
+    let signature = key.sign(Scheme::EcdsaP256Sha256, b"message").unwrap();
+    let (spki, scheme) = (
+        key.public_key_info().spki(),
+        Scheme::EcdsaP256Sha256.number(),
+    );
+    assert!(verifies(spki, scheme, b"message", &signature));
+    Resolver::new(chain, key).unwrap();
+
+    let config = CryptokiConfig::load(folder, None).unwrap();
+    assert!(config.open().unwrap_err().is_not_found());
+}
+
+#[test]
+fn by_the_socket_and_the_servers_pin_is_not_sent() {
+    let (fixture, server) = Fixture::started();
+    let folder = tempfile::tempdir().unwrap();
+    let socket = server.socket().display();
+    // A PIN that differs from the server's would be refused, were it sent.
+    let cryptoki = format!("pin = \"another\"\nsocket_path = \"{socket}\"");
+    write(folder.path(), &fixture, "socket", &cryptoki, "");
+    finds_the_key_of_the_cloud(folder.path());
+
+    let folder = tempfile::tempdir().unwrap();
+    let key_pin = "key_pin = \"another\"";
+    write(folder.path(), &fixture, "socket", &cryptoki, key_pin);
+    let config = CryptokiConfig::load(folder.path(), Some("c8y")).unwrap();
+    assert!(config.open().unwrap_err().is_pin());
+    server.secrets().add("another");
+}
+
+#[test]
+fn by_the_module() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let folder = tempfile::tempdir().unwrap();
+    let module = Faults::module_path();
+    let cryptoki = format!("pin = \"{PIN}\"\nmodule_path = \"{}\"", module.display());
+    write(folder.path(), &fixture, "module", &cryptoki, "");
+    // The program finds it beside its tokens.
+    let [(_, tokens)] = fixture.hsm.envs();
+    let beside = tokens.with_file_name("config");
+    fs::rename(folder.keep(), &beside).unwrap();
+    program::run(&fixture, "program_with_a_module");
+}
+
+#[test]
+#[ignore = "run by another test"]
+fn program_with_a_module() {
+    let tokens = PathBuf::from(std::env::var_os("SOFTHSM2_CONF").unwrap());
+    finds_the_key_of_the_cloud(&tokens.with_file_name("config"));
+    // Each client of it has gone, and the module with the last.
+    let faults = program::faults();
+    assert_eq!(
+        faults.count(p11_fault_module::Function::C_Finalize),
+        faults.count(p11_fault_module::Function::C_Initialize)
+    );
+}
+
+#[test]
+fn off_is_no_client_and_what_is_missing_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = CryptokiConfig::load(folder.path(), None).unwrap();
+    assert!(config.client().unwrap().is_none());
+    assert!(config.open().unwrap().is_none());
+    let config = CryptokiConfig::from_toml("device.cryptoki.mode = \"module\"", None).unwrap();
+    let error = config.client().unwrap_err().to_string();
+    assert!(error.contains("module_path is not set"), "{error}");
+    let error = CryptokiConfig::socket("/nowhere").open().unwrap_err();
+    assert!(
+        error.to_string().contains("cert_path is not set"),
+        "{error}"
+    );
+}
