@@ -11,6 +11,8 @@ use crate::socket::Deadline;
 /// Between the first try and the second. Each pause is twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Who closes so many new connections in a row without an answer is no server that restarts.
+const MOST_CLOSED: u32 = 8;
 /// Whoever waits longer is told for what: it may be a whole program that stands still meanwhile.
 const SILENT_FOR: Duration = Duration::from_secs(1);
 
@@ -23,6 +25,7 @@ pub(crate) struct Retries {
     began: Instant,
     pause: Duration,
     told: bool,
+    closed: u32,
     busy: Option<Error>,
 }
 
@@ -35,6 +38,7 @@ impl Retries {
             began: Instant::now(),
             pause: FIRST_PAUSE,
             told: false,
+            closed: 0,
             busy: None,
         }
     }
@@ -44,7 +48,13 @@ impl Retries {
     /// # Errors
     /// The error, if there is no next try.
     pub(crate) fn wait_after(&mut self, error: Error) -> Result<(), Error> {
-        let left = if error.is_lost_server() {
+        self.closed = match error {
+            Error::ConnectionLost(_) => self.closed + 1,
+            _ => 0,
+        };
+        let left = if self.closed >= MOST_CLOSED {
+            Duration::ZERO
+        } else if error.is_lost_server() {
             let first_loss = *self.first_loss.get_or_insert_with(Instant::now);
             self.retry_for.saturating_sub(first_loss.elapsed())
         } else if error.is_busy() && !self.retry_for.is_zero() {

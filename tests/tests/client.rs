@@ -5,14 +5,23 @@
     reason = "helpers of tests, which fail by panicking"
 )]
 
-use std::{sync::Barrier, thread};
+use std::{
+    env,
+    fs::{Permissions, set_permissions},
+    os::unix::fs::PermissionsExt,
+    process::Command,
+    sync::Barrier,
+    thread,
+};
 
+use nix::unistd::{Group, chown};
 use p11_client::{
     Client, Config, Error, Scheme, SigningKey,
     message::{CreateKey, DeleteKey, KeySpec, KeyType},
 };
 use p11_tests::{
     fixture::{Fixture, KEY, PIN},
+    process::become_user,
     verify::verifies,
 };
 use rustls::{SignatureScheme, sign::SigningKey as _};
@@ -41,6 +50,61 @@ fn of_two_hundred_clients_at_once_none_is_turned_away() {
         ended.filter_map(Result::err).collect()
     });
     assert!(failed.is_empty(), "{} failed: {failed:?}", failed.len());
+}
+
+#[test]
+fn who_may_not_use_the_socket_is_told_whose_group_to_join() {
+    let (_fixture, server) = Fixture::started();
+    let group = "join its group \"daemon\" and log in again";
+    let folder = server.folder().to_str().unwrap();
+    for (file, mode, parts) in [
+        (server.socket(), 0o660, &[group][..]),
+        (
+            server.socket(),
+            0o600,
+            &["only its owner \"root\" may use it"],
+        ),
+        (
+            server.folder(),
+            0o750,
+            &["its folder", folder, "is closed", group],
+        ),
+    ] {
+        let open = |path, mode| set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        open(server.folder(), 0o755);
+        open(file, mode);
+        chown(
+            file,
+            None,
+            Some(Group::from_name("daemon").unwrap().unwrap().gid),
+        )
+        .unwrap();
+        let test = "program_of_another_user";
+        let output = Command::new(env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture", test])
+            .env(SOCKET, server.socket())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{output:?}");
+        for part in parts {
+            assert!(said.contains(part), "{part:?} is not in: {said}");
+        }
+    }
+}
+
+/// Says to the process of another user where the socket is.
+const SOCKET: &str = "SOCKET";
+
+#[test]
+#[ignore = "run by another test"]
+#[expect(clippy::print_stdout, reason = "read by the other test")]
+fn program_of_another_user() {
+    become_user(12345, 12345);
+    let socket = env::var_os(SOCKET).unwrap();
+    let error = Client::new(Config::new(socket)).ping().unwrap_err();
+    assert_eq!(error.code(), "PermissionDenied");
+    println!("{error}");
 }
 
 /// The recipe of the crate's documentation.

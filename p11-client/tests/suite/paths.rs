@@ -1,6 +1,7 @@
 //! What is told, and how soon, where no socket of a server is at the path.
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -60,6 +61,25 @@ fn a_socket_file_that_only_a_mount_shows_still_is_told_at_once() {
     let _new_server = socket.bind();
     let error = refused_at_once(shown.as_ref());
     assert_error(&error, "StaleMount", &["mount the socket's folder"]);
+}
+
+#[test]
+fn another_programs_socket_is_told_soon() {
+    for answer in ["", "HTTP/1.1 400 Bad Request"] {
+        let socket = TempSocket::new();
+        let _other_program = socket.serve_raw(|mut stream| {
+            let _ = stream.read(&mut [0; 64]);
+            let _ = stream.write_all(answer.as_bytes());
+        });
+        let error = refused_at_once(&socket.path);
+        let code = if answer.is_empty() {
+            "ConnectionLost"
+        } else {
+            "Protocol"
+        };
+        let parts = ["is it the right socket", socket.path.to_str().unwrap()];
+        assert_error(&error, code, &parts);
+    }
 }
 
 #[test]
