@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 use p11_client::{
@@ -33,7 +34,8 @@ impl TestClient {
     /// A client that has not connected yet.
     pub fn at(socket: &Path) -> Self {
         Self {
-            client: Client::new(Config::new(socket)),
+            // What the server says is seen as it is.
+            client: Client::new(Config::new(socket).retry_for(Duration::ZERO)),
             socket: socket.into(),
             pin: None,
         }
