@@ -75,12 +75,12 @@
 //! ```
 //!
 //! # Features
-//! | feature | what it adds | crates | C |
+//! | feature | what it adds | crates, beside the 54 | C |
 //! |---|---|---|---|
-//! | `tedge1` (default) | servers of thin-edge 1.7 to 2.0 | none | no |
-//! | `config` | `CryptokiConfig`: thin-edge's tedge.toml and environment | toml | no |
-//! | `module` | `Client::with_module`: a PKCS#11 module in the process, without a server | p11-server, cryptoki | the module, by dlopen(3) |
-//! | `tokio` | `Client::sign_async` and its like | tokio, without its net and time | no |
+//! | `tedge1` (default) | servers of thin-edge 1.7 to 2.0 | 0 | no |
+//! | `config` | `CryptokiConfig`: thin-edge's tedge.toml and environment | 5: toml | no |
+//! | `module` | `Client::with_module`: a PKCS#11 module in the process, without a server | 13: the engine, cryptoki | the module, by dlopen(3): no static program |
+//! | `tokio` | `Client::sign_async` and its like | 1: tokio, without its network and timers | no |
 //!
 //! # Old servers
 //! `tedge-p11-server` 1.7 to 2.0 speaks tedge1 instead of protocol 1. The client finds out and speaks

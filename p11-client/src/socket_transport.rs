@@ -87,13 +87,14 @@ impl SocketTransport {
     fn attempt(
         &self,
         prepared: &PreparedRequest<'_>,
+        pool: &Pool,
         idle: Option<Connection>,
     ) -> Result<Response, Error> {
         let target = prepared.target;
         let mut connection = match idle {
             Some(connection) => connection,
             #[cfg(feature = "tedge1")]
-            None if self.protocol(target)? == Protocol::Tedge1 => {
+            None if self.protocol(pool, target)? == Protocol::Tedge1 => {
                 return tedge1::call(prepared.request, target);
             }
             None => Connection::new(target.connect()?).map_err(|e| target.error(e))?,
@@ -102,10 +103,11 @@ impl SocketTransport {
             .exchange(&prepared.frame, target.deadline)
             .and_then(|body| frame::decode(&body))
             .map_err(|e| target.error(e).if_sent(prepared.once))?;
-        let mut pool = self.pool.state();
-        if pool.idle.len() < MAX_IDLE {
-            pool.idle.push(connection);
+        let mut state = pool.state();
+        if state.idle.len() < MAX_IDLE {
+            state.idle.push(connection);
         }
+        drop(state);
         match response {
             Response::Error(failure) => Err(refused(failure, prepared)),
             response => Ok(response),
@@ -114,16 +116,16 @@ impl SocketTransport {
 
     /// What the server speaks. It is asked before the first connection, if nothing is configured.
     #[cfg(feature = "tedge1")]
-    fn protocol(&self, target: Target<'_>) -> Result<Protocol, Error> {
+    fn protocol(&self, pool: &Pool, target: Target<'_>) -> Result<Protocol, Error> {
         if self.config.protocol != Protocol::Auto {
             return Ok(self.config.protocol);
         }
-        let known = self.pool.state().protocol;
+        let known = pool.state().protocol;
         if known != Protocol::Auto {
             return Ok(known);
         }
         let protocol = tedge1::probe(target)?;
-        self.pool.state().protocol = protocol;
+        pool.state().protocol = protocol;
         Ok(protocol)
     }
 }
@@ -131,17 +133,18 @@ impl SocketTransport {
 impl Transport for SocketTransport {
     fn call(&self, request: &Request) -> Result<Response, Error> {
         let prepared = self.prepare(request)?;
+        let pool = self.pool.of_this_process();
         let mut retries = Retries::new(prepared.target.deadline, self.config.retry_for);
         loop {
             let idle = if prepared.once {
                 // What is known of the server may be out of date, and there is only one try.
-                self.pool.reset();
+                pool.reset();
                 None
             } else {
-                self.pool.state().idle.pop()
+                pool.state().idle.pop()
             };
             let was_idle = idle.is_some();
-            let error = match self.attempt(&prepared, idle) {
+            let error = match self.attempt(&prepared, pool, idle) {
                 Err(e) => e,
                 response => return response,
             };
@@ -151,7 +154,7 @@ impl Transport for SocketTransport {
                 }
             } else {
                 // The next connection may lead to another server.
-                self.pool.reset();
+                pool.reset();
                 if was_idle && error.is_lost_server() {
                     // A server may close idle connections at any time; when it restarts, it closes all.
                     continue;
@@ -171,8 +174,8 @@ impl Pool {
         }
     }
 
-    /// The state of this process.
-    fn state(&self) -> MutexGuard<'_, PoolState> {
+    /// This pool, or in a child of fork(2) its own.
+    fn of_this_process(&self) -> &Pool {
         let pid = process::id();
         let mut pool = self;
         while pool.pid != pid {
@@ -185,7 +188,11 @@ impl Pool {
                 Box::new(Pool::new(pid))
             });
         }
-        pool.state.lock().unwrap_or_else(PoisonError::into_inner)
+        pool
+    }
+
+    fn state(&self) -> MutexGuard<'_, PoolState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reset(&self) {

@@ -9,6 +9,8 @@ use std::time::Duration;
 use p11_client::message::{OpenedKey, Pong, Request, Response, Signature};
 use p11_client::spki::PublicKey;
 use p11_client::{Client, Error, ErrorCode, Failure, Scheme, SigningKey};
+use rustls::SignatureScheme;
+use rustls::sign::SigningKey as _;
 
 /// A token that signs when it is told to.
 fn token() -> (Client, mpsc::Sender<()>) {
@@ -52,6 +54,30 @@ fn the_runtime_goes_on_while_a_token_signs() {
             client.status_async().await.unwrap_err().code(),
             "Unsupported"
         );
+    });
+}
+
+#[test]
+fn the_runtime_goes_on_while_a_handshake_signs_on_a_thread_that_may_block() {
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_time().build().unwrap();
+    let (client, finish) = token();
+    runtime.block_on(async {
+        let runtime = tokio::runtime::Handle::current();
+        // As the documentation of the crate tells, with this in place of tokio-rustls' connect.
+        let handshake = async move {
+            let key = SigningKey::open(&client, "pkcs11:", None, None).unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let signer = key.choose_scheme(&[SignatureScheme::ED25519]).unwrap();
+            signer.sign(b"message").unwrap()
+        };
+        let mut connecting = tokio::task::spawn_blocking(move || runtime.block_on(handshake));
+        let short = Duration::from_millis(50);
+        tokio::time::timeout(short, &mut connecting)
+            .await
+            .unwrap_err();
+        finish.send(()).unwrap();
+        assert_eq!(connecting.await.unwrap(), [1; 64]);
     });
 }
 
