@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use p11_proto::message::{Request, Response};
 use p11_proto::{ErrorCode, Failure, Pin, UriText};
@@ -12,8 +13,12 @@ use p11_server::{Engine, Service, Settings, Unrestricted};
 use p11_uri::Uri;
 
 use crate::error::Error;
+use crate::retry::Retries;
+use crate::socket::Deadline;
 use crate::transport::Transport;
 
+/// How long a request is repeated while too many of others wait for the token.
+const BUSY_FOR: Duration = Duration::from_secs(30);
 /// thin-edge's conventional PIN.
 const DEFAULT_PIN: &str = "123456";
 
@@ -90,7 +95,8 @@ impl ModuleConfig {
 /// A PKCS#11 module that is loaded in this process.
 ///
 /// All of one module share one engine, with its sessions, its login and its rules for PINs. The module is initialised by
-/// the first request, and finalised when the last of them is dropped. It is left alone where another part of the program
+/// the first request, and finalised when the last of them is dropped. Where more threads wait for a token than the engine
+/// lets wait, a request is repeated for half a minute, unless it changes the token. It is left alone where another part of the program
 /// has initialised it. No trouble in it ends the process.
 ///
 /// After `fork(2)` the child is answered [`Error::Forked`]: PKCS#11 gives it no use of what its parent has opened.
@@ -162,9 +168,17 @@ impl ModuleTransport {
 
 impl Transport for ModuleTransport {
     fn call(&self, request: &Request) -> Result<Response, Error> {
-        match self.pid == process::id() {
-            true => self.engine.call(request),
-            false => Err(Error::Forked),
+        if self.pid != process::id() {
+            return Err(Error::Forked);
+        }
+        let mut retries = Retries::new(Deadline::after(BUSY_FOR), BUSY_FOR);
+        loop {
+            match self.engine.call(request) {
+                Err(error) if error.is_busy() && !request.changes_token() => {
+                    retries.wait_after(error)?;
+                }
+                answer => return answer,
+            }
         }
     }
 }

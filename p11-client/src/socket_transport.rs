@@ -20,7 +20,7 @@ use crate::tedge1;
 use crate::transport::Transport;
 
 /// Idle connections that are kept, at most.
-const MAX_IDLE: usize = 4;
+const MAX_IDLE: usize = 8;
 
 /// The connections to one server, for any number of threads.
 ///

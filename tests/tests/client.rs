@@ -8,13 +8,20 @@
 use std::{
     env,
     fs::{Permissions, set_permissions},
+    io::{Read, Write, pipe},
     os::unix::fs::PermissionsExt,
-    process::Command,
+    process::{self, Command},
     sync::Barrier,
     thread,
 };
 
-use nix::unistd::{Group, chown};
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        wait::waitpid,
+    },
+    unistd::{ForkResult, Group, chown, fork, getpid},
+};
 use p11_client::{
     Client, Config, Error, Scheme, SigningKey,
     message::{CreateKey, DeleteKey, KeySpec, KeyType},
@@ -50,6 +57,40 @@ fn of_two_hundred_clients_at_once_none_is_turned_away() {
         ended.filter_map(Result::err).collect()
     });
     assert!(failed.is_empty(), "{} failed: {failed:?}", failed.len());
+}
+
+#[test]
+fn parent_and_child_of_a_fork_sign_their_own_messages() {
+    let (fixture, server) = Fixture::started();
+    let client = Client::new(Config::new(server.socket()));
+    let key = SigningKey::open(&client, KEY, None, None).unwrap();
+    let scheme = Scheme::EcdsaP256Sha256;
+    let wrong = |who: &str| {
+        let is_wrong = |number: &usize| {
+            let message = format!("{who} {number}").into_bytes();
+            let signature = key.sign(scheme, &message).unwrap();
+            !verifies(&fixture.key.spki, scheme.number(), &message, &signature)
+        };
+        (0..100).filter(is_wrong).count()
+    };
+    assert_eq!(wrong("before"), 0);
+    let (mut told, mut tell) = pipe().unwrap();
+    // SAFETY: the child signs, tells and ends; what glibc's malloc needs is made good by its fork().
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            let _ = tell.write_all(&[wrong("child") as u8]);
+            kill(getpid(), Signal::SIGKILL).unwrap();
+            process::abort()
+        }
+        ForkResult::Parent { child } => {
+            drop(tell);
+            let of_parent = wrong("parent");
+            let mut of_child = Vec::new();
+            told.read_to_end(&mut of_child).unwrap();
+            waitpid(child, None).unwrap();
+            assert_eq!((of_parent, &of_child[..]), (0, &[0][..]));
+        }
+    }
 }
 
 #[test]

@@ -9,7 +9,8 @@
 use std::{
     io::{Read, Write, pipe},
     process,
-    sync::Arc,
+    sync::{Arc, Barrier},
+    thread,
 };
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
@@ -165,6 +166,32 @@ fn program_that_forks() {
     let calls = faults.counts().since(&before);
     assert_eq!(calls.total(), 0, "the child has called the module: {calls}");
     sign(&key).unwrap();
+}
+
+#[test]
+fn of_two_hundred_threads_at_once_none_is_turned_away() {
+    run("program_with_a_crowd");
+}
+
+#[test]
+#[ignore = "run by another test"]
+fn program_with_a_crowd() {
+    let faults = program::faults();
+    let client = Client::with_module(config()).unwrap();
+    let key = open(&client);
+    // More of them wait than the engine lets wait.
+    faults.set([on(C_Sign).delays(20)]);
+    let start = Barrier::new(200);
+    let sign = || {
+        start.wait();
+        sign(&key)
+    };
+    let failed: Vec<_> = thread::scope(|scope| {
+        let crowd: Vec<_> = (0..200).map(|_| scope.spawn(sign)).collect();
+        let ended = crowd.into_iter().map(|thread| thread.join().unwrap());
+        ended.filter_map(Result::err).collect()
+    });
+    assert!(failed.is_empty(), "{} failed: {failed:?}", failed.len());
 }
 
 #[test]
