@@ -24,7 +24,8 @@ use crate::transport::Transport;
 /// Its methods block until the answer is there. Clones share their transport, and several threads may send requests at
 /// once: through the socket each over a connection of its own, the first of which is made by the first request.
 ///
-/// Requests are repeated while the server restarts or is busy, see [`Config::retry_for`]. Those that change a
+/// Requests are repeated while the server restarts or is busy, see [`Config::retry_for`] and
+/// [`Config::busy_for`]. Those that change a
 /// token are sent once: if the answer is lost, the error is [`Error::OutcomeUnknown`]. All other
 /// errors are listed in [`Error`].
 #[derive(Clone)]

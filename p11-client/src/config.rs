@@ -22,6 +22,7 @@ pub struct Config {
     pub(crate) deadline: Duration,
     pub(crate) long_deadline: Duration,
     pub(crate) retry_for: Duration,
+    pub(crate) busy_for: Duration,
     pub(crate) server_uid: Option<u32>,
 }
 
@@ -54,6 +55,7 @@ impl Config {
             long_deadline: Duration::from_secs(605),
             // Enough for a restart of the server.
             retry_for: Duration::from_secs(10),
+            busy_for: Duration::MAX,
             server_uid: None,
         }
     }
@@ -95,14 +97,21 @@ impl Config {
         self
     }
 
-    /// For how long a request is repeated while the server is not there, 10 s by default; with zero every request is
-    /// tried once.
+    /// For how long a request is repeated while the server is not there, 10 s by default.
     ///
-    /// Where the server answers that it is `Busy`, the request is repeated until its deadline. A request that changes a
-    /// token is repeated only as long as it cannot have reached the server.
+    /// A request that changes a token is repeated only as long as it cannot have reached the server.
     #[must_use]
     pub fn retry_for(mut self, retry_for: Duration) -> Self {
         self.retry_for = retry_for;
+        self
+    }
+
+    /// For how long a request is repeated while server or token has too much to do (`Busy`), until its deadline by default.
+    ///
+    /// A request that changes a token is not repeated.
+    #[must_use]
+    pub fn busy_for(mut self, busy_for: Duration) -> Self {
+        self.busy_for = busy_for;
         self
     }
 }

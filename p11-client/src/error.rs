@@ -30,7 +30,7 @@ pub enum Error {
     PermissionDenied(PathBuf),
     /// There is something else at the path than a socket of the server.
     #[error(
-        "{path:?} is {found}, not the socket of tedge-p11-server: remove it and start the server (a container's mount makes a folder where no socket was yet: start the server first, and mount the socket's folder)"
+        "{path:?} is {found}, not the socket of tedge-p11-server: is it the right path? (A container's mount makes a folder where no socket was yet: remove the folder, start the server, and mount the folder of its socket)"
     )]
     #[non_exhaustive]
     NotASocket {

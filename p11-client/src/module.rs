@@ -171,7 +171,7 @@ impl Transport for ModuleTransport {
         if self.pid != process::id() {
             return Err(Error::Forked);
         }
-        let mut retries = Retries::new(Deadline::after(BUSY_FOR), BUSY_FOR);
+        let mut retries = Retries::new(Deadline::after(BUSY_FOR), Duration::ZERO, BUSY_FOR);
         loop {
             match self.engine.call(request) {
                 Err(error) if error.is_busy() && !request.changes_token() => {

@@ -19,9 +19,11 @@ const SILENT_FOR: Duration = Duration::from_secs(1);
 /// The tries of one request.
 pub(crate) struct Retries {
     deadline: Deadline,
-    /// For how long a server that is not there is looked for; zero: nothing is ever repeated.
+    /// For how long a server that is not there is looked for.
     retry_for: Duration,
     first_loss: Option<Instant>,
+    /// For how long one that is busy is asked again.
+    busy_for: Duration,
     began: Instant,
     pause: Duration,
     told: bool,
@@ -30,11 +32,12 @@ pub(crate) struct Retries {
 }
 
 impl Retries {
-    pub(crate) fn new(deadline: Deadline, retry_for: Duration) -> Self {
+    pub(crate) fn new(deadline: Deadline, retry_for: Duration, busy_for: Duration) -> Self {
         Retries {
             deadline,
             retry_for,
             first_loss: None,
+            busy_for,
             began: Instant::now(),
             pause: FIRST_PAUSE,
             told: false,
@@ -57,8 +60,8 @@ impl Retries {
         } else if error.is_lost_server() {
             let first_loss = *self.first_loss.get_or_insert_with(Instant::now);
             self.retry_for.saturating_sub(first_loss.elapsed())
-        } else if error.is_busy() && !self.retry_for.is_zero() {
-            Duration::MAX
+        } else if error.is_busy() {
+            self.busy_for.saturating_sub(self.began.elapsed())
         } else {
             // Of a time that ran out while others were served it is told what they were waited for.
             return Err(match (&error, self.busy.take()) {

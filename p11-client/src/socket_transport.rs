@@ -134,7 +134,12 @@ impl Transport for SocketTransport {
     fn call(&self, request: &Request) -> Result<Response, Error> {
         let prepared = self.prepare(request)?;
         let pool = self.pool.of_this_process();
-        let mut retries = Retries::new(prepared.target.deadline, self.config.retry_for);
+        let Config {
+            retry_for,
+            busy_for,
+            ..
+        } = self.config;
+        let mut retries = Retries::new(prepared.target.deadline, retry_for, busy_for);
         loop {
             let idle = if prepared.once {
                 // What is known of the server may be out of date, and there is only one try.

@@ -31,11 +31,10 @@ pub struct TestClient {
 }
 
 impl TestClient {
-    /// A client that has not connected yet.
+    /// A client that has not connected yet. It shows each `Busy`, which others would not see.
     pub fn at(socket: &Path) -> Self {
         Self {
-            // What the server says is seen as it is.
-            client: Client::new(Config::new(socket).retry_for(Duration::ZERO)),
+            client: Client::new(Config::new(socket).busy_for(Duration::ZERO)),
             socket: socket.into(),
             pin: None,
         }

@@ -135,7 +135,7 @@ fn a_server_with_too_many_connections_says_so_with_a_code() {
                 }
             });
             let config = socket.config().protocol(protocol);
-            let client = Client::new(config.retry_for(Duration::ZERO));
+            let client = Client::new(config.busy_for(Duration::ZERO));
             assert_error(&client.ping().unwrap_err(), "Busy", &[]);
         }
     }
