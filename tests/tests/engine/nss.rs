@@ -1,11 +1,17 @@
-//! NSS's module, which wants a text at its initialisation: where its database is.
+//! What modules want at their initialisation: NSS's a text that says where its database is, others no arguments at all.
 
 use std::fs;
 
 use p11_client::ErrorCode;
+use p11_fault_module::{
+    Function::C_Initialize,
+    cryptoki_sys::{CKR_ARGUMENTS_BAD, CKR_CANT_LOCK},
+    on,
+};
 use p11_tests::{
     client::{P256, refused},
-    fixture::PIN,
+    fixture::{Fixture, KEY, PIN},
+    keys::KeyKind,
     server::{Builder, Server},
     text::assert_contains,
     tools::{command, pkcs11_module, run},
@@ -48,4 +54,21 @@ fn without_it_the_module_is_not_available() {
         &failure.message,
         ["C_Initialize returned CKR_ARGUMENTS_BAD"],
     );
+}
+
+#[test]
+fn a_module_that_takes_no_arguments_but_null_is_used_at_once() {
+    for refusal in [CKR_ARGUMENTS_BAD, CKR_CANT_LOCK] {
+        let fixture = Fixture::new(KeyKind::P256);
+        // With the system's locks, and without.
+        let refuses = || on(C_Initialize).next(2).returns(refusal);
+        fixture.faults.set([refuses()]);
+        let server = fixture.start();
+        let key = server.client().open(KEY).unwrap();
+        key.sign().unwrap();
+        fixture.faults.set([refuses()]);
+        server.sighup();
+        key.sign().unwrap();
+        assert_eq!(fixture.faults.count(C_Initialize), 2 * 3);
+    }
 }

@@ -1,7 +1,11 @@
 //! Tokens of every name, a row each: the label that another program gives it, and what the server answers.
 
 use p11_client::{ErrorCode, message::InitToken};
-use p11_tests::client::{P256, refused};
+use p11_fault_module::token;
+use p11_tests::{
+    client::{P256, refused},
+    text::assert_contains,
+};
 
 use super::{PIN, SO_PIN, Store, assert_refused};
 
@@ -76,4 +80,40 @@ fn a_new_token_gets_each_label_that_fits_and_no_other() {
         refused(asked(label), ErrorCode::BadRequest);
     }
     assert_eq!(client.list_tokens().len(), 4, "and the free slot");
+}
+
+#[test]
+fn tokens_that_say_the_same_of_themselves_are_named_by_their_slots() {
+    let store = Store::new();
+    let tokens = ["one", "two"].map(|label| store.token(label));
+    let keys: Vec<_> = (1..)
+        .zip(&tokens)
+        .map(|(id, token)| store.key(token, "key", id))
+        .collect();
+    let same = |label: &str| token(label).tells("twin", "1234");
+    store.faults.set([same("one"), same("two")]);
+    let server = store.server().start();
+    let client = server.client();
+    let mut listed = client.list_tokens();
+    listed.retain(|token| token.initialized);
+    assert_eq!(listed.len(), 2);
+    for told in &listed {
+        let place = tokens.iter().position(|token| token.slot == told.slot);
+        let key = &keys[place.unwrap()];
+        let slot = format!("serial=1234;token=twin;slot-id={}", told.slot);
+        assert!(told.uri.ends_with(&slot), "{}", told.uri);
+        let named = format!("{};id=%{:02X};object=key", told.uri, key.spec.id[0]);
+        let opened = client.open(&format!("{};object=key", told.uri)).unwrap();
+        assert_eq!(opened.told().uri, format!("{named};type=private"));
+        assert_eq!(opened.told().spki.as_ref(), key.spki);
+        opened.sign().unwrap();
+        let listed = client.list_keys(&told.uri).unwrap();
+        assert!(listed.len() == 2 && listed.iter().all(|half| half.uri.starts_with(&named)));
+    }
+    let several = refused(
+        client.list_keys("pkcs11:token=twin"),
+        ErrorCode::AmbiguousToken,
+    );
+    assert_contains(&several.message, listed.iter().map(|token| &token.uri));
+    assert_contains(&several.message, ["slot-id=…"]);
 }
