@@ -484,3 +484,22 @@ fn keys_and_labels_that_another_program_makes_are_found_at_once() {
     assert_eq!(renamed.told().spki.as_ref(), late.spki);
     renamed.sign().unwrap();
 }
+
+/// What was unclear may be asked once more as soon as the module is up again, whoever brings it up.
+#[test]
+fn a_reload_that_fails_once_costs_no_more_than_the_pause_after_it() {
+    let (fixture, _server, key) = Fixture::steady();
+    fixture.faults.set([
+        every_token().sessions_closed(),
+        on(C_Login).next(1).returns(CKR_GENERAL_ERROR),
+        on(C_Initialize).next(1).returns(CKR_GENERAL_ERROR),
+    ]);
+    assert!(key.sign().is_err());
+    let start = Instant::now();
+    wait_until(|| key.sign().is_ok());
+    assert!(
+        start.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        start.elapsed()
+    );
+}

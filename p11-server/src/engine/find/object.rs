@@ -16,7 +16,7 @@ use crate::error::Error;
 #[derive(Clone, Debug)]
 pub(crate) struct Object {
     pub handle: ObjectHandle,
-    /// As people are shown it.
+    /// As far as it is text. Control characters stay but NUL, with which some programs pad: in a URI they are encoded.
     pub label: String,
     pub id: Vec<u8>,
     /// Whether that is the label to the byte.
@@ -116,7 +116,7 @@ impl Object {
         };
         let attributes = attributes(session, handle, class, wanted)?;
         let bytes = attributes.bytes(AttributeType::Label).unwrap_or_default();
-        let label = one_line(bytes);
+        let label = text(bytes, |letter| letter == '\0');
         Ok(Object {
             handle,
             is_label_exact: label.as_bytes() == bytes,
@@ -236,10 +236,15 @@ impl Object {
 }
 
 /// A label or another text of a token as clients are shown it: one line, of at most [`LONGEST_NAME`] bytes.
-pub(crate) fn one_line(text: &[u8]) -> String {
+pub(crate) fn one_line(label: &str) -> String {
+    text(label.as_bytes(), char::is_control)
+}
+
+/// The beginning of a text, of at most [`LONGEST_NAME`] bytes, without what is not to be in it.
+fn text(bytes: &[u8], is_replaced: impl Fn(char) -> bool) -> String {
     let mut short = String::new();
-    for letter in String::from_utf8_lossy(text).chars() {
-        let shown = match letter.is_control() {
+    for letter in String::from_utf8_lossy(bytes).chars() {
+        let shown = match is_replaced(letter) {
             true => char::REPLACEMENT_CHARACTER,
             false => letter,
         };

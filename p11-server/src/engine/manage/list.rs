@@ -161,8 +161,14 @@ fn object_entry(
 ) -> ObjectEntry {
     let kind = public.map(|public| public.kind());
     let key_type = kind.map_or_else(|| object.key_type(), Into::into);
-    let entry = ObjectEntry::new(class, key_type, &object.label, object.id.clone(), uri)
-        .bits(kind.map_or(0, |kind| kind.bits()));
+    let entry = ObjectEntry::new(
+        class,
+        key_type,
+        one_line(&object.label),
+        object.id.clone(),
+        uri,
+    )
+    .bits(kind.map_or(0, |kind| kind.bits()));
     match class {
         Class::Private => entry
             .can_sign(object.can_sign())
@@ -179,11 +185,10 @@ fn token_entry(info: &TokenInfo, flags: &TokenFlags) -> TokenEntry {
         false => Uri::of_slot(info),
     };
     let mut entry = TokenEntry::new(info.slot_id, uri.to_string());
-    let told = |text: &str| one_line(text.as_bytes());
-    entry.label = told(&info.label);
-    entry.model = told(&info.model);
-    entry.manufacturer = told(&info.manufacturer);
-    entry.serial = told(&info.serial);
+    entry.label = one_line(&info.label);
+    entry.model = one_line(&info.model);
+    entry.manufacturer = one_line(&info.manufacturer);
+    entry.serial = one_line(&info.serial);
     entry.initialized = initialized;
     entry.user_pin_set = flags.user_pin_initialized();
     entry.login_required = flags.login_required();
