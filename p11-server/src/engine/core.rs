@@ -86,11 +86,14 @@ impl Core {
     /// call says why.
     pub fn reload_if_requested(&self, deadline: Instant) {
         if let Some((life, why)) = self.module.requested_reload() {
-            let reset = || self.registry.reset_tokens();
-            if self.module.reload(&life, &why, deadline, &reset).is_ok() {
-                self.logins.reloaded();
-            }
+            let _ = self.module.reload(&life, &why, deadline, &|| self.reset());
         }
+    }
+
+    /// The module was finalised: nothing is open on any token, and what was unclear may be clear when it is up again.
+    pub fn reset(&self) {
+        self.registry.reset_tokens();
+        self.logins.reloaded();
     }
 
     /// The key that is asked for, on a token that is logged in if it wants to be: from the cache, which

@@ -207,12 +207,10 @@ impl Core {
     }
 
     fn reload(&self, client: &Client<'_>, seen: &Arc<()>, why: &str) -> Result<(), Error> {
-        let reset = || self.registry.reset_tokens();
         self.module
-            .reload(seen, why, client.deadline, &reset)
+            .reload(seen, why, client.deadline, &|| self.reset())
             .inspect_err(|later| warn!("{later}"))?;
         client.set_reloaded();
-        self.logins.reloaded();
         Ok(())
     }
 
