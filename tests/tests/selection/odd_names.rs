@@ -63,7 +63,7 @@ fn a_label_that_is_no_text_is_left_out_where_an_id_names_the_key() {
         ";id=%05;type=private",
         ";id=%06;type=private",
         ";id=%08;object=caf%C3%A9;type=private",
-        ";id=%07;type=private",
+        ";id=%07;object=tab%09bed;type=private",
     ];
     for ending in endings {
         assert!(uris.iter().any(|uri| uri.ends_with(ending)), "{uris:?}");
