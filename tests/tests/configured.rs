@@ -56,16 +56,16 @@ fn by_the_socket_and_the_servers_pin_is_not_sent() {
     let folder = tempfile::tempdir().unwrap();
     let socket = server.socket().display();
     // A PIN that differs from the server's would be refused, were it sent.
-    let cryptoki = format!("pin = \"another-sesame\"\nsocket_path = \"{socket}\"");
+    let cryptoki = format!("pin = \"another-pin\"\nsocket_path = \"{socket}\"");
     write(folder.path(), &fixture, "socket", &cryptoki, "");
     finds_the_key_of_the_cloud(folder.path());
 
     let folder = tempfile::tempdir().unwrap();
-    let key_pin = "key_pin = \"another-sesame\"";
+    let key_pin = "key_pin = \"another-pin\"";
     write(folder.path(), &fixture, "socket", &cryptoki, key_pin);
     let config = CryptokiConfig::load(folder.path(), Some("c8y")).unwrap();
     assert!(config.open().unwrap_err().is_pin());
-    server.secrets().add("another-sesame");
+    server.secrets().add("another-pin");
 }
 
 #[test]

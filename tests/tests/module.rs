@@ -98,15 +98,15 @@ fn program_with_two_configurations() {
     let client = Client::with_module(config()).unwrap();
     let refused = |config| Client::with_module(config).unwrap_err();
     for other in [
-        config().pin(Pin::from("another-sesame")),
+        config().pin(Pin::from("another-pin")),
         config().uri("pkcs11:token=device"),
     ] {
         let error = refused(other);
         assert_eq!(error.code(), "ModuleInUse");
-        assert!(!format!("{error} {error:?}").contains("another-sesame"));
+        assert!(!format!("{error} {error:?}").contains("another-pin"));
     }
     drop(client);
-    let wrong = Client::with_module(config().pin(Pin::from("another-sesame"))).unwrap();
+    let wrong = Client::with_module(config().pin(Pin::from("another-pin"))).unwrap();
     let error = wrong.open_key(OpenKey::new(KEY)).unwrap_err();
     assert!(error.is_pin(), "{error}");
     drop(wrong);
