@@ -92,10 +92,13 @@ impl SigningKey {
     ) -> Result<SigningKey, Error> {
         let (leaf, issuers) = chain.split_first().ok_or(Error::NoCertificate)?;
         let opened = SigningKey::open(client, uri, pin.clone(), Some(leaf));
-        let Err(Error::Server(failure)) = &opened else {
-            return opened;
+        let is_other_key = match &opened {
+            Err(Error::Server(failure)) => failure.code == ErrorCode::KeyNotFound,
+            // Of an old server, which cannot choose by the certificate.
+            Err(Error::TooOld { .. }) => true,
+            _ => false,
         };
-        if failure.code != ErrorCode::KeyNotFound {
+        if !is_other_key {
             return opened;
         }
         for (place, issuer) in issuers.iter().enumerate() {

@@ -33,11 +33,15 @@ fn the_first_certificate_of_a_chain_is_the_keys() {
     let resolved = ResolvesClientCert::resolve(&resolver, &[], &[]);
     assert_eq!(resolved.unwrap().cert, chain);
 
-    let reversed = vec![issuer.certificate, key.certificate];
+    let reversed = vec![issuer.certificate, key.certificate.clone()];
     let refused = Resolver::new(reversed.clone(), opened).unwrap_err();
     let parts = ["certificate 2", "put your own certificate first"];
     assert_error(&refused, "CertificateOrder", &parts);
-    // The key is asked for by the first certificate.
+    // The key is asked for by the first certificate, of a server that can choose by it or not.
+    let refused = client_auth(socket.config(), "pkcs11:", None, reversed.clone()).unwrap_err();
+    assert_error(&refused, "CertificateOrder", &parts);
+    let socket = TempSocket::new();
+    let _old_server = socket.serve_old_key(&key);
     let refused = client_auth(socket.config(), "pkcs11:", None, reversed).unwrap_err();
     assert_error(&refused, "CertificateOrder", &parts);
 }
