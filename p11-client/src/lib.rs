@@ -97,7 +97,6 @@
 
 use std::sync::Arc;
 
-use rustls::client::ResolvesClientCert;
 use rustls::pki_types::CertificateDer;
 
 #[cfg(feature = "tokio")]
@@ -145,7 +144,7 @@ pub use signing_key::SigningKey;
 pub use socket_transport::SocketTransport;
 pub use transport::Transport;
 
-/// Client authentication for [`rustls::ClientConfig`] with a key that the server can use.
+/// Client authentication for [`rustls::ClientConfig`] (`with_client_cert_resolver`) with a key that the server can use.
 ///
 /// `chain` is the client's certificate and its intermediates, the client's first. Of the keys that
 /// match `uri` (RFC 7512), the one of the certificate is used; `pkcs11:` matches every key. Without a
@@ -159,7 +158,7 @@ pub fn client_auth(
     uri: &str,
     pin: Option<Pin>,
     chain: Vec<CertificateDer<'static>>,
-) -> Result<Arc<dyn ResolvesClientCert>, Error> {
+) -> Result<Arc<Resolver>, Error> {
     let client = Client::new(config);
     let key = SigningKey::open_for(&client, uri, pin, &chain)?;
     Ok(Arc::new(Resolver::new(chain, key)?))
