@@ -33,6 +33,7 @@ pub struct Client {
     transport: Arc<dyn Transport>,
     pin: Option<Pin>,
     slow_signature: Duration,
+    limit: Duration,
 }
 
 /// Sends a request and returns the fields of the response that belongs to it.
@@ -62,6 +63,7 @@ impl Client {
             transport: Arc::new(transport),
             pin: None,
             slow_signature: SLOW_SIGNATURE,
+            limit: Duration::MAX,
         }
     }
 
@@ -88,9 +90,17 @@ impl Client {
         self
     }
 
+    /// The same client, which gives up a request after this time, where its configuration would wait longer. A module in the
+    /// process cannot be interrupted in a call, so there it may take longer; a closure knows of no limit.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
     /// Sends any request, as it is, and returns the answer, which is never [`Response::Error`].
     pub fn call(&self, request: &Request) -> Result<Response, Error> {
-        match self.transport.call(request)? {
+        match self.transport.call_within(request, self.limit)? {
             Response::Error(failure) => Err(failure.into()),
             response => Ok(response),
         }

@@ -168,10 +168,15 @@ impl ModuleTransport {
 
 impl Transport for ModuleTransport {
     fn call(&self, request: &Request) -> Result<Response, Error> {
+        self.call_within(request, Duration::MAX)
+    }
+
+    fn call_within(&self, request: &Request, limit: Duration) -> Result<Response, Error> {
         if self.pid != process::id() {
             return Err(Error::Forked);
         }
-        let mut retries = Retries::new(Deadline::after(BUSY_FOR), Duration::ZERO, BUSY_FOR);
+        let deadline = Deadline::after(BUSY_FOR.min(limit));
+        let mut retries = Retries::new(deadline, Duration::ZERO, BUSY_FOR);
         loop {
             match self.engine.call(request) {
                 Err(error) if error.is_busy() && !request.changes_token() => {

@@ -3,6 +3,7 @@
 
 use std::process;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use p11_proto::frame;
 use p11_proto::message::{Message, Request, Response};
@@ -66,7 +67,11 @@ impl SocketTransport {
         SocketTransport { config, pool }
     }
 
-    fn prepare<'a>(&'a self, request: &'a Request) -> Result<PreparedRequest<'a>, Error> {
+    fn prepare<'a>(
+        &'a self,
+        request: &'a Request,
+        limit: Duration,
+    ) -> Result<PreparedRequest<'a>, Error> {
         let deadline = match request.takes_minutes() {
             true => self.config.long_deadline,
             false => self.config.deadline,
@@ -76,7 +81,7 @@ impl SocketTransport {
             frame: frame::encode(request).map_err(Error::Request)?,
             target: Target {
                 path: &self.config.socket_path,
-                deadline: Deadline::after(deadline),
+                deadline: Deadline::after(deadline.min(limit)),
                 server_uid: self.config.server_uid,
             },
             once: request.changes_token(),
@@ -132,7 +137,11 @@ impl SocketTransport {
 
 impl Transport for SocketTransport {
     fn call(&self, request: &Request) -> Result<Response, Error> {
-        let prepared = self.prepare(request)?;
+        self.call_within(request, Duration::MAX)
+    }
+
+    fn call_within(&self, request: &Request, limit: Duration) -> Result<Response, Error> {
+        let prepared = self.prepare(request, limit)?;
         let pool = self.pool.of_this_process();
         let Config {
             retry_for,

@@ -1,6 +1,7 @@
 //! What carries a request to a token and the answer back: a socket, an engine in the process, or a closure.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use p11_proto::message::{Request, Response};
 
@@ -34,6 +35,15 @@ pub trait Transport: Send + Sync {
     /// # Errors
     /// Whatever keeps the answer from coming.
     fn call(&self, request: &Request) -> Result<Response, Error>;
+
+    /// The same, given up after this time where the transport can do that; a closure cannot.
+    ///
+    /// # Errors
+    /// As [`Transport::call`].
+    fn call_within(&self, request: &Request, limit: Duration) -> Result<Response, Error> {
+        let _ = limit;
+        self.call(request)
+    }
 }
 
 impl<F> Transport for F
@@ -48,5 +58,9 @@ where
 impl<T: Transport + ?Sized> Transport for Arc<T> {
     fn call(&self, request: &Request) -> Result<Response, Error> {
         (**self).call(request)
+    }
+
+    fn call_within(&self, request: &Request, limit: Duration) -> Result<Response, Error> {
+        (**self).call_within(request, limit)
     }
 }

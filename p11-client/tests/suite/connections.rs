@@ -186,6 +186,16 @@ fn a_silent_or_slow_server_runs_into_the_deadline() {
 }
 
 #[test]
+fn a_client_within_a_limit_gives_up_sooner_than_its_configuration_says() {
+    let socket = TempSocket::new();
+    let _server = socket.serve(|_| Reaction::Silence);
+    let client = Client::new(socket.config().protocol(Protocol::V1));
+    assert_runs_into_the_deadline(&client.clone().within(SHORT));
+    let short = Client::new(socket.config().protocol(Protocol::V1).deadline(SHORT));
+    assert_runs_into_the_deadline(&short.within(Duration::from_secs(60)));
+}
+
+#[test]
 fn a_server_that_accepts_nothing_runs_into_the_deadline() {
     let socket = TempSocket::new();
     let listener = socket.bind();
