@@ -22,7 +22,6 @@ const EVERY: &[&str] = &[
     "not-the-pin",
     "officer's PIN",
     "open-barley",
-    "another-sesame",
     "open-sesame",
     "p:%/é?&4",
     "user's PIN",

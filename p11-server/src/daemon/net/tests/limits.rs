@@ -14,7 +14,7 @@ use super::super::checks::fake::LONG;
 use super::fixture::{Client, Fixture, sign, wait_until};
 
 /// How long the newest waits in these tests.
-const QUEUE: Duration = Duration::from_millis(500);
+const QUEUE: Duration = Duration::from_secs(1);
 
 fn fixture(places: usize) -> Fixture {
     Fixture::new(ConnectionLimits {
