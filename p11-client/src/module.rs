@@ -95,9 +95,10 @@ impl ModuleConfig {
 /// A PKCS#11 module that is loaded in this process.
 ///
 /// All of one module share one engine, with its sessions, its login and its rules for PINs. The module is initialised by
-/// the first request, and finalised when the last of them is dropped. Where more threads wait for a token than the engine
-/// lets wait, a request is repeated for half a minute, unless it changes the token. It is left alone where another part of the program
-/// has initialised it. No trouble in it ends the process.
+/// the first request, and finalised when the last of them is dropped; the engine remembers the PINs that its tokens have
+/// refused, and sends none again if the module is loaded once more. Where more threads wait for a token than the engine lets
+/// wait, a request is repeated for half a minute, unless it changes the token. A module that another part of the program has
+/// initialised is left alone. No trouble in it ends the process.
 ///
 /// After `fork(2)` the child is answered [`Error::Forked`]: PKCS#11 gives it no use of what its parent has opened.
 pub struct ModuleTransport {
@@ -105,13 +106,35 @@ pub struct ModuleTransport {
     pid: u32,
 }
 
-/// An engine of this process, and who uses it.
+/// An engine of this process, and how many use it.
 struct InUse {
     file: Option<(u64, u64)>,
     config: ModuleConfig,
     engine: Arc<Engine>,
     pid: u32,
     users: usize,
+}
+
+impl InUse {
+    /// One more user, of the same configuration, or of another where there is no user now.
+    fn join(&mut self, config: ModuleConfig) -> Result<ModuleTransport, Error> {
+        if self.config != config {
+            if self.users > 0 {
+                return Err(Error::ModuleInUse(config.path));
+            }
+            self.engine.reconfigure(config.settings()?);
+            self.config = config;
+        }
+        self.users += 1;
+        Ok(self.transport())
+    }
+
+    fn transport(&self) -> ModuleTransport {
+        ModuleTransport {
+            engine: self.engine.clone(),
+            pid: self.pid,
+        }
+    }
 }
 
 static ENGINES: Mutex<Vec<InUse>> = Mutex::new(Vec::new());
@@ -126,19 +149,18 @@ impl ModuleTransport {
         let file = file_id(&config.path);
         let mut engines = engines();
         // A name without a folder is found by dlopen(3) alone.
-        let is_it = |in_use: &&mut InUse| match file {
-            Some(_) => in_use.file == file,
-            None => in_use.config.path == config.path,
+        let is_it = |known: &InUse| match file {
+            Some(_) => known.file == file,
+            None => known.config.path == config.path,
         };
-        if let Some(in_use) = engines.iter_mut().find(is_it) {
-            if in_use.pid != process::id() {
+        let place = engines.iter().position(is_it);
+        if let Some(known) = place.and_then(|place| engines.get_mut(place)) {
+            if known.pid == process::id() {
+                return known.join(config);
+            }
+            if known.users > 0 {
                 return Err(Error::Forked);
             }
-            if in_use.config != config {
-                return Err(Error::ModuleInUse(config.path));
-            }
-            in_use.users += 1;
-            return Ok(ModuleTransport::of(in_use));
         }
         let engine = Engine::load(&config.path, config.settings()?).map_err(failure)?;
         let in_use = InUse {
@@ -148,16 +170,13 @@ impl ModuleTransport {
             pid: process::id(),
             users: 1,
         };
-        let transport = ModuleTransport::of(&in_use);
+        let transport = in_use.transport();
         engines.push(in_use);
-        Ok(transport)
-    }
-
-    fn of(in_use: &InUse) -> Self {
-        ModuleTransport {
-            engine: in_use.engine.clone(),
-            pid: in_use.pid,
+        if let Some(place) = place {
+            // What is a parent's is not dropped: a lock in it may be held by a thread that this process has not.
+            std::mem::forget(engines.swap_remove(place));
         }
+        Ok(transport)
     }
 
     /// The engine itself, for what requests do not tell: [`Engine::hung`], [`Engine::trouble`].
@@ -202,19 +221,15 @@ impl Drop for ModuleTransport {
             return;
         }
         let mut engines = engines();
-        let mine = |in_use: &InUse| Arc::ptr_eq(&in_use.engine, &self.engine);
-        let Some(place) = engines.iter().position(mine) else {
-            return;
-        };
-        if let Some(in_use) = engines.get_mut(place) {
-            in_use.users -= 1;
-            if in_use.users > 0 {
-                return;
+        let mine = |known: &&mut InUse| Arc::ptr_eq(&known.engine, &self.engine);
+        if let Some(known) = engines.iter_mut().find(mine) {
+            known.users -= 1;
+            if known.users == 0 {
+                // Under the lock: who loads the module now waits until it is finalised. The engine stays, since a PIN that it
+                // knows to be wrong would be tried again by another.
+                known.engine.park();
             }
         }
-        // Under the lock: who loads the module now waits until it is finalised.
-        self.engine.shut_down();
-        engines.swap_remove(place);
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use p11_client::{CryptokiConfig, Resolver, Scheme};
-use p11_fault_module::Faults;
+use p11_fault_module::{Faults, Function::*};
 use p11_tests::{
     fixture::{Fixture, PIN},
     keys::KeyKind,
@@ -71,28 +71,44 @@ fn by_the_socket_and_the_servers_pin_is_not_sent() {
 #[test]
 fn by_the_module() {
     let fixture = Fixture::new(KeyKind::P256);
-    let folder = tempfile::tempdir().unwrap();
-    let module = Faults::module_path();
-    let cryptoki = format!("pin = \"{PIN}\"\nmodule_path = \"{}\"", module.display());
-    write(folder.path(), &fixture, "module", &cryptoki, "");
-    // The program finds it beside its tokens.
-    let [(_, tokens)] = fixture.hsm.envs();
-    let beside = tokens.with_file_name("config");
-    fs::rename(folder.keep(), &beside).unwrap();
+    for (name, pin) in [
+        ("config", format!("pin = \"{PIN}\"")),
+        ("without", String::new()),
+        ("empty", "pin = \"\"".to_owned()),
+    ] {
+        let folder = beside_the_tokens(&fixture.hsm.envs()[0].1, name);
+        fs::create_dir(&folder).unwrap();
+        let module = Faults::module_path();
+        let cryptoki = format!("{pin}\nmodule_path = \"{}\"", module.display());
+        write(&folder, &fixture, "module", &cryptoki, "");
+    }
     program::run(&fixture, "program_with_a_module");
+}
+
+fn beside_the_tokens(softhsm2_conf: &Path, name: &str) -> PathBuf {
+    softhsm2_conf.with_file_name(name)
 }
 
 #[test]
 #[ignore = "run by another test"]
 fn program_with_a_module() {
     let tokens = PathBuf::from(std::env::var_os("SOFTHSM2_CONF").unwrap());
-    finds_the_key_of_the_cloud(&tokens.with_file_name("config"));
-    // Each client of it has gone, and the module with the last.
     let faults = program::faults();
-    assert_eq!(
-        faults.count(p11_fault_module::Function::C_Finalize),
-        faults.count(p11_fault_module::Function::C_Initialize)
-    );
+    // Where no PIN was set the conventional one is tried, once, however often the program comes back; where it was set to
+    // nothing, none.
+    for (name, code, logins) in [("empty", "PinRequired", 0), ("without", "PinIncorrect", 1)] {
+        let folder = beside_the_tokens(&tokens, name);
+        let config = CryptokiConfig::load(folder, Some("c8y")).unwrap();
+        let before = faults.count(C_Login);
+        assert_eq!(config.open().unwrap_err().code(), code);
+        for _ in 0..3 {
+            assert!(config.open().unwrap_err().is_pin());
+        }
+        assert_eq!(faults.count(C_Login) - before, logins, "{name}");
+    }
+    finds_the_key_of_the_cloud(&beside_the_tokens(&tokens, "config"));
+    // Each client of it has gone, and the module with the last.
+    assert_eq!(faults.count(C_Finalize), faults.count(C_Initialize));
 }
 
 #[test]

@@ -106,10 +106,14 @@ fn program_with_two_configurations() {
         assert!(!format!("{error} {error:?}").contains("another-pin"));
     }
     drop(client);
-    let wrong = Client::with_module(config().pin(Pin::from("another-pin"))).unwrap();
-    let error = wrong.open_key(OpenKey::new(KEY)).unwrap_err();
-    assert!(error.is_pin(), "{error}");
-    drop(wrong);
+    // A PIN that the token has refused is not sent again by a program that comes and goes.
+    let faults = program::faults();
+    for _ in 0..4 {
+        let wrong = Client::with_module(config().pin(Pin::from("another-pin"))).unwrap();
+        let error = wrong.open_key(OpenKey::new(KEY)).unwrap_err();
+        assert!(error.is_pin(), "{error}");
+    }
+    assert_eq!(faults.count(C_Login), 1);
     let uri = |query: &str| {
         config()
             .pin(None)

@@ -100,6 +100,18 @@ impl Engine {
         });
     }
 
+    /// The same until the next request, which initialises the module again. What is known of PINs stays, so that one
+    /// that a token has refused is not sent to it again by a program that comes and goes.
+    pub fn park(&self) {
+        let close = || {
+            for token in self.0.registry.known() {
+                token.close_all(&self.0.module);
+            }
+        };
+        let reset = || self.0.registry.reset_tokens();
+        self.0.module.park(close, reset);
+    }
+
     /// What is wrong with the module, `None` if nothing is. Calls no token.
     pub fn trouble(&self) -> Option<String> {
         let hung = || Some(self.hung()?.to_string());

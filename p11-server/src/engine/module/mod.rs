@@ -2,6 +2,7 @@
 
 mod attributes;
 mod calls;
+mod park;
 mod pkcs11;
 mod raw;
 mod token_flags;
