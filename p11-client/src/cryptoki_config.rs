@@ -57,6 +57,8 @@ pub struct CryptokiConfig {
     /// Whether a PIN was set, to nothing: then the conventional one is not tried.
     #[serde(skip)]
     pub(crate) pin_is_empty: bool,
+    #[serde(skip)]
+    pub(crate) refusals: Option<PathBuf>,
 }
 
 /// `device.cryptoki.mode`.
@@ -116,6 +118,8 @@ impl CryptokiConfig {
         key_pin: impl Into<Pin>;
         /// Sets [the field](#structfield.cert_path).
         cert_path: impl Into<PathBuf>;
+        /// Where the mode `module` remembers PINs that a token has refused, see `ModuleConfig::refusals`.
+        refusals: impl Into<PathBuf>;
     }
 
     /// The client that is configured, `None` in the mode `off`. It serves both other modes in the same way.
@@ -182,7 +186,9 @@ impl CryptokiConfig {
                 return Err(Error::Config(what.to_owned()));
             }
         };
-        let mut module = ModuleConfig::new(path).pin(self.pin.clone());
+        let mut module = ModuleConfig::new(path)
+            .pin(self.pin.clone())
+            .refusals(self.refusals.clone());
         if let Some(uri) = &self.uri {
             module = module.uri(uri.clone());
         }

@@ -28,6 +28,10 @@ impl CryptokiConfig {
     /// `cert_path` it is thin-edge's own, `device-certs/tedge-certificate.pem` in this folder. A file that is not there says
     /// nothing.
     ///
+    /// PINs that a token has refused are remembered for the next process in the first folder of `$RUNTIME_DIRECTORY`
+    /// (systemd.exec(5)), else in `$XDG_RUNTIME_DIR`. With neither, programs that start again and again with a wrong PIN
+    /// can lock a token.
+    ///
     /// # Errors
     /// [`Error::Config`] where the file cannot be read or understood, with its line, or a value is none.
     pub fn load(config_dir: impl AsRef<Path>, cloud: Option<&str>) -> Result<Self, Error> {
@@ -42,6 +46,7 @@ impl CryptokiConfig {
         let mut config = read(&name, &text, &|name| env::var_os(name), cloud)?;
         let usual = || config_dir.join("device-certs/tedge-certificate.pem");
         config.cert_path.get_or_insert_with(usual);
+        config.refusals = runtime_folder();
         Ok(config)
     }
 
@@ -52,6 +57,14 @@ impl CryptokiConfig {
     pub fn from_toml(text: &str, cloud: Option<&str>) -> Result<Self, Error> {
         read("tedge.toml", text, &|_| None, cloud)
     }
+}
+
+/// A folder of this user alone that is gone after a boot.
+fn runtime_folder() -> Option<PathBuf> {
+    let folders = |variable| env::var_os(variable).filter(|folders| !folders.is_empty());
+    let of_service = folders("RUNTIME_DIRECTORY");
+    let of_service = of_service.and_then(|folders| env::split_paths(&folders).next());
+    of_service.or_else(|| folders("XDG_RUNTIME_DIR").map(PathBuf::from))
 }
 
 fn read(
@@ -98,6 +111,7 @@ fn read(
         key_uri: of_key("key_uri")?.map(Into::into),
         key_pin: of_key("key_pin")?.map(Into::into),
         cert_path: of_key("cert_path")?.map(PathBuf::from),
+        refusals: None,
     })
 }
 

@@ -85,6 +85,36 @@ fn by_the_module() {
     program::run(&fixture, "program_with_a_module");
 }
 
+#[test]
+fn a_refused_pin_is_not_sent_again_by_the_next_process() {
+    for variable in ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"] {
+        let fixture = Fixture::new(KeyKind::P256);
+        let folder = beside_the_tokens(&fixture.hsm.envs()[0].1, "wrong");
+        fs::create_dir(&folder).unwrap();
+        let module = Faults::module_path();
+        let cryptoki = format!(
+            "pin = \"not-the-pin\"\nmodule_path = \"{}\"",
+            module.display()
+        );
+        write(&folder, &fixture, "module", &cryptoki, "");
+        let runtime = tempfile::tempdir().unwrap();
+        for _ in 0..3 {
+            let variables = [(variable, runtime.path())];
+            program::run_with(&fixture, "program_with_a_wrong_pin", &variables);
+        }
+        assert_eq!(fixture.faults.count(C_Login), 1, "{variable}");
+    }
+}
+
+#[test]
+#[ignore = "run by another test"]
+fn program_with_a_wrong_pin() {
+    let tokens = PathBuf::from(std::env::var_os("SOFTHSM2_CONF").unwrap());
+    let folder = beside_the_tokens(&tokens, "wrong");
+    let config = CryptokiConfig::load(folder, Some("c8y")).unwrap();
+    assert!(config.open().unwrap_err().is_pin());
+}
+
 fn beside_the_tokens(softhsm2_conf: &Path, name: &str) -> PathBuf {
     softhsm2_conf.with_file_name(name)
 }
