@@ -41,27 +41,14 @@ impl CardReader {
     pub fn new() -> Self {
         let namespace = Namespace::new(&[]);
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let configuration = folder.path().join("reader");
-        // Another program may take the ports before the driver does.
-        for _ in 0..10 {
-            let port = two_free_ports();
-            let text = format!(
-                "FRIENDLYNAME \"Virtual PCD\"\nDEVICENAME /dev/null:{port}\nLIBPATH {}\nCHANNELID {port}\n",
-                pkcs11_module("libifdvpcd.so").display()
-            );
-            fs::write(&configuration, text).unwrap();
-            let daemon = start(&namespace, &folder);
-            if !daemon.log().contains("Could not initialize") {
-                return Self {
-                    card: None,
-                    daemon,
-                    namespace,
-                    folder,
-                    port,
-                };
-            }
+        let (daemon, port) = start(&namespace, &folder);
+        Self {
+            card: None,
+            daemon,
+            namespace,
+            folder,
+            port,
         }
-        panic!("vpcd finds no two free ports")
     }
 
     /// Where programs see the reader.
@@ -100,7 +87,7 @@ impl CardReader {
 
     /// Starts another one.
     pub fn start_daemon(&mut self) {
-        self.daemon = start(&self.namespace, &self.folder);
+        (self.daemon, self.port) = start(&self.namespace, &self.folder);
     }
 }
 
@@ -120,14 +107,27 @@ impl Drop for Inserted {
     }
 }
 
-fn start(namespace: &Namespace, folder: &TempDir) -> Process {
-    let mut daemon = namespace.command("pcscd");
-    daemon
-        .args(["--foreground", "--info", "--config"])
-        .arg(folder.path());
-    let daemon = Process::start("pcscd", daemon);
-    daemon.wait_for_log("daemon ready", TIMEOUT);
-    daemon
+/// The daemon, and the port that its driver waits on.
+fn start(namespace: &Namespace, folder: &TempDir) -> (Process, u16) {
+    // Another program may take the ports before the driver does.
+    for _ in 0..10 {
+        let port = two_free_ports();
+        let text = format!(
+            "FRIENDLYNAME \"Virtual PCD\"\nDEVICENAME /dev/null:{port}\nLIBPATH {}\nCHANNELID {port}\n",
+            pkcs11_module("libifdvpcd.so").display()
+        );
+        fs::write(folder.path().join("reader"), text).unwrap();
+        let mut daemon = namespace.command("pcscd");
+        daemon
+            .args(["--foreground", "--info", "--config"])
+            .arg(folder.path());
+        let daemon = Process::start("pcscd", daemon);
+        daemon.wait_for_log("daemon ready", TIMEOUT);
+        if !daemon.log().contains("Could not initialize") {
+            return (daemon, port);
+        }
+    }
+    panic!("vpcd finds no two free ports")
 }
 
 /// The card's half of the driver's protocol: messages of a length in two bytes, those of one byte for the reader itself.

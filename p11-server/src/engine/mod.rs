@@ -115,7 +115,8 @@ impl Engine {
     /// What is wrong with the module, `None` if nothing is. Calls no token.
     pub fn trouble(&self) -> Option<String> {
         let hung = || Some(self.hung()?.to_string());
-        self.0.module.trouble().or_else(hung)
+        let slots = || self.0.registry.trouble();
+        self.0.module.trouble().or_else(hung).or_else(slots)
     }
 
     /// A call of the module that has not returned within its limit.

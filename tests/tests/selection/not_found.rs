@@ -154,6 +154,10 @@ fn where_no_token_can_be_used_the_error_says_what_there_is() {
     let server = Server::builder().pin(PIN).module(&module).start();
     let failure = assert_refused(&server, "pkcs11:token=device", ErrorCode::TokenNotFound);
     assert_in_order(&failure.message, ["there is none", "no slot", "pcscd"]);
+    let status = server.client().status();
+    assert!(!status.available);
+    let trouble = status.trouble.unwrap();
+    assert_in_order(&trouble, ["no slot", "pcscd"]);
     server.client().list_tokens();
     let said = log_lines(&server, "no token is there: ");
     assert_eq!(said.len(), 1, "{said:?}");

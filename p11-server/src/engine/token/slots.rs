@@ -179,6 +179,12 @@ impl Registry {
         })
     }
 
+    /// What is wrong where the module showed no slot when they were listed last.
+    pub fn trouble(&self) -> Option<String> {
+        let is_none = self.has_no_slot();
+        is_none.then(|| format!("when slots were listed last, {}", nothing(0)))
+    }
+
     /// Whether there was no token that could be used when they were listed last, or they never were.
     pub fn has_no_token(&self) -> bool {
         match &self.state.lock().result {
