@@ -114,9 +114,10 @@ impl Engine {
 
     /// What is wrong with the module, `None` if nothing is. Calls no token.
     pub fn trouble(&self) -> Option<String> {
-        let hung = || Some(self.hung()?.to_string());
+        let hung = self.hung().map(|call| call.to_string());
+        let module = || self.0.module.trouble();
         let slots = || self.0.registry.trouble();
-        self.0.module.trouble().or_else(hung).or_else(slots)
+        hung.or_else(module).or_else(slots)
     }
 
     /// A call of the module that has not returned within its limit.

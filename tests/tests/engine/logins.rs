@@ -1,13 +1,16 @@
 //! A login only where a token or key wants one, and in the way it wants it.
 
 use nix::sys::signal::Signal;
-use p11_client::{ErrorCode, message::ListTokens};
+use p11_client::{
+    ErrorCode,
+    message::{Class, ListTokens},
+};
 use p11_fault_module::{
     Faults,
     Function::{C_Finalize, C_Initialize, C_Login, C_Logout, C_OpenSession},
     Rule,
     cryptoki_sys::*,
-    on, token,
+    every_token, on, token,
 };
 use p11_proto::{Request, Response};
 use p11_tests::{
@@ -145,4 +148,14 @@ fn a_module_of_our_own_is_finalised_in_the_end() {
     server.client().open(KEY).unwrap().sign().unwrap();
     assert!(server.terminate().success());
     assert_eq!(fixture.faults.count(C_Finalize), 1);
+}
+
+#[test]
+fn a_listing_after_a_lost_login_is_whole() {
+    let (fixture, server, _key) = Fixture::steady();
+    let client = server.client();
+    let whole = client.list_keys("pkcs11:token=device").unwrap();
+    assert!(whole.iter().any(|object| object.class == Class::Private));
+    fixture.faults.set([every_token().logged_out()]);
+    assert_eq!(client.list_keys("pkcs11:token=device").unwrap(), whole);
 }

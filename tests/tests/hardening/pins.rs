@@ -360,3 +360,29 @@ fn an_unclear_answer_is_followed_by_one_reload_and_one_more_try_after_a_pause() 
     server.sighup();
     server.client().open(KEY).unwrap().sign().unwrap();
 }
+
+#[test]
+fn whatever_hides_a_refusal_counts_as_one() {
+    const CKR_OF_A_MAKER: CK_RV = 0x8000_0001;
+    for code in [
+        CKR_OF_A_MAKER,
+        CKR_DEVICE_MEMORY,
+        CKR_HOST_MEMORY,
+        CKR_FUNCTION_CANCELED,
+        CKR_PIN_EXPIRED,
+        CKR_ARGUMENTS_BAD,
+    ] {
+        let fixture = Fixture::new(KeyKind::P256);
+        fixture.faults.set([on(C_Login).after().returns(code)]);
+        // A server without a PIN, so that those of clients are sent.
+        let server = fixture.server().envs([("TEDGE_DEVICE_CRYPTOKI_PIN", "")]);
+        let server = server.start();
+        for number in 0..8 {
+            let pin = format!("90246{number}");
+            server.secrets().add(&pin);
+            assert!(server.client().with_pin(&pin).open(KEY).is_err());
+        }
+        let sent = fixture.faults.count(C_Login);
+        assert!(sent <= 2, "{sent} tries with {code:#x}");
+    }
+}

@@ -16,7 +16,7 @@ pub(crate) fn same(a: &Pin, b: &Pin) -> bool {
     a.expose().as_bytes().ct_eq(b.expose().as_bytes()).into()
 }
 
-/// The answers that say that the PIN is wrong. Every other failure says nothing about the PIN.
+/// The answers that say that the PIN is wrong.
 pub(super) fn means_refused(rv: RvError) -> bool {
     matches!(
         rv,
@@ -24,12 +24,34 @@ pub(super) fn means_refused(rv: RvError) -> bool {
     )
 }
 
-/// The answers that may hide a refusal: of a resource manager that is late, or a TPM that has restarted.
-pub(super) fn is_unclear(rv: RvError) -> bool {
-    matches!(
-        rv,
-        RvError::GeneralError | RvError::FunctionFailed | RvError::DeviceError
-    )
+/// The answers that may hide a refusal: all but those that say that the token has not looked at the PIN, or could not. At a
+/// PIN pad a login is cancelled before that.
+pub(super) fn is_unclear(rv: RvError, is_at_pad: bool) -> bool {
+    match rv {
+        RvError::FunctionCanceled => !is_at_pad,
+        RvError::CryptokiNotInitialized
+        | RvError::SessionHandleInvalid
+        | RvError::SessionClosed
+        | RvError::SessionReadOnlyExists
+        | RvError::SessionReadOnly
+        | RvError::SessionExists
+        | RvError::TokenWriteProtected
+        | RvError::OperationActive
+        | RvError::OperationNotInitialized
+        | RvError::SlotIdInvalid
+        | RvError::TokenNotPresent
+        | RvError::TokenNotRecognized
+        | RvError::DeviceRemoved
+        | RvError::UserAlreadyLoggedIn
+        | RvError::UserAnotherAlreadyLoggedIn
+        | RvError::UserTooManyTypes
+        | RvError::UserTypeInvalid
+        | RvError::UserNotLoggedIn
+        | RvError::UserPinNotInitialized
+        | RvError::PinLocked
+        | RvError::FunctionNotSupported => false,
+        _ => true,
+    }
 }
 
 /// The answers that say that a new PIN is none for this token.

@@ -94,7 +94,7 @@ impl Logins {
                 self.change(|guard| guard.refused(subject, owner, attempt.pin, now));
                 about.refused(rv, left().as_ref())
             }
-            Cryptoki::Pkcs11(rv, _) if is_unclear(rv) => {
+            Cryptoki::Pkcs11(rv, _) if is_unclear(rv, false) => {
                 self.unclear(module, subject, (attempt.owner, attempt.pin), rv);
                 about.failed(error)
             }

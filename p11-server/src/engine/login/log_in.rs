@@ -255,7 +255,7 @@ impl Logins {
                 warn!("{error}");
                 error
             }
-            Cryptoki::Pkcs11(rv, _) if is_unclear(rv) => {
+            Cryptoki::Pkcs11(rv, _) if is_unclear(rv, given.pin.is_none()) => {
                 let digest = given.pin.map(|pin| self.digest(subject, pin));
                 self.unclear(session.module(), subject, (given.owner, digest), rv);
                 about.failed(error)

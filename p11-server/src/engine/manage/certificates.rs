@@ -17,7 +17,6 @@ use tracing::{info, warn};
 use crate::engine::core::Core;
 use crate::engine::find::contents::Contents;
 use crate::engine::find::object::Object;
-use crate::engine::token::turns::Lane;
 use crate::error::{Error, list};
 use crate::service::Access;
 
@@ -37,11 +36,8 @@ impl Core {
             let uri = uri.without_type();
             let since = Instant::now();
             let token = self.registry.one(client, &uri)?;
-            let sees_private = self.log_in_to_look(client, &token, &query)?;
+            let (contents, sees_private) = self.look(client, &token, &query, since)?;
             let token_info = token.info();
-            let contents = self
-                .contents
-                .get(&self.module, client, &token, Lane::Slow, since)?;
             let may_use = |object: &Object| access.check(&token_info, Some(&object.info())).is_ok();
             let may_see = |object: &&Object| {
                 let its = object.info_as(ObjectType::Cert);

@@ -12,6 +12,7 @@ use p11_uri::{ObjectType, TokenInfo, Uri};
 use tracing::info;
 
 use crate::engine::core::Core;
+use crate::engine::find::contents::Contents;
 use crate::engine::find::object::{Object, one_line};
 use crate::engine::module::TokenFlags;
 use crate::engine::query::KeyQuery;
@@ -52,10 +53,7 @@ impl Core {
             let uri = query.scoped()?;
             let since = Instant::now();
             let token = self.registry.one(client, &uri)?;
-            let sees_private = self.log_in_to_look(client, &token, &query)?;
-            let contents = self
-                .contents
-                .get(&self.module, client, &token, Lane::Slow, since)?;
+            let (contents, sees_private) = self.look(client, &token, &query, since)?;
             let token_info = token.info();
             let mut objects = Vec::new();
             let mut add = |class, object_type, object: &Object, public: Option<PublicKey>| {
@@ -105,10 +103,31 @@ impl Core {
         })
     }
 
+    /// What is on a token, as of `since` or later, and whether a listing shows what is private of it.
+    pub fn look(
+        &self,
+        client: &Client<'_>,
+        token: &Arc<Token>,
+        query: &KeyQuery<'_>,
+        since: Instant,
+    ) -> Result<(Arc<Contents>, bool), Error> {
+        let sees_private = self.log_in_to_look(client, token, query)?;
+        let contents = self
+            .contents
+            .get(&self.module, client, token, Lane::Slow, since)?;
+        match sees_private && contents.hidden {
+            // The login was lost meanwhile: half of what is there was not seen.
+            true => Err(Error::Changed {
+                token: token.name().into(),
+            }),
+            false => Ok((contents, sees_private)),
+        }
+    }
+
     /// Whether a listing shows what is private: it does with the request's PIN, which has to be right, and without one where
     /// the server's, or the default one, has opened the token or does so now. Where nobody has set a PIN and the default one is
     /// none of the token's, or where another client's has opened the token, it shows what is public.
-    pub fn log_in_to_look(
+    fn log_in_to_look(
         &self,
         client: &Client<'_>,
         token: &Arc<Token>,

@@ -232,6 +232,7 @@ impl Module {
     pub fn trouble(&self) -> Option<String> {
         let state = self.state.lock();
         match &state.phase {
+            _ if state.reloading => Some("the PKCS#11 module is being initialised".into()),
             Phase::Down(cause) => Some(unavailable(cause, state.wait()).to_string()),
             Phase::Up { .. } => None,
         }

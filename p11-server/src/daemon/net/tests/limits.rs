@@ -150,7 +150,14 @@ fn one_that_does_not_take_its_answer_makes_room() {
 
 #[test]
 fn long_answers_that_are_not_taken_have_a_limit_too() {
-    let fixture = Fixture::new(ConnectionLimits::default());
+    // Those that take nothing are waited for as long as the test may last.
+    let fixture = Fixture::new(ConnectionLimits {
+        timeouts: IoTimeouts {
+            write: Duration::from_secs(60),
+            ..IoTimeouts::default()
+        },
+        ..ConnectionLimits::default()
+    });
     let list = Request::ListKeys(ListKeys::new(LONG));
     let mut untaken = [(); 8].map(|()| fixture.served());
     for client in &mut untaken {
