@@ -2,6 +2,7 @@
 
 mod attributes;
 mod calls;
+mod list;
 mod park;
 mod pkcs11;
 mod raw;

@@ -25,10 +25,10 @@ use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
 use cryptoki::session::Session;
 use cryptoki_sys::*;
 
+use super::list::list;
+
 /// No signature of a key that we know is longer, nor any attribute that we read.
 const LONGEST: usize = 64 * 1024;
-/// No module lists more slots, and no token more mechanisms.
-const LONGEST_LIST: usize = 10_000;
 /// Handles that `C_FindObjects` is asked for at once.
 const HANDLES: usize = 64;
 
@@ -228,24 +228,6 @@ impl Raw {
             }
         }
     }
-}
-
-/// A list of numbers, whose length is asked first: some modules look for new readers only then (OpenSC).
-fn list(
-    function: Function,
-    ask: impl Fn(*mut CK_ULONG, &mut CK_ULONG) -> Result<Rv>,
-) -> Result<Vec<CK_ULONG>> {
-    let mut count = 0;
-    ask(null_mut(), &mut count)?.into_result(function)?;
-    // With room for a few that come meanwhile.
-    let mut list = vec![0; (count as usize).saturating_add(16).min(LONGEST_LIST)];
-    count = list.len() as CK_ULONG;
-    ask(list.as_mut_ptr(), &mut count)?.into_result(function)?;
-    if count as usize > list.len() {
-        return Err(Error::InvalidValue);
-    }
-    list.truncate(count as usize);
-    Ok(list)
 }
 
 /// What a module forks takes the signals that this process blocks. What it starts by posix_spawn(3) does not.
