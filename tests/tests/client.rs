@@ -1,4 +1,4 @@
-//! What programs that use `p11-client` meet with the real server: crowds, and keys that are replaced under them.
+//! What programs that use `p11-client` meet with the real server: many at once, and keys that are replaced under them.
 
 #![allow(
     clippy::unwrap_used,
@@ -33,13 +33,13 @@ use p11_tests::{
 };
 use rustls::{SignatureScheme, sign::SigningKey as _};
 
-const CROWD: usize = 200;
+const CLIENTS: usize = 200;
 const SIGNATURES: usize = 3;
 
 #[test]
 fn of_two_hundred_clients_at_once_none_is_turned_away() {
     let (fixture, server) = Fixture::started();
-    let start = Barrier::new(CROWD);
+    let start = Barrier::new(CLIENTS);
     let sign = || {
         start.wait();
         let client = Client::new(Config::new(server.socket()));
@@ -52,8 +52,8 @@ fn of_two_hundred_clients_at_once_none_is_turned_away() {
         Ok(())
     };
     let failed: Vec<Error> = thread::scope(|scope| {
-        let crowd: Vec<_> = (0..CROWD).map(|_| scope.spawn(sign)).collect();
-        let ended = crowd.into_iter().map(|client| client.join().unwrap());
+        let all: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(sign)).collect();
+        let ended = all.into_iter().map(|client| client.join().unwrap());
         ended.filter_map(Result::err).collect()
     });
     assert!(failed.is_empty(), "{} failed: {failed:?}", failed.len());

@@ -174,12 +174,12 @@ fn program_that_forks() {
 
 #[test]
 fn of_two_hundred_threads_at_once_none_is_turned_away() {
-    run("program_with_a_crowd");
+    run("program_with_many_threads");
 }
 
 #[test]
 #[ignore = "run by another test"]
-fn program_with_a_crowd() {
+fn program_with_many_threads() {
     let faults = program::faults();
     let client = Client::with_module(config()).unwrap();
     let key = open(&client);
@@ -191,8 +191,8 @@ fn program_with_a_crowd() {
         sign(&key)
     };
     let failed: Vec<_> = thread::scope(|scope| {
-        let crowd: Vec<_> = (0..200).map(|_| scope.spawn(sign)).collect();
-        let ended = crowd.into_iter().map(|thread| thread.join().unwrap());
+        let all: Vec<_> = (0..200).map(|_| scope.spawn(sign)).collect();
+        let ended = all.into_iter().map(|thread| thread.join().unwrap());
         ended.filter_map(Result::err).collect()
     });
     assert!(failed.is_empty(), "{} failed: {failed:?}", failed.len());

@@ -8,11 +8,11 @@
 
 mod attributes;
 mod choice;
-mod crowd;
 mod identity;
 mod key_pairs;
 mod key_table;
 mod logins;
+mod many;
 mod not_found;
 mod odd_names;
 mod requests;

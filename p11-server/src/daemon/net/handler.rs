@@ -132,8 +132,7 @@ impl Handler {
                     if place.wait() {
                         continue;
                     }
-                    self.audit.refused_connection(&connection.peer, NO_PLACE);
-                    return Err(Unreceived::Refused(no_place()));
+                    return Err(self.without_place(connection));
                 }
                 other => other?,
             };
@@ -145,8 +144,7 @@ impl Handler {
             // What asks nothing of a token is answered at once.
             let needs_place = matches!(&request, Ok(request) if Operation::of(request).is_some());
             if needs_place && !place.wait() {
-                self.audit.refused_connection(&connection.peer, NO_PLACE);
-                return Err(Unreceived::Refused(no_place()));
+                return Err(self.without_place(connection));
             }
             let (deadline, entry) = match &request {
                 Ok(request) => (
@@ -168,16 +166,21 @@ impl Handler {
             drop(response);
             let busy = |why: &str| encode(&Response::Error(Failure::new(ErrorCode::Busy, why)));
             let (answer, _share) = self.hold(&mut context, answer, is_listing, busy);
-            match self.respond(connection, stream, &context, &answer) {
-                Ok(true) => {}
-                Ok(false) => return Ok(()),
-                Err(error) => {
-                    // Whatever was sent now would stand in the middle of that answer.
-                    debug!(peer = %connection.peer, "an answer was not taken: {error}");
-                    return Ok(());
-                }
+            let sent = self.respond(connection, stream, &context, &answer);
+            // Whatever was sent after half an answer would stand in the middle of it.
+            if let Err(error) = &sent {
+                debug!(peer = %connection.peer, "an answer was not taken: {error}");
+            }
+            if !sent.unwrap_or(false) {
+                return Ok(());
             }
         }
+    }
+
+    /// Nobody has made room for a connection.
+    fn without_place(&self, connection: &Connection) -> Unreceived {
+        self.audit.refused_connection(&connection.peer, NO_PLACE);
+        Unreceived::Refused(no_place())
     }
 
     /// One request, which ends when the client shuts down its writing half.
@@ -331,7 +334,7 @@ impl Place<'_> {
     /// How long the next request may take to begin.
     fn idle(&self) -> Duration {
         match self.permit.as_deref() {
-            Some(permit) if !permit.has_place() => permit.patience(),
+            Some(permit) if !permit.has_place() => permit.queue_timeout(),
             _ => self.idle,
         }
     }

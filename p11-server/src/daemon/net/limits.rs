@@ -278,7 +278,7 @@ impl Permit {
     }
 
     /// How long it may still wait.
-    pub fn patience(&self) -> Duration {
+    pub fn queue_timeout(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
 

@@ -205,9 +205,8 @@ impl Logins {
         let sent = send(session, user, given, accepted.is_some());
         match sent.inspect_err(|_| self.not_looked_at(&subject))? {
             Ok(()) => {
-                let digest = attempt.pin;
-                self.change_if(|guard| guard.accepted(&subject, given.owner, digest));
-                token.set_accepted(digest);
+                self.change_if(|guard| guard.accepted(&subject, given.owner, attempt.pin));
+                token.set_accepted(attempt.pin);
                 Ok(by_pin_pad)
             }
             Err(error) => Err(self.failed(session, &subject, given, &about, error)),

@@ -574,16 +574,16 @@ mod tests {
         };
         let all = [token(3, b'a'), token(5, b'a'), token(7, b'b')];
         let mut state = State::default();
-        let twins = [
+        let ambiguous = [
             "pkcs11:token=a;slot-id=3",
             "pkcs11:token=a;slot-id=5",
             "pkcs11:token=b",
         ];
-        assert_eq!(names(&all, &mut state), twins);
+        assert_eq!(names(&all, &mut state), ambiguous);
         assert_eq!(
             names(&all[1..], &mut state),
             ["pkcs11:token=a", "pkcs11:token=b"]
         );
-        assert_eq!(names(&all, &mut state), twins);
+        assert_eq!(names(&all, &mut state), ambiguous);
     }
 }
