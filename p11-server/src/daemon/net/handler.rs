@@ -139,8 +139,7 @@ impl Handler {
             let Some((body, _share)) = received else {
                 return Ok(());
             };
-            let request = decode(&body)?;
-            drop(body);
+            let request = decode(body)?;
             // What asks nothing of a token is answered at once.
             let needs_place = matches!(&request, Ok(request) if Operation::of(request).is_some());
             if needs_place && !place.wait() {

@@ -10,9 +10,9 @@ use super::timeouts::DeadlineStream;
 use crate::daemon::tedge1 as old;
 use crate::error::Error as ServiceError;
 
-/// A request, or why it is refused and under which name, on a connection that goes on.
-pub(super) fn decode(body: &[u8]) -> Result<Result<Request, (&'static str, Failure)>, Error> {
-    Ok(match frame::decode::<Request>(body) {
+/// A request, or why it is refused and under which name, on a connection that goes on. Its bytes are kept no longer.
+pub(super) fn decode(body: Body) -> Result<Result<Request, (&'static str, Failure)>, Error> {
+    Ok(match frame::decode::<Request>(&body) {
         Err(Error::UnknownMessage(name)) => Err(("unknown", unsupported(&name))),
         Err(error @ Error::Field { message, .. }) => {
             let failure = Failure::new(ErrorCode::BadRequest, error.to_string());

@@ -57,26 +57,17 @@ impl Core {
             .filter(|slot| uri.matches_token(&slot.info));
         let (made, free): (Vec<_>, Vec<_>) = named.partition(|slot| slot.flags.token_initialized());
 
-        let not_found = || {
-            Error::TokenNotFound(format!(
-                "No token matching the given URI was found: no slot that {} matches has a token \
-                 that could be initialised; list the tokens to see which slot is free now",
-                p11_uri::redact(&query.name)
-            ))
-        };
         let is_done = made.iter().all(|slot| is_usable(&slot.flags));
         if names_free_slot(&uri) && free.is_empty() && is_done {
-            return Err(not_found());
+            return Err(none_free(query));
         }
-
         // A slot is named to make a token there. One that is made already is in another slot.
         let wherever = uri.without_slot();
         let labelled = || {
-            let made = all
-                .iter()
-                .copied()
-                .filter(|slot| slot.flags.token_initialized());
-            let labelled = made.filter(|slot| slot.info.label == request.label);
+            let of_label = |slot: &&&SlotToken| {
+                slot.flags.token_initialized() && slot.info.label == request.label
+            };
+            let labelled = all.iter().filter(of_label).copied();
             labelled.filter(|slot| wherever.matches_token(&slot.info))
         };
         let usable = labelled().find(|slot| is_usable(&slot.flags));
@@ -95,7 +86,7 @@ impl Core {
         match (free.as_slice(), usable.as_slice()) {
             ([slot], _) => self.initialize(client, request, query, slot),
             ([], [slot]) => self.as_it_is(query, &slot.info),
-            ([], []) => Err(not_found()),
+            ([], []) => Err(none_free(query)),
             ([], several) => Err(Error::AmbiguousToken(format!(
                 "Found multiple initialized tokens, none of them labelled {:?}, and no slot that is \
                  free: {}",
@@ -224,6 +215,14 @@ fn pins(request: &InitToken, query: &KeyQuery<'_>) -> Result<(Pin, Pin), Error> 
     Ok((
         request.so_pin.as_ref().unwrap_or(user).clone(),
         user.clone(),
+    ))
+}
+
+fn none_free(query: &KeyQuery<'_>) -> Error {
+    Error::TokenNotFound(format!(
+        "No token matching the given URI was found: no slot that {} matches has a token that could be initialised; list the \
+         tokens to see which slot is free now",
+        p11_uri::redact(&query.name)
     ))
 }
 

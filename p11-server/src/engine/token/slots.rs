@@ -243,21 +243,11 @@ impl Registry {
             if !state.is_run_by(number) {
                 return Ok(found);
             }
-            let known = state.slots.get(&slot).cloned();
             if busy.is_some() || state.hanging.contains_key(&slot) {
-                let function = busy.unwrap_or("a call");
-                state.say(
-                    slot,
-                    format!("{function} does not return; what was known of it is kept"),
-                );
-                match known {
-                    Some(known) => found.all.push(known),
-                    None => found
-                        .hanging
-                        .push(format!("{function} on slot {slot} does not return")),
-                }
+                found.keep(&mut state, slot, busy.unwrap_or("a call"));
                 continue;
             }
+            let known = state.slots.get(&slot).cloned();
             if let Some(scan) = &mut state.running {
                 scan.at = Some((slot, Instant::now()));
             }
@@ -341,6 +331,18 @@ impl SlotToken {
 }
 
 impl Slots {
+    /// A call on a slot does not return: what was known of it is kept.
+    fn keep(&mut self, state: &mut State, slot: u64, function: &str) {
+        let what = format!("{function} does not return; what was known of it is kept");
+        state.say(slot, what);
+        match state.slots.get(&slot) {
+            Some(known) => self.all.push(known.clone()),
+            None => self
+                .hanging
+                .push(format!("{function} on slot {slot} does not return")),
+        }
+    }
+
     /// Nothing can be said to be missing while a slot hangs of which nothing is known.
     ///
     /// # Errors
