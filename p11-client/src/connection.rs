@@ -37,29 +37,17 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
     use std::time::Duration;
 
     use p11_proto::message::Ping;
     use p11_proto::{ErrorCode, Failure, Request, Response};
 
     use super::*;
-    use crate::socket::Target;
+    use crate::socket::connected;
 
     #[test]
     fn an_answer_that_came_before_the_request_is_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = &folder.path().join("p11.sock");
-        let listener = UnixListener::bind(path).unwrap();
-        let deadline = Deadline::after(Duration::from_secs(5));
-        let server_uid = None;
-        let target = Target {
-            path,
-            deadline,
-            server_uid,
-        };
-        let socket = target.connect().unwrap();
-        let (mut full_server, _) = listener.accept().unwrap();
+        let (socket, mut full_server) = connected();
         let busy = Response::Error(Failure::new(ErrorCode::Busy, "too many connections"));
         frame::write(&mut full_server, &busy).unwrap();
         drop(full_server);
@@ -69,6 +57,7 @@ mod tests {
         let passed = Deadline::after(Duration::ZERO);
         assert!(connection.exchange(&ping, passed).is_err());
         // Each request has a deadline of its own.
+        let deadline = Deadline::after(Duration::from_secs(5));
         let body = connection.exchange(&ping, deadline).unwrap();
         assert_eq!(frame::decode::<Response>(&body).unwrap(), busy);
     }

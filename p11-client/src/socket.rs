@@ -182,3 +182,18 @@ impl Deadline {
             .ok_or_else(|| io::ErrorKind::TimedOut.into())
     }
 }
+
+/// A connection as a client has it, and its other end.
+#[cfg(test)]
+pub(crate) fn connected() -> (Socket, UnixStream) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = &folder.path().join("p11.sock");
+    let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+    let target = Target {
+        path,
+        deadline: Deadline::after(Duration::from_secs(5)),
+        server_uid: None,
+    };
+    let socket = target.connect().unwrap();
+    (socket, listener.accept().unwrap().0)
+}

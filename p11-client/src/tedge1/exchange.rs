@@ -93,26 +93,12 @@ fn exchange(mut socket: Socket, request: &[u8]) -> Result<frame::Body, ProtoErro
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
-    use std::time::Duration;
-
     use super::*;
-    use crate::socket::Deadline;
+    use crate::socket::connected;
 
     #[test]
     fn a_reply_that_came_before_the_request_is_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = &folder.path().join("p11.sock");
-        let listener = UnixListener::bind(path).unwrap();
-        let deadline = Deadline::after(Duration::from_secs(5));
-        let server_uid = None;
-        let target = Target {
-            path,
-            deadline,
-            server_uid,
-        };
-        let socket = target.connect().unwrap();
-        let (mut full_server, _) = listener.accept().unwrap();
+        let (socket, mut full_server) = connected();
         full_server.write_all(b"busy").unwrap();
         drop(full_server);
         assert_eq!(**exchange(socket, b"request").unwrap(), *b"busy");
