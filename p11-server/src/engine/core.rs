@@ -194,13 +194,8 @@ impl Core {
         client: &Client<'_>,
     ) -> Result<Contents, Error> {
         let contents = Contents::read(session, client)?;
-        match contents.hidden {
-            // The login was lost meanwhile: half of what is there was not seen.
-            true => Err(Error::Changed {
-                token: session.token().name().into(),
-            }),
-            false => Ok(contents),
-        }
+        contents.check_whole()?;
+        Ok(contents)
     }
 
     /// A search for whatever key the URI of a request leads to.

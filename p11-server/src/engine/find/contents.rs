@@ -79,6 +79,19 @@ impl Contents {
         })
     }
 
+    /// Makes sure that a login which was there before has lasted, so that nothing private is missing.
+    ///
+    /// # Errors
+    /// [`Error::Changed`]
+    pub fn check_whole(&self) -> Result<(), Error> {
+        match self.hidden {
+            true => Err(Error::Changed {
+                token: self.token.name().into(),
+            }),
+            false => Ok(()),
+        }
+    }
+
     /// Whether its handles are still good.
     pub fn is_current(&self) -> bool {
         let life = self.life.upgrade();

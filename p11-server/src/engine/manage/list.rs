@@ -115,13 +115,10 @@ impl Core {
         let contents = self
             .contents
             .get(&self.module, client, token, Lane::Slow, since)?;
-        match sees_private && contents.hidden {
-            // The login was lost meanwhile: half of what is there was not seen.
-            true => Err(Error::Changed {
-                token: token.name().into(),
-            }),
-            false => Ok((contents, sees_private)),
+        if sees_private {
+            contents.check_whole()?;
         }
+        Ok((contents, sees_private))
     }
 
     /// Whether a listing shows what is private: it does with the request's PIN, which has to be right, and without one where
