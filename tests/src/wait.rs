@@ -1,6 +1,8 @@
 //! Waiting for what should be so soon.
 
 use std::{
+    os::unix::net::UnixStream,
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -13,6 +15,12 @@ pub const TIMEOUT: Duration = Duration::from_secs(20);
 #[track_caller]
 pub fn wait_until(is_so: impl FnMut() -> bool) {
     assert!(is_soon(is_so), "not within {TIMEOUT:?}");
+}
+
+/// Waits until somebody listens on a socket, which lies there a moment before.
+#[track_caller]
+pub fn wait_for_listener(socket: &Path) {
+    wait_until(|| UnixStream::connect(socket).is_ok());
 }
 
 /// Whether it is so within [`TIMEOUT`].

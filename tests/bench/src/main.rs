@@ -40,6 +40,7 @@ use p11_tests::{
     keys::KeyKind,
     tools,
     tpm::Tpm,
+    wait::wait_for_listener,
 };
 
 use crate::measure::Figures;
@@ -95,7 +96,7 @@ fn set_the_stage() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    signers::wait_for(&socket);
+    wait_for_listener(&socket);
     let status = Command::new(env::current_exe().unwrap())
         .arg("measure")
         .args([&small_configuration, &large_configuration])

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use p11_client::message::{OpenKey, Sign};
 use p11_client::{Client, Config};
 use p11_tests::tools::pkcs11_module;
-use p11_tests::wait::wait_until;
+use p11_tests::wait::wait_for_listener;
 use tempfile::TempDir;
 
 use crate::bare;
@@ -60,7 +60,7 @@ impl Ours {
             .stderr(log)
             .spawn()
             .unwrap();
-        wait_for(&folder.path().join("socket"));
+        wait_for_listener(&folder.path().join("socket"));
         let connect = |_| UnixStream::connect(folder.path().join("socket")).unwrap();
         let _idle = (0..idle).map(connect).collect();
         Ours {
@@ -135,7 +135,7 @@ impl Setup {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        wait_for(&folder.path().join("bare"));
+        wait_for_listener(&folder.path().join("bare"));
         Setup {
             ours: Ours::on_softhsm(configuration, 0),
             raw: Module::load(&softhsm),
@@ -212,9 +212,4 @@ pub fn binary() -> PathBuf {
         path.display()
     );
     path
-}
-
-/// Waits until somebody listens.
-pub fn wait_for(socket: &Path) {
-    wait_until(|| UnixStream::connect(socket).is_ok());
 }

@@ -20,7 +20,7 @@ use p11_tests::{
     raw_client::RawClient,
     server::Server,
     tools::run,
-    wait::{TIMEOUT, is_soon, wait_until},
+    wait::{TIMEOUT, is_soon, wait_for_listener, wait_until},
 };
 
 /// SIGTERM ends the process within this time.
@@ -126,7 +126,7 @@ fn it_stops_while_nobody_reads_its_log() {
     let (mut command, folder) = fixture.server().pin(PIN).into_command();
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let socket = folder.path().join("p11.sock");
-    wait_until(|| socket.exists());
+    wait_for_listener(&socket);
     // Each has a line, and a pipe holds 64 KiB.
     let mut raw = RawClient::admitted(&socket);
     assert!((0..2000).all(|_| raw.ping()));

@@ -69,10 +69,12 @@ fn ping_and_status_are_answered_at_once_though_all_places_of_the_user_are_at_wor
     let request = sign(&server.client().open(KEY).unwrap());
     fixture.faults.set([on(C_Sign).hangs()]);
     let before = fixture.faults.count(C_Sign);
-    let mut working = [(); 4].map(|()| RawClient::with_preamble(server.socket()));
-    for raw in &mut working {
+    // Each asks at once: who has not asked yet makes room for the next.
+    let mut working = [(); 4].map(|()| {
+        let mut raw = RawClient::with_preamble(server.socket());
         raw.send(&request).unwrap();
-    }
+        raw
+    });
     wait_until(|| fixture.faults.count(C_Sign) >= before + 4);
     // One that waits for a place looks for it this often.
     thread::sleep(Duration::from_millis(500));

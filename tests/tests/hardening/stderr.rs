@@ -18,7 +18,7 @@ use p11_tests::{
     fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
     raw_client::RawClient,
-    wait::{is_soon, wait_until},
+    wait::{is_soon, wait_for_listener},
 };
 use tempfile::TempDir;
 
@@ -35,7 +35,7 @@ impl Loud {
         redirect(&mut command);
         let child = command.spawn().unwrap();
         let server = Loud { child, folder };
-        wait_until(|| server.socket().exists());
+        wait_for_listener(&server.socket());
         server
     }
 
