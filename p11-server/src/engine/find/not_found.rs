@@ -10,7 +10,7 @@ use super::object::Object;
 use super::search::{Search, Skipped, unusable, uri};
 use super::view::{Unusable, View};
 use crate::engine::token::Token;
-use crate::engine::token::slots;
+use crate::engine::token::lookup;
 use crate::error::{Error, list};
 
 impl Search<'_> {
@@ -23,7 +23,7 @@ impl Search<'_> {
         };
         Error::TokenNotFound(format!(
             "Didn't find a slot to use: no initialised token matches {looked_for}{}; {there}",
-            slots::hint(self.uri)
+            lookup::hint(self.uri)
         ))
     }
 
@@ -56,7 +56,7 @@ impl Search<'_> {
             none if none.is_empty() => "no token that you may use".into(),
             known => list(known),
         };
-        let hint = slots::hint(self.uri);
+        let hint = lookup::hint(self.uri);
         let mut message = format!(
             "Failed to find a signing key: none matches {looked_for}{hint}; searched {searched}"
         );
@@ -100,12 +100,12 @@ impl Search<'_> {
         Error::KeyHidden(format!(
             "Found multiple initialized tokens that could hold the key, and each wants a login, so none \
              was tried; add token=… or serial=… to the URI to name one{}",
-            slots::one_of(&known)
+            lookup::one_of(&known)
         ))
     }
 
     fn known<'t>(&self, tokens: impl Iterator<Item = &'t Arc<Token>>) -> Vec<&'t str> {
-        slots::names(self.uri, tokens, self.client.access)
+        lookup::names(self.uri, tokens, self.client.access)
     }
 
     fn may_know(&self, token: &Token, key: &Object) -> bool {

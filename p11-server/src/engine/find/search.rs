@@ -21,7 +21,7 @@ use crate::engine::login::{Logins, Pins};
 use crate::engine::module::Module;
 use crate::engine::token::Token;
 use crate::engine::token::client::Client;
-use crate::engine::token::slots::usable;
+use crate::engine::token::lookup::usable;
 use crate::engine::token::turns::Lane;
 use crate::error::{Error, list};
 

@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod id;
+pub mod lookup;
 pub mod mechanisms;
 pub mod session;
 pub mod slots;

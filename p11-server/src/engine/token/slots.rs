@@ -3,7 +3,6 @@
 //! One scan of the slots at a time, in a thread of its own, serves all who wait. A slot whose call does not
 //! return keeps what was known of it, and the next scan goes round it.
 
-use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::thread;
@@ -15,11 +14,11 @@ use tracing::warn;
 
 use super::client::Client;
 use super::id::TokenId;
+use super::lookup::{Slots, nothing};
 use super::{SlotToken, Token};
 use crate::engine::lock::{Mutex, Rank};
 use crate::engine::module::{Guard, LibraryInfo, Module, Place, TokenFlags};
-use crate::error::{Error, list};
-use crate::service::Access;
+use crate::error::Error;
 
 /// How often who waits for a scan looks whether it goes on.
 const LOOK: Duration = Duration::from_millis(200);
@@ -54,22 +53,6 @@ struct Scan {
     number: u64,
     /// The slot that it asks at this moment, and since when.
     at: Option<(u64, Instant)>,
-}
-
-/// What the slots hold.
-#[derive(Default)]
-pub(crate) struct Slots {
-    /// Every slot with a token that answers, in the order of the module.
-    pub all: Vec<SlotToken>,
-    /// The initialised tokens, ordered by label, manufacturer, model and serial number, whatever their slots
-    /// are called today.
-    pub tokens: Vec<Arc<Token>>,
-    /// Slots of which nothing is known, since a call does not return; each with what is to be said of it.
-    hanging: Vec<String>,
-    /// Slots that fail, likewise.
-    failing: Vec<String>,
-    /// How many slots there are, where none has a token.
-    empty: usize,
 }
 
 impl Registry {
@@ -135,30 +118,7 @@ impl Registry {
     /// # Errors
     /// [`Error::TokenNotFound`], [`Error::NotAllowed`], [`Error::AmbiguousToken`], and what [`Registry::scan`] fails with.
     pub fn one(self: &Arc<Self>, client: &Client<'_>, uri: &Uri) -> Result<Arc<Token>, Error> {
-        let slots = self.scan(client)?;
-        let tokens = &slots.tokens;
-        let usable = usable(tokens, uri, client.access)?;
-        let looked_for = uri.shown();
-        match usable.as_slice() {
-            [token] => Ok(token.clone()),
-            [] => {
-                let there = match names(uri, tokens.iter(), client.access).as_slice() {
-                    [] => "there is none".into(),
-                    known => format!("there are: {}", list(known)),
-                };
-                slots.found_all()?;
-                let hint = hint(uri);
-                let missing = Error::TokenNotFound(format!(
-                    "No token matching the given URI was found: none matches {looked_for}{hint}; {there}"
-                ));
-                Err(slots.explain(missing, client.access))
-            }
-            several => Err(Error::AmbiguousToken(format!(
-                "Found multiple initialized tokens that match {looked_for}; add token=…, serial=… or \
-                 slot-id=… to name one{}",
-                one_of(&names(uri, several.iter(), client.access))
-            ))),
-        }
+        self.scan(client)?.one(uri, client.access)
     }
 
     /// The tokens that were ever seen.
@@ -166,17 +126,14 @@ impl Registry {
         self.state.lock().known.values().cloned().collect()
     }
 
+    /// What the slots held when they were listed last, if that is known.
+    fn last(&self) -> Option<Result<Arc<Slots>, Error>> {
+        self.state.lock().result.clone()
+    }
+
     /// Whether the module showed no slot at all when they were listed last.
     pub fn has_no_slot(&self) -> bool {
-        let state = self.state.lock();
-        let last = state
-            .result
-            .as_ref()
-            .and_then(|result| result.as_ref().ok());
-        last.is_some_and(|slots| {
-            let with_token = slots.all.len() + slots.failing.len() + slots.hanging.len();
-            with_token + slots.empty == 0
-        })
+        matches!(self.last(), Some(Ok(slots)) if slots.is_none())
     }
 
     /// What is wrong where the module showed no slot when they were listed last.
@@ -187,10 +144,9 @@ impl Registry {
 
     /// Whether there was no token that could be used when they were listed last, or they never were.
     pub fn has_no_token(&self) -> bool {
-        match &self.state.lock().result {
+        match self.last() {
             None => true,
-            Some(Err(_)) => false,
-            Some(Ok(slots)) => slots.tokens.len() + slots.failing.len() + slots.hanging.len() == 0,
+            Some(last) => last.is_ok_and(|slots| slots.has_no_token()),
         }
     }
 
@@ -342,68 +298,6 @@ impl Slots {
                 .push(format!("{function} on slot {slot} does not return")),
         }
     }
-
-    /// Nothing can be said to be missing while a slot hangs of which nothing is known.
-    ///
-    /// # Errors
-    /// [`Error::Timeout`]
-    pub fn found_all(&self) -> Result<(), Error> {
-        match self.hanging.first() {
-            None => Ok(()),
-            Some(first) => Err(Error::Timeout(format!(
-                "nobody knows which token is there: {first}"
-            ))),
-        }
-    }
-}
-
-impl Slots {
-    /// Says of a token that was not found what there is instead: which slots fail, and where no token can be used at
-    /// all, why.
-    pub fn explain(&self, error: Error, access: &dyn Access) -> Error {
-        match &error {
-            Error::TokenNotFound(_) if self.tokens.is_empty() => {
-                error.with_hint(&format!(": {}", self.what_there_is(access)))
-            }
-            // It may be in one of these.
-            Error::TokenNotFound(_)
-            | Error::KeyNotFound {
-                names_token: false, ..
-            } if !self.failing.is_empty() => error.with_hint(&format!("; {}", list(&self.failing))),
-            _ => error,
-        }
-    }
-
-    fn what_there_is(&self, access: &dyn Access) -> String {
-        let known = |slot: &&SlotToken| access.check(&slot.info, None).is_ok();
-        let free = self.all.iter().filter(known).map(|slot| &*slot.place.name);
-        let failing = (!self.failing.is_empty()).then(|| list(&self.failing));
-        let mut there: Vec<_> = failing.into_iter().collect();
-        match free.collect::<Vec<_>>().as_slice() {
-            [] => {}
-            free => there.push(format!(
-                "what is there is not initialised: {}; if a token should be there, may the account of this server \
-                 read its files?",
-                list(free)
-            )),
-        }
-        match there.as_slice() {
-            [] => nothing(self.empty),
-            there => there.join("; "),
-        }
-    }
-}
-
-/// What to look at where this many slots are there, and none holds a token.
-fn nothing(slots: usize) -> String {
-    match slots {
-        0 => "the PKCS#11 module shows no slot with a token; is the device there, does the service behind it run \
-              (pcscd, pkcsslotd, a TPM's resource manager), and may the account of this server use it?"
-            .into(),
-        slots => format!(
-            "the PKCS#11 module shows {slots} slots, such as card readers, and none holds a token"
-        ),
-    }
 }
 
 /// Tokens that say the same of themselves are told apart by their slots, and so are those that leave something out which
@@ -426,12 +320,6 @@ fn mark_ambiguous(all: &mut [SlotToken]) {
             slot.place.name = Uri::of_token(info).to_string().into();
         }
     }
-}
-
-/// What to write instead, where a URI can match nothing; empty where that is not so.
-pub(crate) fn hint(uri: &Uri) -> String {
-    uri.hint()
-        .map_or_else(String::new, |hint| format!("; {hint}"))
 }
 
 impl State {
@@ -496,50 +384,6 @@ impl State {
             self.known.retain(|id, _| is_there(id));
         }
         tokens
-    }
-}
-
-/// The tokens that a URI matches and that a client may use.
-///
-/// # Errors
-/// Why it may not use the first, where it may use none of those that match.
-pub(crate) fn usable(
-    tokens: &[Arc<Token>],
-    uri: &Uri,
-    access: &dyn Access,
-) -> Result<Vec<Arc<Token>>, Error> {
-    let matching = tokens
-        .iter()
-        .filter(|token| uri.matches_token(&token.info()));
-    let mut usable: Vec<_> = matching.cloned().collect();
-    let first = usable
-        .first()
-        .map(|token| access.check(&token.info(), None));
-    usable.retain(|token| access.check(&token.info(), None).is_ok());
-    match first {
-        Some(Err(error)) if usable.is_empty() => Err(error),
-        _ => Ok(usable),
-    }
-}
-
-/// The names of those tokens that a caller may be told of, those first that are the nearest to the URI: an error is no
-/// listing of what is hidden.
-pub(crate) fn names<'t>(
-    uri: &Uri,
-    tokens: impl Iterator<Item = &'t Arc<Token>>,
-    access: &dyn Access,
-) -> Vec<&'t str> {
-    let known = tokens.filter(|token| access.check(&token.info(), None).is_ok());
-    let mut known: Vec<_> = known.collect();
-    known.sort_by_cached_key(|token| Reverse(uri.nearness_to_token(&token.info())));
-    known.iter().map(|token| token.name()).collect()
-}
-
-/// ` of: ` and these names, after the advice to name one.
-pub(crate) fn one_of(names: &[&str]) -> String {
-    match names {
-        [] => String::new(),
-        names => format!(" of: {}", list(names)),
     }
 }
 
