@@ -106,6 +106,11 @@ impl Entry {
         }
     }
 
+    /// Whether it ended badly.
+    pub fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
     /// Whether it is a line that an operator can do without, where there are many: a request that was refused, or
     /// that asks nothing of a token.
     fn is_cheap(&self) -> bool {

@@ -1,7 +1,8 @@
 //! One connection from its beginning to its end: requests are read and handled, responses written.
 
 use std::io::{self, Read};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use p11_proto::frame::Body;
@@ -13,6 +14,7 @@ use super::budget::{Budget, Share};
 use super::connection::{Answers, Connection};
 use super::limits::{NO_PLACE, Permit, no_place};
 use super::messages::{decode, encode, encode_old, refusal};
+use super::rate::Rate;
 use super::timeouts::{DeadlineStream, IoTimeouts};
 use crate::daemon::audit::{Audit, Entry};
 use crate::daemon::policy::{Operation, Policy};
@@ -22,11 +24,21 @@ use crate::engine::Timeouts;
 use crate::error::Error as ServiceError;
 use crate::service::Service;
 
+/// So many failures and listings of a user are answered at once, and one more after each pause; others are held back.
+/// Who asks again and again, in many connections, takes no more of the processor from others than that.
+const AT_ONCE: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// The longest that an answer is held back.
+const MOST_DELAY: Duration = Duration::from_secs(1);
+
 /// What answers the requests of all connections.
 pub(crate) struct Handler {
     served: RwLock<Arc<Served>>,
     budget: Arc<Budget>,
     audit: Audit,
+    /// Failures and listings.
+    slow: Mutex<Rate>,
     timeouts: Timeouts,
 }
 
@@ -37,6 +49,7 @@ impl Handler {
             served: RwLock::new(Arc::new(Served { service, policy })),
             budget: Arc::default(),
             audit: Audit::default(),
+            slow: Mutex::new(Rate::new(AT_ONCE, PAUSE)),
             timeouts,
         }
     }
@@ -260,22 +273,25 @@ impl Handler {
         }
     }
 
-    /// The answer, and its part of the memory. A listing is long, and where there is none left for it now, the
-    /// client is told so.
+    /// The answer, when it may go, and its part of the memory. A listing is long, and where there is none left for it
+    /// now, the client is told so.
     fn hold(
         &self,
         context: &mut RequestContext<'_>,
-        answer: Body,
+        mut answer: Body,
         is_listing: bool,
         busy: impl FnOnce(&str) -> Body,
     ) -> (Body, Share) {
         let mut share = self.budget.share(context.peer.uid);
-        if !is_listing || share.grow_to(answer.len()) {
-            return (answer, share);
+        if is_listing && !share.grow_to(answer.len()) {
+            let why = "long messages have taken all memory that is meant for them; try again";
+            context.fail(&ServiceError::Busy(why.into()));
+            answer = busy(why);
         }
-        let why = "long messages have taken all memory that is meant for them; try again";
-        context.fail(&ServiceError::Busy(why.into()));
-        (busy(why), share)
+        if is_listing || context.audit.has_failed() {
+            self.hold_back(context.peer.uid);
+        }
+        (answer, share)
     }
 
     /// Sends the answer and writes the line of the audit. False if there is to be no further request: the reaper
@@ -296,6 +312,14 @@ impl Handler {
             Some(sent) => sent.map(|()| connection.answered()),
             None => Ok(false),
         }
+    }
+
+    /// Waits until one more answer of this kind may go to this user.
+    fn hold_back(&self, user: u32) {
+        let mut slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = slow.count(user);
+        drop(slow);
+        thread::sleep(wait.min(MOST_DELAY));
     }
 
     fn set_served(&self, served: Arc<Served>) {

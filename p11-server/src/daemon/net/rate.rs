@@ -26,19 +26,29 @@ impl Rate {
 
     /// Whether it may happen now.
     pub fn allows(&self, user: u32) -> bool {
-        let now = Instant::now();
-        let full = self.full.get(&user).copied().unwrap_or(now);
-        full + self.pause <= now + self.pause * self.at_once
+        self.wait(self.full_after(user)).is_zero()
     }
 
-    /// It happens once.
-    pub fn count(&mut self, user: u32) {
-        let now = Instant::now();
+    /// It happens once. Answers how long that should take, so that it happens no more often.
+    pub fn count(&mut self, user: u32) -> Duration {
         if self.full.len() >= MOST_USERS {
+            let now = Instant::now();
             self.full.retain(|_, full| *full > now);
         }
-        let full = self.full.get(&user).copied().unwrap_or(now).max(now);
-        self.full.insert(user, full + self.pause);
+        let full = self.full_after(user);
+        self.full.insert(user, full);
+        self.wait(full)
+    }
+
+    /// When this user would have all again, if it happened once more.
+    fn full_after(&self, user: u32) -> Instant {
+        let now = Instant::now();
+        let full = self.full.get(&user).copied().unwrap_or(now);
+        full.max(now) + self.pause
+    }
+
+    fn wait(&self, full: Instant) -> Duration {
+        full.saturating_duration_since(Instant::now() + self.pause * self.at_once)
     }
 }
 
@@ -54,10 +64,13 @@ mod tests {
             rate.count(1);
         }
         assert!(!rate.allows(1) && rate.allows(2));
+        assert!(rate.count(2).is_zero());
         let full = rate.full.get_mut(&1).unwrap();
         *full -= Duration::from_secs(61);
         assert!(rate.allows(1));
         rate.count(1);
         assert!(!rate.allows(1));
+        let waits = [rate.count(1), rate.count(1)].map(|wait| wait.as_secs_f64().round());
+        assert_eq!(waits, [59.0, 119.0]);
     }
 }

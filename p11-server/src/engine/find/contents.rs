@@ -1,8 +1,10 @@
 //! What is on a token: each class of objects read once, and kept for those who ask meanwhile.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use cryptoki::object::ObjectClass;
 
@@ -17,6 +19,11 @@ use crate::engine::token::session::PooledSession;
 use crate::engine::token::turns::Lane;
 use crate::engine::token::{Opened, Token};
 use crate::error::Error;
+
+/// A reading keeps a processor for so long, and for one call, before it leaves it to signatures that wait for one: by
+/// itself the system would let it go on for some milliseconds, in which forty signatures are made.
+const STRETCH: Duration = Duration::from_micros(300);
+const REST: Duration = Duration::from_micros(50);
 
 /// The objects of one token, as they were read.
 pub(crate) struct Contents {
@@ -46,7 +53,14 @@ impl Contents {
     /// What the module said, [`Error::Timeout`] where nobody waits any more.
     pub fn read(session: &PooledSession<'_>, client: &Client<'_>) -> Result<Contents, Error> {
         let began = Instant::now();
-        let go_on = || client.still_waits();
+        let rested = Cell::new(began);
+        let go_on = || {
+            if rested.get().elapsed() >= STRETCH {
+                thread::sleep(REST);
+                rested.set(Instant::now());
+            }
+            client.still_waits()
+        };
         let logged_in = session.life().is_logged_in();
         let read = |class| Object::read_all(session, class, &go_on);
         let mut private = read(ObjectClass::PRIVATE_KEY)?;

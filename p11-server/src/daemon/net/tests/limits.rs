@@ -177,3 +177,23 @@ fn long_answers_that_are_not_taken_have_a_limit_too() {
         matches!(last.answer(), Some(Response::Objects(_)))
     });
 }
+
+#[test]
+fn who_lists_or_fails_again_and_again_is_answered_more_slowly() {
+    let fixture = Fixture::new(ConnectionLimits::default());
+    let mut client = fixture.served();
+    let list = Request::ListKeys(ListKeys::new("pkcs11:"));
+    let began = Instant::now();
+    for _ in 0..30 {
+        client.send(&list);
+        client.answer().unwrap();
+        client.0.write_all(b"\0\0\0\x07\x81\xa4Nope\x80").unwrap();
+        assert!(matches!(client.answer(), Some(Response::Error(_))));
+    }
+    // Twenty at once, then one after each 5 ms.
+    assert!(
+        began.elapsed() >= Duration::from_millis(200),
+        "{:?}",
+        began.elapsed()
+    );
+}
