@@ -26,6 +26,7 @@ pub struct PivCard {
     chained: Vec<u8>,
     /// What is left of an answer that is longer than one may be.
     rest: Vec<u8>,
+    is_piv: bool,
 }
 
 /// A place for a key, by its key reference, which says when it wants the PIN.
@@ -77,6 +78,15 @@ impl PivCard {
             is_fresh: false,
             chained: Vec::new(),
             rest: Vec::new(),
+            is_piv: true,
+        }
+    }
+
+    /// A card with another application than PIV.
+    pub fn of_another_kind() -> Self {
+        Self {
+            is_piv: false,
+            ..Self::new("")
         }
     }
 
@@ -111,6 +121,9 @@ impl PivCard {
         let [class, instruction, p1, p2, rest @ ..] = command else {
             return status::WRONG_LENGTH.to_be_bytes().into();
         };
+        if !self.is_piv {
+            return status::UNKNOWN.to_be_bytes().into();
+        }
         // Without data the next byte, if any, is the length of the answer.
         let data = match rest {
             [length, data @ ..] if data.len() >= usize::from(*length) => {

@@ -3,7 +3,10 @@
 use std::{
     ffi::OsStr,
     fs::{self, Permissions},
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
     thread,
@@ -147,18 +150,31 @@ impl Builder {
         self.command
             .current_dir(self.folder.path())
             .args(real.get_args());
-        for (name, value) in real.get_envs() {
-            match value {
-                Some(value) => self.command.env(name, value),
-                None => self.command.env_remove(name),
-            };
-        }
+        copy_envs(&real, &mut self.command);
         self
     }
 
     /// Runs the server that is configured so far in a namespace.
     pub fn within(mut self, namespace: &Namespace) -> Self {
         self.command = namespace.enter(&self.command);
+        self
+    }
+
+    /// Runs the server that is configured so far as another user, whose its folder becomes.
+    pub fn as_user(mut self, uid: u32) -> Self {
+        chown(self.folder.path(), Some(uid), Some(uid)).unwrap();
+        let program = self.command.get_program().to_owned();
+        // The folders of cargo may be closed to that user, but a file that is open is not.
+        let script = r#"user=$1; exec 9< "$2"; shift 2
+            exec setpriv --reuid="$user" --regid="$user" --clear-groups /proc/self/fd/9 "$@""#;
+        let mut command = command("sh");
+        command
+            .current_dir(self.folder.path())
+            .args(["-c", script, "sh", &uid.to_string()])
+            .arg(program)
+            .args(self.command.get_args());
+        copy_envs(&self.command, &mut command);
+        self.command = command;
         self
     }
 
@@ -292,5 +308,14 @@ impl Builder {
             self.command.arg("--socket-path").arg(&socket);
             socket
         })
+    }
+}
+
+fn copy_envs(from: &Command, to: &mut Command) {
+    for (name, value) in from.get_envs() {
+        match value {
+            Some(value) => to.env(name, value),
+            None => to.env_remove(name),
+        };
     }
 }

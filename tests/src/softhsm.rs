@@ -53,7 +53,8 @@ impl SoftHsm {
         }
     }
 
-    pub(crate) fn folder(&self) -> &Path {
+    /// Where its configuration is, and its folder `tokens`.
+    pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 

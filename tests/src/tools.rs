@@ -20,6 +20,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("pcscd", "pcscd"),
     ("pkcs11-tool", "opensc"),
     ("pkcsslotd", "opencryptoki"),
+    ("setpriv", "util-linux"),
     ("sh", "dash"),
     ("softhsm2-util", "softhsm2"),
     ("swtpm", "swtpm"),

@@ -11,6 +11,7 @@
 
 mod life;
 mod load;
+mod needs;
 mod nss;
 mod opencryptoki;
 mod opensc;

@@ -134,7 +134,7 @@ fn where_no_token_can_be_used_the_error_says_what_there_is() {
     let failure = assert_refused(&empty, "pkcs11:token=device", ErrorCode::TokenNotFound);
     assert_in_order(
         &failure.message,
-        ["there is none", "not initialised", "slot-id=", "account"],
+        ["there is none", "not initialised", "slot-id=", "InitToken"],
     );
 
     store.token("device");

@@ -3,6 +3,7 @@
 mod attributes;
 mod calls;
 mod list;
+mod needs;
 mod park;
 mod pkcs11;
 mod raw;
@@ -29,6 +30,7 @@ use crate::error::{Error, ckr_name, function_name};
 pub(crate) use self::attributes::Attributes;
 pub use self::calls::HungCall;
 pub(crate) use self::calls::Place;
+pub(crate) use self::needs::Needs;
 pub(crate) use self::pkcs11::{LibraryInfo, Session};
 #[cfg(feature = "daemon")]
 pub(crate) use self::raw::unblock_signals_in_forks;
@@ -36,6 +38,7 @@ pub(crate) use self::token_flags::TokenFlags;
 
 /// One PKCS#11 module, loaded once and initialised as often as it needs.
 pub(crate) struct Module {
+    path: PathBuf,
     pkcs11: Pkcs11,
     raw: Option<Raw>,
     calls: Calls,
@@ -123,6 +126,7 @@ impl Module {
             initialized: now,
         };
         Ok(Module {
+            path: path.into(),
             pkcs11,
             raw,
             calls: Calls::new(),
@@ -242,6 +246,11 @@ impl Module {
     /// Who made the module, by its own word, once it was asked.
     pub fn manufacturer(&self) -> Option<&str> {
         self.manufacturer.get().map(String::as_str)
+    }
+
+    /// What it needs beside it.
+    pub fn needs(&self) -> Needs {
+        Needs::of(&self.path, self.manufacturer())
     }
 
     /// A call that has not returned within its limit.
@@ -368,7 +377,11 @@ impl Module {
             Ok(()) => true,
             // Another part of the program was first, and finalises it.
             Err(Cryptoki::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => false,
-            Err(error) => return Phase::Down(cause(&error)),
+            Err(error) => {
+                let why = self.needs().why_not_started();
+                let why = why.map_or_else(String::new, |why| format!("; {why}"));
+                return Phase::Down(cause(&error) + &why);
+            }
         };
         self.is_serial.store(serial, Ordering::Relaxed);
         if serial {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use p11_uri::Uri;
 
 use super::{SlotToken, Token};
+use crate::engine::module::Needs;
 use crate::error::{Error, list};
 use crate::service::Access;
 
@@ -21,8 +22,12 @@ pub(crate) struct Slots {
     pub(super) hanging: Vec<String>,
     /// Slots that fail, likewise.
     pub(super) failing: Vec<String>,
-    /// How many slots there are, where none has a token.
-    pub(super) empty: usize,
+    /// The slots, where none has a token.
+    pub(super) empty: Vec<String>,
+    /// What the module needs beside it.
+    pub(super) needs: Needs,
+    /// What of that is certainly wrong, where no token can be used.
+    pub(super) obstacle: Option<String>,
 }
 
 impl Slots {
@@ -57,7 +62,10 @@ impl Slots {
 
     /// Whether there is no slot at all.
     pub(super) fn is_none(&self) -> bool {
-        self.all.is_empty() && self.failing.is_empty() && self.hanging.is_empty() && self.empty == 0
+        self.all.is_empty()
+            && self.failing.is_empty()
+            && self.hanging.is_empty()
+            && self.empty.is_empty()
     }
 
     /// Whether there is no token that could be used, now or when its slot answers.
@@ -90,6 +98,11 @@ impl Slots {
             | Error::KeyNotFound {
                 names_token: false, ..
             } if !self.failing.is_empty() => error.with_hint(&format!("; {}", list(&self.failing))),
+            // Of tokens that a user may not know of, none is told by its files.
+            Error::TokenNotFound(_) if !access.is_restricted() => {
+                let obstacle = self.needs.obstacle();
+                error.with_hint(&obstacle.map_or_else(String::new, |what| format!("; {what}")))
+            }
             _ => error,
         }
     }
@@ -97,32 +110,50 @@ impl Slots {
     fn what_there_is(&self, access: &dyn Access) -> String {
         let known = |slot: &&SlotToken| access.check(&slot.info, None).is_ok();
         let free = self.all.iter().filter(known).map(|slot| &*slot.place.name);
-        let failing = (!self.failing.is_empty()).then(|| list(&self.failing));
-        let mut there: Vec<_> = failing.into_iter().collect();
-        match free.collect::<Vec<_>>().as_slice() {
-            [] => {}
-            free => there.push(format!(
-                "what is there is not initialised: {}; if a token should be there, may the account of this server \
-                 read its files?",
-                list(free)
-            )),
+        let free: Vec<_> = free.collect();
+        let mut there = Vec::new();
+        if !self.failing.is_empty() {
+            there.push(list(&self.failing));
         }
-        match there.as_slice() {
-            [] => nothing(self.empty),
-            there => there.join("; "),
+        if !free.is_empty() {
+            there.push(format!("what is there is not initialised: {}", list(&free)));
         }
+        if there.is_empty() {
+            return self.nothing();
+        }
+        match &self.obstacle {
+            Some(obstacle) => there.push(obstacle.clone()),
+            None if !free.is_empty() => there.push(self.needs.without_token()),
+            None => {}
+        }
+        there.join("; ")
     }
-}
 
-/// What to look at where this many slots are there, and none holds a token.
-pub(super) fn nothing(slots: usize) -> String {
-    match slots {
-        0 => "the PKCS#11 module shows no slot with a token; is the device there, does the service behind it run \
-              (pcscd, pkcsslotd, a TPM's resource manager), and may the account of this server use it?"
-            .into(),
-        slots => format!(
-            "the PKCS#11 module shows {slots} slots, such as card readers, and none holds a token"
-        ),
+    /// What is wrong where no token can be used: a blank one alone is nothing wrong.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let mut slots = self.all.iter();
+        if slots.any(|slot| slot.flags.token_initialized()) || !self.hanging.is_empty() {
+            return None;
+        }
+        if self.all.is_empty() && self.failing.is_empty() {
+            return Some(self.nothing());
+        }
+        let failing = (!self.failing.is_empty()).then(|| list(&self.failing));
+        let there: Vec<_> = failing.into_iter().chain(self.obstacle.clone()).collect();
+        (!there.is_empty()).then(|| there.join("; "))
+    }
+
+    fn nothing(&self) -> String {
+        match self.empty.as_slice() {
+            [] => format!(
+                "the PKCS#11 module shows no slot with a token; {}",
+                (self.obstacle.clone()).unwrap_or_else(|| self.needs.without_slot())
+            ),
+            empty => format!(
+                "none of these slots, such as card readers, holds a token: {}; put in the right one",
+                list(empty)
+            ),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use tracing::warn;
 
 use super::client::Client;
 use super::id::TokenId;
-use super::lookup::{Slots, nothing};
+use super::lookup::Slots;
 use super::{SlotToken, Token};
 use crate::engine::lock::{Mutex, Rank};
 use crate::engine::module::{Guard, LibraryInfo, Module, Place, TokenFlags};
@@ -41,8 +41,8 @@ struct State {
     hanging: HashMap<u64, u64>,
     /// What was said of a slot already: once is enough.
     said: HashSet<(u64, String)>,
-    /// Whether no slot held a token when they were listed last.
-    was_empty: bool,
+    /// What was wrong when the slots were listed last.
+    trouble: Option<String>,
     running: Option<Scan>,
     started: u64,
     done: u64,
@@ -136,10 +136,10 @@ impl Registry {
         matches!(self.last(), Some(Ok(slots)) if slots.is_none())
     }
 
-    /// What is wrong where the module showed no slot when they were listed last.
+    /// What was wrong where no token could be used when the slots were listed last.
     pub fn trouble(&self) -> Option<String> {
-        let is_none = self.has_no_slot();
-        is_none.then(|| format!("when slots were listed last, {}", nothing(0)))
+        let trouble = self.state.lock().trouble.clone();
+        trouble.map(|trouble| format!("when slots were listed last, {trouble}"))
     }
 
     /// Whether there was no token that could be used when they were listed last, or they never were.
@@ -185,12 +185,8 @@ impl Registry {
         let library = module.library_info()?;
         let mut found = Slots::default();
         let slots = module.slots(true)?;
-        let was_empty = std::mem::replace(&mut self.state.lock().was_empty, slots.is_empty());
         if slots.is_empty() {
-            found.empty = module.slots(false)?.len();
-            if !was_empty {
-                warn!("no token is there: {}", nothing(found.empty));
-            }
+            found.empty = self.empty_slots(module)?;
         }
         for slot in slots {
             let slow = self.module.timeouts().slow_slot;
@@ -233,7 +229,41 @@ impl Registry {
                 }
             }
         }
+        self.look_beside(&mut found);
         Ok(found)
+    }
+
+    /// The slots where none has a token, by what they say of themselves.
+    fn empty_slots(&self, module: &Guard<'_>) -> Result<Vec<String>, Error> {
+        let named = module.slots(false)?.into_iter().map(|slot| {
+            let name = format!("slot {slot}");
+            let place = Place {
+                slot,
+                name: name.as_str().into(),
+            };
+            match module.slot_info(&place) {
+                Ok((description, _)) => format!("{description:?}"),
+                Err(error) => format!("{name}, which fails: {error}"),
+            }
+        });
+        Ok(named.collect())
+    }
+
+    /// Where no token can be used: looks for the reason, and warns of it once.
+    fn look_beside(&self, found: &mut Slots) {
+        found.needs = self.module.needs();
+        let mut slots = found.all.iter();
+        if !slots.any(|slot| slot.flags.token_initialized()) {
+            found.obstacle = found.needs.obstacle();
+        }
+        let trouble = found.trouble();
+        let mut state = self.state.lock();
+        if let Some(trouble) = &trouble
+            && state.trouble.as_ref() != Some(trouble)
+        {
+            warn!("no token is there: {trouble}");
+        }
+        state.trouble = trouble;
     }
 }
 

@@ -1,0 +1,296 @@
+//! What a kind of module needs beside it, files, devices and sockets, and what keeps the server's account from them.
+//!
+//! Modules tell that by `CKR_GENERAL_ERROR` or by an empty list of slots. So the server looks itself.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::unistd::{AccessFlags, Gid, Group, Uid, User, access, geteuid};
+
+use crate::files;
+
+/// A kind of module, as its file or its manufacturer tells.
+#[derive(Clone, Copy, Default)]
+pub(crate) enum Needs {
+    SoftHsm,
+    Tpm,
+    CardReader,
+    P11KitServer,
+    OpenCryptoki,
+    #[default]
+    Unknown,
+}
+
+const READ: AccessFlags = AccessFlags::R_OK;
+const CHANGE: AccessFlags = READ.union(AccessFlags::W_OK);
+const CHANGE_FOLDER: AccessFlags = CHANGE.union(AccessFlags::X_OK);
+
+impl Needs {
+    /// Those of the module in this file, made by this manufacturer, as far as that is known.
+    pub fn of(file: &Path, manufacturer: Option<&str>) -> Needs {
+        let file = file.file_name().unwrap_or_default().to_string_lossy();
+        let kinds = [
+            ("libsofthsm", "SoftHSM", Needs::SoftHsm),
+            ("libtpm2_pkcs11", "tpm2-", Needs::Tpm),
+            ("opensc-pkcs11", "OpenSC", Needs::CardReader),
+            ("onepin-opensc-pkcs11", "OpenSC", Needs::CardReader),
+            ("libykcs11", "Yubico", Needs::CardReader),
+            ("p11-kit-client", "", Needs::P11KitServer),
+            ("libopencryptoki", "", Needs::OpenCryptoki),
+            ("PKCS11_API", "", Needs::OpenCryptoki),
+        ];
+        let is_made_by = |maker: &str| {
+            !maker.is_empty() && manufacturer.is_some_and(|name| name.starts_with(maker))
+        };
+        let mut kinds = kinds.into_iter();
+        let kind = kinds.find(|(name, maker, _)| file.starts_with(name) || is_made_by(maker));
+        kind.map_or(Needs::Unknown, |(_, _, kind)| kind)
+    }
+
+    /// Why `C_Initialize` fails, and what to do.
+    pub fn why_not_started(self) -> Option<String> {
+        self.obstacle().or_else(|| match self {
+            Needs::Tpm => tpm_obstacle(),
+            _ => None,
+        })
+    }
+
+    /// What is certainly wrong, and what to do.
+    pub fn obstacle(self) -> Option<String> {
+        match self {
+            Needs::SoftHsm => softhsm_obstacle(),
+            Needs::Tpm => tpm_store_obstacle(),
+            Needs::CardReader => obstacle(
+                "pcscd's socket",
+                &pcscd_socket(),
+                CHANGE,
+                "start pcscd (systemctl start pcscd.socket), and let a sandbox see it (drop-in pcscd.conf)",
+            ),
+            Needs::P11KitServer => match p11_kit_socket() {
+                Some(socket) => obstacle(
+                    "the socket of p11-kit's server",
+                    &socket,
+                    CHANGE,
+                    "start p11-kit server, or set P11_KIT_SERVER_ADDRESS to where it listens",
+                ),
+                None => Some(
+                    "P11_KIT_SERVER_ADDRESS is not set; set it to where p11-kit's server listens"
+                        .into(),
+                ),
+            },
+            Needs::OpenCryptoki => obstacle(
+                "the socket of pkcsslotd",
+                Path::new("/run/pkcsslotd.socket"),
+                CHANGE,
+                "start pkcsslotd",
+            ),
+            Needs::Unknown => None,
+        }
+    }
+
+    /// What to do where no slot has a token and nothing is certainly wrong.
+    pub fn without_slot(self) -> String {
+        match self {
+            Needs::CardReader => format!(
+                "pcscd shows no reader; is one plugged in, and does polkit let the account of this server, {}, use it \
+                 (journalctl -u pcscd)?",
+                account()
+            ),
+            _ => "is the device there, does the service behind it run (pcscd, pkcsslotd, a TPM's resource manager), and \
+                  may the account of this server use it?"
+                .into(),
+        }
+    }
+
+    /// What to do where there are only tokens that nobody has initialised, and nothing is certainly wrong.
+    pub fn without_token(self) -> String {
+        const MAKE: &str = "InitToken makes a token";
+        match self {
+            Needs::SoftHsm => {
+                let (configuration, _) = softhsm_configuration();
+                let folder = softhsm_tokens(&configuration);
+                format!("there is no token in {}; {MAKE}", folder.display())
+            }
+            Needs::Tpm => match env::var_os("TPM2_PKCS11_STORE").map(PathBuf::from) {
+                Some(store) => format!(
+                    "there is no token in the store {}; {MAKE}, and TPM2_PKCS11_STORE names another store",
+                    store.display()
+                ),
+                None => format!(
+                    "there is no token in the default store, since TPM2_PKCS11_STORE is not set; set it, or {MAKE}"
+                ),
+            },
+            _ => format!(
+                "{MAKE}; if one should be there, may the account of this server, {}, read its files?",
+                account()
+            ),
+        }
+    }
+}
+
+/// The configuration, the folder of the tokens, and the folder of each: SoftHSM leaves out what it cannot use.
+fn softhsm_obstacle() -> Option<String> {
+    let (file, is_set) = softhsm_configuration();
+    let (name, step) = match is_set {
+        true => (
+            "SoftHSM's configuration (SOFTHSM2_CONF)",
+            "set the variable to the right file",
+        ),
+        false => (
+            "SoftHSM's configuration",
+            "install it, or set SOFTHSM2_CONF",
+        ),
+    };
+    obstacle(name, &file, READ, step).or_else(|| {
+        let folder = softhsm_tokens(&file);
+        let step = format!("set directories.tokendir in {}", file.display());
+        let name = "SoftHSM's folder of tokens";
+        obstacle(name, &folder, CHANGE_FOLDER, &step).or_else(|| {
+            let tokens = fs::read_dir(&folder).ok()?.flatten();
+            let mut tokens = tokens.filter(|token| token.path().is_dir());
+            tokens.find_map(|token| softhsm_token_obstacle(&token.path()))
+        })
+    })
+}
+
+fn softhsm_token_obstacle(token: &Path) -> Option<String> {
+    obstacle("the token in", token, CHANGE_FOLDER, "").or_else(|| {
+        let files = ["token.object", "token.lock"].map(|file| token.join(file));
+        let mut there = files.iter().filter(|file| file.exists());
+        there.find_map(|file| obstacle("the token's file", file, CHANGE, ""))
+    })
+}
+
+/// Where SoftHSM reads its configuration, and whether that was set.
+fn softhsm_configuration() -> (PathBuf, bool) {
+    if let Some(file) = env::var_os("SOFTHSM2_CONF") {
+        return (file.into(), true);
+    }
+    let of_user = env::home_dir().map(|home| home.join(".config/softhsm2/softhsm2.conf"));
+    let of_user = of_user.filter(|file| file.exists());
+    let of_system = || "/etc/softhsm/softhsm2.conf".into();
+    (of_user.unwrap_or_else(of_system), false)
+}
+
+fn softhsm_tokens(configuration: &Path) -> PathBuf {
+    let text = files::read(configuration, OFlag::empty()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let mut lines = text.lines().filter_map(|line| line.split_once('='));
+    let found = lines.find(|(name, _)| name.trim() == "directories.tokendir");
+    found
+        .map_or("/var/lib/softhsm/tokens", |(_, path)| path.trim())
+        .into()
+}
+
+fn tpm_store_obstacle() -> Option<String> {
+    let store = PathBuf::from(env::var_os("TPM2_PKCS11_STORE")?);
+    let step = "make it, or set TPM2_PKCS11_STORE to the folder of the TPM's keys";
+    obstacle(
+        "the TPM's store (TPM2_PKCS11_STORE)",
+        &store,
+        CHANGE_FOLDER,
+        step,
+    )
+    .or_else(|| {
+        let database = store.join("tpm2_pkcs11.sqlite3");
+        let is_there = database.exists();
+        is_there.then(|| obstacle("the TPM's store", &database, CHANGE, ""))?
+    })
+}
+
+/// The device, unless another way to a TPM is configured.
+fn tpm_obstacle() -> Option<String> {
+    let way = env::var("TPM2_PKCS11_TCTI")
+        .ok()
+        .filter(|way| !way.is_empty());
+    let device = match &way {
+        None => "/dev/tpmrm0",
+        Some(way) => match way.strip_prefix("device:") {
+            Some(device) => device,
+            None => {
+                return Some(format!(
+                    "is there a TPM where TPM2_PKCS11_TCTI={way} leads (tpm2-abrmd: does it run?)"
+                ));
+            }
+        },
+    };
+    let is_hidden = Path::new("/sys/class/tpm/tpm0").exists();
+    let step = match is_hidden {
+        true => "the machine has a TPM, so let the sandbox see it (drop-in tpm.conf)",
+        false => "switch the TPM on in the firmware, or set TPM2_PKCS11_TCTI to where one is",
+    };
+    obstacle("the TPM's device", Path::new(device), CHANGE, step)
+}
+
+fn pcscd_socket() -> PathBuf {
+    let set = env::var_os("PCSCLITE_CSOCK_NAME");
+    set.map_or_else(|| "/run/pcscd/pcscd.comm".into(), PathBuf::from)
+}
+
+fn p11_kit_socket() -> Option<PathBuf> {
+    match env::var("P11_KIT_SERVER_ADDRESS") {
+        Ok(address) => {
+            let (_, path) = address.split_once("path=")?;
+            path.split(';').next().map(PathBuf::from)
+        }
+        Err(_) => Some(PathBuf::from(env::var_os("XDG_RUNTIME_DIR")?).join("p11-kit/pkcs11")),
+    }
+}
+
+/// What keeps the server's account from something: that it does not exist, and the step to take then, or whose it is.
+fn obstacle(name: &str, path: &Path, wanted: AccessFlags, if_absent: &str) -> Option<String> {
+    let what = format!("{name} {}", path.display());
+    Some(match access(path, wanted).err()? {
+        Errno::ENOENT | Errno::ENOTDIR => format!("{what} does not exist; {if_absent}"),
+        Errno::EACCES => {
+            let done = if wanted == READ { "read" } else { "changed" };
+            let account = account();
+            let owner = owner(path, wanted).unwrap_or_default();
+            format!("{what} may not be {done} by the account of this server, {account}{owner}")
+        }
+        Errno::EROFS => {
+            format!("{what} is read-only for this server; name it in ReadWritePaths of its unit")
+        }
+        other => format!("{what} cannot be used: {}", other.desc()),
+    })
+}
+
+/// Whose a path is, or the folder on the way to it that cannot be looked into, and how to get the right.
+fn owner(path: &Path, wanted: AccessFlags) -> Option<String> {
+    let mut way = path.ancestors();
+    let (at, found) = way.find_map(|at| Some((at, fs::metadata(at).ok()?)))?;
+    let (subject, needed) = match at == path {
+        true => ("it".into(), wanted.bits().cast_unsigned()),
+        // To look into a folder.
+        false => (at.display().to_string(), 1),
+    };
+    let user = match User::from_uid(Uid::from_raw(found.uid())) {
+        Ok(Some(user)) => user.name,
+        _ => found.uid().to_string(),
+    };
+    let group = match Group::from_gid(Gid::from_raw(found.gid())) {
+        Ok(Some(group)) => group.name,
+        _ => found.gid().to_string(),
+    };
+    let mode = found.mode() & 0o7777;
+    let step = match (mode >> 3) & needed == needed && found.gid() != 0 {
+        true => format!("add that account to the group {group}"),
+        false => "chown or chmod it, or run the server as its owner".into(),
+    };
+    Some(format!(
+        ": {subject} belongs to {user}:{group} with mode {mode:04o}; {step}"
+    ))
+}
+
+/// `nobody (65534)`
+fn account() -> String {
+    let id = geteuid();
+    match User::from_uid(id) {
+        Ok(Some(user)) => format!("{} ({id})", user.name),
+        _ => format!("uid {id}"),
+    }
+}

@@ -1,0 +1,311 @@
+//! What keeps a module from its tokens is told by the error of a request, by `Status` and by the log, with the next step.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        net::UnixListener,
+    },
+    path::Path,
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use p11_client::ErrorCode;
+use p11_tests::{
+    card_reader::CardReader,
+    client::refused,
+    keys::{KeyKind, KeySpec},
+    piv_card::PivCard,
+    server::{Builder, Server},
+    softhsm::SoftHsm,
+    text::{assert_contains, assert_in_order},
+    tools::pkcs11_module,
+    tpm::Tpm,
+    wait::{is_soon, wait_until},
+};
+
+use crate::{PIN, SO_PIN};
+
+/// Debian's `nobody`, whom no file of these tests belongs to.
+const NOBODY: u32 = 65534;
+
+/// A server that finds no token says so, and why.
+fn assert_told(server: Builder, code: ErrorCode, parts: &[&str]) {
+    let server = server.start();
+    let client = server.client();
+    let open = || client.open("pkcs11:token=device");
+    // A card is seen a moment after it was put in.
+    is_soon(|| open().is_err_and(|failure| failure.message.contains(parts[0])));
+    let failure = refused(open(), code);
+    assert_in_order(&failure.message, parts);
+    let status = client.status();
+    assert!(!status.available, "{failure}");
+    assert_in_order(status.trouble.unwrap(), parts);
+    let log = server.log();
+    let warns =
+        |line: &&str| line.contains(" WARN ") && parts.iter().all(|part| line.contains(part));
+    assert!(log.lines().any(|line| warns(&line)), "{parts:?}:\n{log}");
+}
+
+fn of_nobody(hsm: &SoftHsm) -> Builder {
+    Server::builder().softhsm(hsm).pin(PIN).as_user(NOBODY)
+}
+
+/// A store that all may look into, with a token, and the folders of all and of the one.
+fn softhsm() -> SoftHsm {
+    let hsm = SoftHsm::new();
+    let token = hsm.init_token("device", PIN, SO_PIN);
+    hsm.generate(&token, &KeySpec::new(KeyKind::P256, "key", &[1]));
+    set_mode(hsm.folder(), 0o755);
+    hsm
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+/// Gives all files below a folder to all for reading, and to a user for changing.
+fn give(folder: &Path, uid: u32) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            give(&path, uid);
+        } else {
+            chown(&path, Some(uid), Some(uid)).unwrap();
+            set_mode(&path, 0o644);
+        }
+    }
+    chown(folder, Some(uid), Some(uid)).unwrap();
+    set_mode(folder, 0o755);
+}
+
+#[test]
+fn softhsm_cannot_start_for_want_of_its_configuration_or_of_its_folder() {
+    const NO_MODULE: ErrorCode = ErrorCode::ModuleUnavailable;
+    let failed = "C_Initialize returned CKR_GENERAL_ERROR";
+    let missing = "/nonexistent/softhsm2.conf";
+    let server = of_nobody(&softhsm()).envs([("SOFTHSM2_CONF", missing)]);
+    let step = "to the right file";
+    assert_told(
+        server,
+        NO_MODULE,
+        &[failed, missing, "does not exist", step],
+    );
+
+    let hsm = softhsm();
+    let [(_, file)] = hsm.envs();
+    set_mode(&file, 0o600);
+    let parts = [
+        failed,
+        "softhsm2.conf may not be read",
+        "nobody (65534)",
+        "root:root",
+    ];
+    assert_told(of_nobody(&hsm), NO_MODULE, &parts);
+    // So it is on Debian: its folder is the group's.
+    set_mode(&file, 0o644);
+    set_mode(hsm.folder(), 0o750);
+    chown(hsm.folder(), None, Some(7)).unwrap();
+    let parts = [
+        failed,
+        "softhsm2.conf may not be read",
+        "nobody (65534)",
+        "root:lp",
+        "to the group lp",
+    ];
+    assert_told(of_nobody(&hsm), NO_MODULE, &parts);
+
+    let hsm = softhsm();
+    let tokens = hsm.folder().join("tokens");
+    fs::rename(&tokens, hsm.folder().join("other")).unwrap();
+    let parts = [
+        failed,
+        tokens.to_str().unwrap(),
+        "does not exist",
+        "directories.tokendir",
+    ];
+    assert_told(of_nobody(&hsm), NO_MODULE, &parts);
+}
+
+#[test]
+fn a_token_of_softhsm_that_another_account_has_made_is_told_by_its_folder() {
+    let hsm = softhsm();
+    give(&hsm.folder().join("tokens"), NOBODY);
+    let mine = of_nobody(&hsm).start();
+    mine.client()
+        .open("pkcs11:token=device")
+        .unwrap()
+        .sign()
+        .unwrap();
+    drop(mine);
+
+    let folders: Vec<_> = fs::read_dir(hsm.folder().join("tokens")).unwrap().collect();
+    let token = folders[0].as_ref().unwrap().path();
+    give(&token, 0);
+    set_mode(&token, 0o700);
+    let parts = [
+        "there is none",
+        token.to_str().unwrap(),
+        "nobody (65534)",
+        "root:root",
+        "chown",
+    ];
+    assert_told(of_nobody(&hsm), ErrorCode::TokenNotFound, &parts[1..]);
+}
+
+#[test]
+fn a_store_of_softhsm_that_cannot_be_written_is_told() {
+    let hsm = softhsm();
+    let tokens = hsm.folder().join("tokens");
+    give(&tokens, 0);
+    let server = of_nobody(&hsm).start();
+    let client = server.client();
+    // SoftHSM notes the login in the token's file, and then does without the token.
+    client.open("pkcs11:token=device").unwrap();
+    let open = || client.open("pkcs11:token=device").map(drop);
+    wait_until(|| client.list_tokens().len() == 1);
+    let why = [
+        tokens.to_str().unwrap(),
+        "may not be changed",
+        "nobody (65534)",
+    ];
+    let failure = refused(open(), ErrorCode::TokenNotFound);
+    assert_contains(
+        &failure.message,
+        ["C_GetTokenInfo returned CKR_GENERAL_ERROR"],
+    );
+    assert_in_order(&failure.message, why);
+    let status = client.status();
+    assert!(!status.available);
+    assert_in_order(status.trouble.unwrap(), why);
+    assert_in_order(server.wait_for_log("no token is there"), why);
+}
+
+#[test]
+fn a_tpm_that_is_not_there_and_a_store_that_cannot_be_used_are_told_apart() {
+    const NO_MODULE: ErrorCode = ErrorCode::ModuleUnavailable;
+    let failed = "C_Initialize returned CKR_GENERAL_ERROR";
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let store = folder.path().join("store");
+    let server = |way: Option<&str>| {
+        let server = Server::builder().module(&pkcs11_module("libtpm2_pkcs11.so"));
+        let server = server
+            .envs([("TPM2_PKCS11_STORE", &store)])
+            .envs([("TPM2_PKCS11_BACKEND", "esysdb")]);
+        server
+            .envs(way.map(|way| ("TPM2_PKCS11_TCTI", way)))
+            .pin(PIN)
+            .as_user(NOBODY)
+    };
+    let shown = store.to_str().unwrap();
+    let parts = [failed, "TPM2_PKCS11_STORE", shown, "does not exist"];
+    assert_told(server(None), NO_MODULE, &parts);
+    fs::create_dir(&store).unwrap();
+    let parts = [
+        failed,
+        "TPM2_PKCS11_STORE",
+        shown,
+        "may not be changed",
+        "root:root",
+    ];
+    assert_told(server(None), NO_MODULE, &parts);
+
+    give(&store, NOBODY);
+    let parts = [failed, "TPM", "/dev/tpmrm0 does not exist"];
+    assert_told(server(None), NO_MODULE, &parts);
+    let device = folder.path().join("tpm");
+    fs::write(&device, "").unwrap();
+    set_mode(&device, 0o660);
+    chown(&device, None, Some(7)).unwrap();
+    let way = format!("device:{}", device.display());
+    let parts = [
+        failed,
+        device.to_str().unwrap(),
+        "may not be changed",
+        "to the group lp",
+    ];
+    assert_told(server(Some(&way)), NO_MODULE, &parts);
+    let way = "swtpm:host=127.0.0.1,port=1";
+    assert_told(server(Some(way)), NO_MODULE, &[failed, "TPM", way]);
+}
+
+#[test]
+fn a_tpm_whose_store_is_empty_tells_of_its_store() {
+    let tpm = Tpm::new();
+    let server = Server::builder().module(&tpm.module()).envs(tpm.envs());
+    let server = server.pin(PIN).start();
+    let failure = refused(
+        server.client().open("pkcs11:token=device"),
+        ErrorCode::TokenNotFound,
+    );
+    let parts = [
+        "there is none",
+        "not initialised",
+        "no token in the store",
+        "InitToken",
+    ];
+    assert_in_order(&failure.message, parts);
+}
+
+#[test]
+fn no_pcscd_no_reader_no_card_and_an_unknown_one_are_told_apart() {
+    const NO_TOKEN: ErrorCode = ErrorCode::TokenNotFound;
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("pcscd.comm");
+    let server = || {
+        let server = Server::builder().module(&pkcs11_module("opensc-pkcs11.so"));
+        server.pin(PIN)
+    };
+    let seeing = |server: Builder| server.envs([("PCSCLITE_CSOCK_NAME", &socket)]);
+    let parts = [
+        "pcscd's socket",
+        socket.to_str().unwrap(),
+        "does not exist",
+        "start pcscd",
+    ];
+    assert_told(seeing(server()), NO_TOKEN, &parts);
+
+    // It turns everybody away, as pcscd does whom polkit forbids.
+    let listener = UnixListener::bind(&socket).unwrap();
+    thread::spawn(move || listener.incoming().for_each(drop));
+    assert_told(
+        seeing(server()),
+        NO_TOKEN,
+        &["no slot", "no reader", "polkit"],
+    );
+
+    let mut reader = CardReader::new();
+    let parts = ["none of these slots", "Virtual PCD", "put in"];
+    assert_told(server().within(reader.namespace()), NO_TOKEN, &parts);
+
+    reader.insert(&Arc::new(Mutex::new(PivCard::of_another_kind())));
+    let parts = ["CKR_TOKEN_NOT_RECOGNIZED", "the right card"];
+    assert_told(server().within(reader.namespace()), NO_TOKEN, &parts);
+}
+
+#[test]
+fn the_server_of_p11_kit_and_the_daemon_of_opencryptoki_are_named_where_they_do_not_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("pkcs11");
+    let address = format!("unix:path={}", socket.display());
+    let server = Server::builder().module(&pkcs11_module("p11-kit-client.so"));
+    let server = server.envs([("P11_KIT_SERVER_ADDRESS", address)]).pin(PIN);
+    let parts = [
+        "p11-kit",
+        socket.to_str().unwrap(),
+        "does not exist",
+        "start",
+    ];
+    assert_told(server, ErrorCode::TokenNotFound, &parts);
+
+    let server = Server::builder().module(&pkcs11_module("libopencryptoki.so"));
+    let server = server.pin(PIN).start();
+    let told = server
+        .client()
+        .open("pkcs11:token=device")
+        .map(drop)
+        .unwrap_err();
+    assert_contains(told.message, ["pkcsslotd", "does not exist"]);
+}
