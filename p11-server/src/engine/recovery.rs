@@ -161,12 +161,14 @@ impl Core {
         self.shows_by_reload() && self.until_looking_anew().is_zero()
     }
 
-    /// How long what other programs have made may stay out of sight. While no token is in use a reload disturbs nobody.
+    /// How long what other programs have made may stay out of sight: no time where that is known to be there. While no token is in use a
+    /// reload disturbs nobody.
     fn until_looking_anew(&self) -> Duration {
         let timeouts = self.module.timeouts();
-        let pause = match self.registry.has_no_token() {
-            true => timeouts.first_pause,
-            false => timeouts.missing,
+        let pause = match (self.module.hides_new_tokens(), self.registry.has_no_token()) {
+            (true, _) => Duration::ZERO,
+            (false, true) => timeouts.first_pause,
+            (false, false) => timeouts.missing,
         };
         let wait = pause.saturating_sub(self.module.age());
         wait.max(self.module.wait())

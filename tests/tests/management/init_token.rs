@@ -160,9 +160,10 @@ fn several_tokens_are_never_chosen_from() {
 
 #[test]
 fn the_uri_of_a_free_slot_names_it() {
-    let (fixture, server) = Fixture::started();
-    let client = server.client();
+    let fixture = Fixture::new(KeyKind::P256);
     fixture.add_token("second");
+    let server = fixture.start();
+    let client = server.client();
     let uri = Some(client.token("").uri.as_str().into());
     let ready = client.init_token(InitToken::new("new").uri(uri)).unwrap();
     assert!(ready.created);

@@ -73,6 +73,8 @@ struct State {
     not_before: Instant,
     /// The time of the last one.
     initialized: Instant,
+    /// What SoftHSM's folder of tokens was like then, whatever the module is: that may be known only later.
+    tokens: Option<(i64, i64)>,
 }
 
 #[derive(Clone)]
@@ -124,6 +126,7 @@ impl Module {
             pause: Duration::ZERO,
             not_before: now,
             initialized: now,
+            tokens: None,
         };
         Ok(Module {
             path: path.into(),
@@ -221,6 +224,13 @@ impl Module {
     /// How long ago the module was last initialised.
     pub fn age(&self) -> Duration {
         self.state.lock().initialized.elapsed()
+    }
+
+    /// Whether tokens were made or deleted that the module will show by a reload alone.
+    pub fn hides_new_tokens(&self) -> bool {
+        matches!(self.needs(), Needs::SoftHsm)
+            && self.is_ours()
+            && self.state.lock().tokens != needs::softhsm_tokens_changed()
     }
 
     /// How long until it may be initialised again.
@@ -332,11 +342,13 @@ impl Module {
         if let Some(reset) = reset {
             reset();
         }
+        let tokens = needs::softhsm_tokens_changed();
         let phase = self.c_initialize();
         let mut state = self.state.lock();
         state.life = Arc::default();
         state.needs_reload = None;
         state.initialized = Instant::now();
+        state.tokens = tokens;
         // The very first success costs no pause: a reload may follow it at once.
         if reset.is_some() || matches!(phase, Phase::Down(_)) {
             state.pause(&self.timeouts);

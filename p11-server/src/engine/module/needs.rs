@@ -165,6 +165,13 @@ fn softhsm_token_obstacle(token: &Path) -> Option<String> {
     })
 }
 
+/// When a token was last made or deleted.
+pub(super) fn softhsm_tokens_changed() -> Option<(i64, i64)> {
+    let (configuration, _) = softhsm_configuration();
+    let folder = fs::metadata(softhsm_tokens(&configuration)).ok()?;
+    Some((folder.mtime(), folder.mtime_nsec()))
+}
+
 /// Where SoftHSM reads its configuration, and whether that was set.
 fn softhsm_configuration() -> (PathBuf, bool) {
     if let Some(file) = env::var_os("SOFTHSM2_CONF") {
