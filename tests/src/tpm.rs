@@ -120,6 +120,17 @@ impl Tpm {
             .arg(&pem))
     }
 
+    /// Takes all keys off a token, behind the back of the module.
+    pub fn delete_keys(&self, token: &str) {
+        let listed = run(self.ptool("listobjects").args(["--label", token]));
+        let listed = String::from_utf8(listed).unwrap();
+        let ids = listed.lines().filter_map(|line| line.split_once("id: "));
+        let ids = ids.filter(|(before, _)| before.trim_matches([' ', '-']).is_empty());
+        for (_, id) in ids {
+            run(self.ptool("objdel").arg(id.trim_matches('\'')));
+        }
+    }
+
     /// How many wrong PINs the TPM counts against its limit.
     pub fn lockout_counter(&self) -> u32 {
         let said = run(self.command("tpm2_getcap").arg("properties-variable"));

@@ -78,6 +78,27 @@ fn a_token_of_a_tpm_is_named_by_its_model_without_the_nuls_and_found_with_them_t
 }
 
 #[test]
+fn a_key_that_another_program_has_made_anew_takes_the_place_of_the_old_one_after_sighup() {
+    let setup = setup();
+    let tpm = &setup.tpm;
+    let old = tpm.generate("device", PIN, "ecc256", "key");
+    let server = setup.server().pin(PIN).start();
+    let client = server.client();
+    let uri = "pkcs11:token=device;object=key";
+    let key = client.open(uri).unwrap();
+    assert_eq!(key.told().spki, old);
+    key.sign().unwrap();
+
+    tpm.delete_keys("device");
+    let new = tpm.generate("device", PIN, "ecc256", "key");
+    server.sighup();
+    refused(key.sign(), ErrorCode::KeyChanged);
+    let key = client.open(uri).unwrap();
+    assert_eq!(key.told().spki, new);
+    key.sign().unwrap();
+}
+
+#[test]
 fn restarts_with_a_wrong_pin_leave_the_tpm_open_and_its_lockout_is_told_as_what_it_is() {
     let setup = setup();
     setup.tpm.init_token("second", PIN, SO_PIN);

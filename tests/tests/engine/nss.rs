@@ -52,7 +52,10 @@ fn without_it_the_module_is_not_available() {
     let failure = refused(failure, ErrorCode::ModuleUnavailable);
     assert_contains(
         &failure.message,
-        ["C_Initialize returned CKR_ARGUMENTS_BAD"],
+        [
+            "C_Initialize returned CKR_ARGUMENTS_BAD",
+            "set x-init-reserved in the server's URI",
+        ],
     );
 }
 

@@ -258,23 +258,20 @@ fn no_pcscd_no_reader_no_card_and_an_unknown_one_are_told_apart() {
         let server = Server::builder().module(&pkcs11_module("opensc-pkcs11.so"));
         server.pin(PIN)
     };
-    let seeing = |server: Builder| server.envs([("PCSCLITE_CSOCK_NAME", &socket)]);
     let parts = [
         "pcscd's socket",
         socket.to_str().unwrap(),
         "does not exist",
         "start pcscd",
     ];
-    assert_told(seeing(server()), NO_TOKEN, &parts);
+    let seeing = || server().envs([("PCSCLITE_CSOCK_NAME", &socket)]);
+    assert_told(seeing(), NO_TOKEN, &parts);
 
-    // It turns everybody away, as pcscd does whom polkit forbids.
+    // Everybody is turned away, as by polkit, which Debian's pcscd is built without.
     let listener = UnixListener::bind(&socket).unwrap();
     thread::spawn(move || listener.incoming().for_each(drop));
-    assert_told(
-        seeing(server()),
-        NO_TOKEN,
-        &["no slot", "no reader", "polkit"],
-    );
+    let parts = ["no slot", "no reader", "polkit"];
+    assert_told(seeing(), NO_TOKEN, &parts);
 
     let mut reader = CardReader::new();
     let parts = ["none of these slots", "Virtual PCD", "put in"];

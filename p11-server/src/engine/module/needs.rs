@@ -21,6 +21,7 @@ pub(crate) enum Needs {
     CardReader,
     P11KitServer,
     OpenCryptoki,
+    Nss,
     #[default]
     Unknown,
 }
@@ -42,6 +43,7 @@ impl Needs {
             ("p11-kit-client", "", Needs::P11KitServer),
             ("libopencryptoki", "", Needs::OpenCryptoki),
             ("PKCS11_API", "", Needs::OpenCryptoki),
+            ("libsoftokn", "", Needs::Nss),
         ];
         let is_made_by = |maker: &str| {
             !maker.is_empty() && manufacturer.is_some_and(|name| name.starts_with(maker))
@@ -55,6 +57,9 @@ impl Needs {
     pub fn why_not_started(self) -> Option<String> {
         self.obstacle().or_else(|| match self {
             Needs::Tpm => tpm_obstacle(),
+            Needs::Nss => {
+                Some("NSS wants to be told where its database is: set x-init-reserved in the server's URI".into())
+            }
             _ => None,
         })
     }
@@ -88,7 +93,7 @@ impl Needs {
                 CHANGE,
                 "start pkcsslotd",
             ),
-            Needs::Unknown => None,
+            Needs::Nss | Needs::Unknown => None,
         }
     }
 
