@@ -128,7 +128,7 @@ impl Core {
             // No token is to blame.
             (Recovery::NewLife, None) => {
                 let why = error.to_string();
-                self.reload(client, module_life, &why).is_ok()
+                self.reload_and_retry(client, module_life, &why).is_ok()
             }
             // A login that failed is not repeated within a request.
             (Recovery::NewLifeWithoutRetry, place) => {
@@ -139,11 +139,12 @@ impl Core {
             }
             (Recovery::Reload, _) => {
                 let why = error.to_string();
-                self.reload(client, module_life, &why).map(|()| true)?
+                self.reload_and_retry(client, module_life, &why)
+                    .map(|()| true)?
             }
             (Recovery::ReloadForMissing, _) => {
                 let why = "looking for a token that was not there";
-                self.may_look_anew() && self.reload(client, module_life, why).is_ok()
+                self.may_look_anew() && self.reload_and_retry(client, module_life, why).is_ok()
             }
         })
     }
@@ -152,8 +153,8 @@ impl Core {
     /// show those by a reload alone.
     pub fn look_anew(&self, client: &Client<'_>) {
         let why = "looking for tokens that other programs have made";
-        if self.may_look_anew() {
-            let _ = self.reload(client, &self.module.life(), why);
+        if self.may_look_anew() && self.reload(client, &self.module.life(), why).is_ok() {
+            client.forget_logins();
         }
     }
 
@@ -211,7 +212,17 @@ impl Core {
     fn reload(&self, client: &Client<'_>, seen: &Arc<()>, why: &str) -> Result<(), Error> {
         self.module
             .reload(seen, why, client.deadline, &|| self.reset())
-            .inspect_err(|later| warn!("{later}"))?;
+            .inspect_err(|later| warn!("{later}"))
+    }
+
+    /// The same after a try, whose PIN is not sent once more.
+    fn reload_and_retry(
+        &self,
+        client: &Client<'_>,
+        seen: &Arc<()>,
+        why: &str,
+    ) -> Result<(), Error> {
+        self.reload(client, seen, why)?;
         client.set_reloaded();
         Ok(())
     }

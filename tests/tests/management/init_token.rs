@@ -1,10 +1,10 @@
 //! InitToken: a token becomes ready for use, and none that is in use is harmed.
 
-use std::{sync::Barrier, thread};
+use std::{sync::Barrier, thread, time::Duration};
 
 use p11_client::{ErrorCode, Pin, UriText, message::InitToken};
 use p11_fault_module::{
-    Function::{C_InitPIN, C_InitToken, C_SetPIN},
+    Function::{C_InitPIN, C_InitToken, C_Initialize, C_SetPIN},
     cryptoki_sys::*,
     every_token, on,
 };
@@ -174,6 +174,24 @@ fn the_uri_of_a_free_slot_names_it() {
         ErrorCode::TokenNotFound,
     );
     assert!(told.message.contains("slot-id=4242"), "{told}");
+}
+
+#[test]
+fn a_token_is_made_however_long_ago_the_module_was_initialised() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start_quick();
+    let client = server.client();
+    client.open(KEY).unwrap();
+    // From now on the tokens of other programs are looked for first, by a reload.
+    thread::sleep(Duration::from_millis(4100));
+    let request = InitToken::new("new").pin(Pin::from(PIN));
+    assert!(client.init_token(request).unwrap().created);
+    assert_eq!(fixture.faults.count(C_Initialize), 2);
+    // Its own token is no reason for another one.
+    let request = InitToken::new("newer").pin(Pin::from(PIN));
+    assert!(client.init_token(request).unwrap().created);
+    assert_eq!(fixture.faults.count(C_Initialize), 2);
+    is_ready(&server, "new", PIN);
 }
 
 #[test]

@@ -123,6 +123,7 @@ impl Core {
             .iter()
             .filter(|slot| slot.flags.token_initialized());
         let others: Vec<_> = before.map(serial).collect();
+        let hides_others = self.module.hides_new_tokens();
         let guard = self.module.guard(client.deadline)?;
         self.logins.init_token(
             (&self.module, &guard),
@@ -132,6 +133,9 @@ impl Core {
             &request.label,
         )?;
         drop(guard);
+        if !hides_others {
+            self.module.set_tokens_known();
+        }
         info!(
             "initialised the token in {} with label {:?}",
             Uri::of_slot(&slot.info),

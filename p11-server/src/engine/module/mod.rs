@@ -233,6 +233,11 @@ impl Module {
             && self.state.lock().tokens != needs::softhsm_tokens_changed()
     }
 
+    /// The tokens are those that the module knows of.
+    pub fn set_tokens_known(&self) {
+        self.state.lock().tokens = needs::softhsm_tokens_changed();
+    }
+
     /// How long until it may be initialised again.
     pub fn wait(&self) -> Duration {
         self.state.lock().wait()

@@ -290,7 +290,9 @@ fn owner(path: &Path, wanted: AccessFlags) -> Option<String> {
     };
     let mode = found.mode() & 0o7777;
     let step = match (mode >> 3) & needed == needed && found.gid() != 0 {
-        true => format!("add that account to the group {group}"),
+        true => {
+            format!("add that account to the group {group} (in a unit SupplementaryGroups={group})")
+        }
         false => "chown or chmod it, or run the server as its owner".into(),
     };
     Some(format!(

@@ -81,13 +81,18 @@ impl<'a> Client<'a> {
         self.matched.borrow().contains(token.id())
     }
 
-    /// The request has had the module reloaded.
+    /// The request has had the module reloaded, and tries once more.
     pub fn set_reloaded(&self) {
-        self.matched.borrow_mut().clear();
+        self.forget_logins();
         self.reloaded.set(true);
     }
 
-    /// Whether the request has had the module reloaded.
+    /// No token is logged in any more.
+    pub fn forget_logins(&self) {
+        self.matched.borrow_mut().clear();
+    }
+
+    /// Whether the request has had the module reloaded, and tries once more.
     pub fn has_reloaded(&self) -> bool {
         self.reloaded.get()
     }
