@@ -75,18 +75,7 @@ impl Needs {
                 CHANGE,
                 "start pcscd (systemctl start pcscd.socket), and let a sandbox see it (drop-in pcscd.conf)",
             ),
-            Needs::P11KitServer => match p11_kit_socket() {
-                Some(socket) => obstacle(
-                    "the socket of p11-kit's server",
-                    &socket,
-                    CHANGE,
-                    "start p11-kit server, or set P11_KIT_SERVER_ADDRESS to where it listens",
-                ),
-                None => Some(
-                    "P11_KIT_SERVER_ADDRESS is not set; set it to where p11-kit's server listens"
-                        .into(),
-                ),
-            },
+            Needs::P11KitServer => p11_kit_obstacle(),
             Needs::OpenCryptoki => obstacle(
                 "the socket of pkcsslotd",
                 Path::new("/run/pkcsslotd.socket"),
@@ -120,15 +109,16 @@ impl Needs {
                 let folder = softhsm_tokens(&configuration);
                 format!("there is no token in {}; {MAKE}", folder.display())
             }
-            Needs::Tpm => match env::var_os("TPM2_PKCS11_STORE").map(PathBuf::from) {
-                Some(store) => format!(
-                    "there is no token in the store {}; {MAKE}, and TPM2_PKCS11_STORE names another store",
-                    store.display()
-                ),
-                None => format!(
-                    "there is no token in the default store, since TPM2_PKCS11_STORE is not set; set it, or {MAKE}"
-                ),
-            },
+            Needs::Tpm => {
+                let store = env::var_os("TPM2_PKCS11_STORE").map(PathBuf::from);
+                let store = store.map_or_else(
+                    || "its usual place".into(),
+                    |store| store.display().to_string(),
+                );
+                format!(
+                    "there is no token in the store in {store}; {MAKE}, or set TPM2_PKCS11_STORE to the store that it is in"
+                )
+            }
             _ => format!(
                 "{MAKE}; if one should be there, may the account of this server, {}, read its files?",
                 account()
@@ -191,7 +181,8 @@ fn softhsm_configuration() -> (PathBuf, bool) {
 fn softhsm_tokens(configuration: &Path) -> PathBuf {
     let text = files::read(configuration, OFlag::empty()).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
-    let mut lines = text.lines().filter_map(|line| line.split_once('='));
+    let lines = text.lines().filter_map(|line| line.split('#').next());
+    let mut lines = lines.filter_map(|line| line.split_once('='));
     let found = lines.find(|(name, _)| name.trim() == "directories.tokendir");
     found
         .map_or("/var/lib/softhsm/tokens", |(_, path)| path.trim())
@@ -243,14 +234,24 @@ fn pcscd_socket() -> PathBuf {
     set.map_or_else(|| "/run/pcscd/pcscd.comm".into(), PathBuf::from)
 }
 
-fn p11_kit_socket() -> Option<PathBuf> {
-    match env::var("P11_KIT_SERVER_ADDRESS") {
-        Ok(address) => {
-            let (_, path) = address.split_once("path=")?;
-            path.split(';').next().map(PathBuf::from)
-        }
-        Err(_) => Some(PathBuf::from(env::var_os("XDG_RUNTIME_DIR")?).join("p11-kit/pkcs11")),
-    }
+fn p11_kit_obstacle() -> Option<String> {
+    let address =
+        env::var_os("P11_KIT_SERVER_ADDRESS").map(|text| text.to_string_lossy().into_owned());
+    let folder = || env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let socket = match address {
+        // Others are no files.
+        Some(address) => PathBuf::from(address.strip_prefix("unix:path=")?.split(';').next()?),
+        None => match folder() {
+            Some(folder) => folder.join("p11-kit/pkcs11"),
+            None => {
+                let why =
+                    "P11_KIT_SERVER_ADDRESS is not set; set it to where p11-kit's server listens";
+                return Some(why.into());
+            }
+        },
+    };
+    let step = "start p11-kit server, or set P11_KIT_SERVER_ADDRESS to where it listens";
+    obstacle("the socket of p11-kit's server", &socket, CHANGE, step)
 }
 
 /// What keeps the server's account from something: that it does not exist, and the step to take then, or whose it is.
