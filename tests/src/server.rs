@@ -223,6 +223,12 @@ impl Builder {
         self
     }
 
+    /// Takes a variable of the test's own out of the environment.
+    pub fn without_env(mut self, variable: &str) -> Self {
+        self.command.env_remove(variable);
+        self
+    }
+
     /// Writes a `tedge.toml` into the configuration folder.
     pub fn tedge_toml(self, text: &str) -> Self {
         let file = self.folder.path().join("tedge.toml");

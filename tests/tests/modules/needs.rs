@@ -250,6 +250,30 @@ fn a_tpm_whose_store_is_empty_tells_of_its_store() {
 }
 
 #[test]
+fn keys_of_a_tpm_that_would_lie_where_the_server_was_started_are_warned_of() {
+    let tpm = Tpm::new();
+    let server = || {
+        let server = Server::builder().module(&tpm.module()).envs(tpm.envs());
+        server.pin(PIN).without_env("TPM2_PKCS11_STORE")
+    };
+    let of_user = server();
+    let home = of_user.folder().to_owned();
+    let of_user = of_user.envs([("HOME", &home)]).start();
+    let list = |server: &Server| server.client().open("pkcs11:token=device").map(drop);
+    let told = refused(list(&of_user), ErrorCode::TokenNotFound);
+    let store = home.join(".tpm2_pkcs11");
+    assert!(store.join("tpm2_pkcs11.sqlite3").exists());
+    assert_contains(&told.message, [format!("store {};", store.display())]);
+    assert!(!of_user.log().contains("is not set"), "{}", of_user.log());
+
+    let here = server().without_env("HOME").start();
+    refused(list(&here), ErrorCode::TokenNotFound);
+    assert!(here.folder().join("tpm2_pkcs11.sqlite3").exists());
+    let warning = here.wait_for_log("TPM2_PKCS11_STORE is not set");
+    assert_in_order(&warning, ["WARN", here.folder().to_str().unwrap()]);
+}
+
+#[test]
 fn no_pcscd_no_reader_no_card_and_an_unknown_one_are_told_apart() {
     const NO_TOKEN: ErrorCode = ErrorCode::TokenNotFound;
     let folder = tempfile::tempdir().unwrap();

@@ -404,6 +404,9 @@ impl Module {
         if serial {
             info!("the PKCS#11 module cannot lock, so it is called from one thread at a time");
         }
+        if let Some(warning) = self.needs().warning() {
+            warn!("{warning}");
+        }
         Phase::Up { ours }
     }
 

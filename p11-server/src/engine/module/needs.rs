@@ -26,6 +26,9 @@ pub(crate) enum Needs {
     Unknown,
 }
 
+const TPM_STORE: &str = "TPM2_PKCS11_STORE";
+const TPM_DATABASE: &str = "tpm2_pkcs11.sqlite3";
+
 const READ: AccessFlags = AccessFlags::R_OK;
 const CHANGE: AccessFlags = READ.union(AccessFlags::W_OK);
 const CHANGE_FOLDER: AccessFlags = CHANGE.union(AccessFlags::X_OK);
@@ -86,6 +89,20 @@ impl Needs {
         }
     }
 
+    /// What works, and should not stay so.
+    pub fn warning(self) -> Option<String> {
+        let Needs::Tpm = self else { return None };
+        let is_set = env::var_os(TPM_STORE).is_some();
+        let store = tpm_store();
+        (!is_set && env::current_dir().is_ok_and(|folder| folder == store)).then(|| {
+            format!(
+                "{TPM_STORE} is not set, so the keys of the TPM are kept in {}, where the server was started; set it to a \
+                 folder of its own",
+                store.display()
+            )
+        })
+    }
+
     /// What to do where no slot has a token and nothing is certainly wrong.
     pub fn without_slot(self) -> String {
         match self {
@@ -109,16 +126,10 @@ impl Needs {
                 let folder = softhsm_tokens(&configuration);
                 format!("there is no token in {}; {MAKE}", folder.display())
             }
-            Needs::Tpm => {
-                let store = env::var_os("TPM2_PKCS11_STORE").map(PathBuf::from);
-                let store = store.map_or_else(
-                    || "its usual place".into(),
-                    |store| store.display().to_string(),
-                );
-                format!(
-                    "there is no token in the store in {store}; {MAKE}, or set TPM2_PKCS11_STORE to the store that it is in"
-                )
-            }
+            Needs::Tpm => format!(
+                "there is no token in the store {}; {MAKE}, or set TPM2_PKCS11_STORE to the store that it is in",
+                tpm_store().display()
+            ),
             _ => format!(
                 "{MAKE}; if one should be there, may the account of this server, {}, read its files?",
                 account()
@@ -190,19 +201,32 @@ fn softhsm_tokens(configuration: &Path) -> PathBuf {
 }
 
 fn tpm_store_obstacle() -> Option<String> {
-    let store = PathBuf::from(env::var_os("TPM2_PKCS11_STORE")?);
+    let store = PathBuf::from(env::var_os(TPM_STORE)?);
     let step = "make it, or set TPM2_PKCS11_STORE to the folder of the TPM's keys";
-    obstacle(
-        "the TPM's store (TPM2_PKCS11_STORE)",
-        &store,
-        CHANGE_FOLDER,
-        step,
-    )
-    .or_else(|| {
-        let database = store.join("tpm2_pkcs11.sqlite3");
+    let name = "the TPM's store (TPM2_PKCS11_STORE)";
+    obstacle(name, &store, CHANGE_FOLDER, step).or_else(|| {
+        let database = store.join(TPM_DATABASE);
         let is_there = database.exists();
         is_there.then(|| obstacle("the TPM's store", &database, CHANGE, ""))?
     })
+}
+
+/// Where tpm2-pkcs11 keeps the keys: in the first of these folders that has a database, else in the first that can get one.
+fn tpm_store() -> PathBuf {
+    if let Some(store) = env::var_os(TPM_STORE) {
+        return store.into();
+    }
+    let of_system = PathBuf::from("/etc/tpm2_pkcs11");
+    let of_user = env::var_os("HOME").map(|home| PathBuf::from(home).join(".tpm2_pkcs11"));
+    let folders = [Some(&of_system), of_user.as_ref()].into_iter().flatten();
+    let here = env::current_dir().unwrap_or_default();
+    let mut folders = folders.chain([&here]);
+    let found = folders
+        .clone()
+        .find(|folder| folder.join(TPM_DATABASE).exists());
+    let free =
+        || folders.find(|folder| **folder != of_system || access(*folder, CHANGE_FOLDER).is_ok());
+    found.or_else(free).unwrap_or(&here).clone()
 }
 
 /// The device, unless another way to a TPM is configured.
