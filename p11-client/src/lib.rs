@@ -6,6 +6,7 @@
 //! | `tedge_toml` | feature `config`: tedge.toml and the environment |
 //! | `cryptoki_config` | feature `config`: `CryptokiConfig`, a client and key as thin-edge configures them |
 //! | `asynchronous` | feature `tokio`: the requests on threads that may block |
+//! | `rustcrypto` | feature `signature`: `KeyWithScheme` and what it signs |
 //! | `tls` | [`SigningKey::client_config`], [`SigningKey::server_config`] |
 //! | `resolver` | [`Resolver`]: certificate chain and key, checked to belong together |
 //! | `signing_key` | [`SigningKey`]: opened once, then one request for each signature |
@@ -116,6 +117,8 @@ mod no_common_scheme;
 mod permission;
 mod resolver;
 mod retry;
+#[cfg(feature = "signature")]
+mod rustcrypto;
 mod signing_key;
 mod socket;
 mod socket_path;
@@ -142,7 +145,11 @@ pub use p11_proto::{ErrorCode, Failure, Identity, Pin, Scheme, UriText, message,
 pub use p11_server;
 pub use p11_uri::Uri;
 pub use resolver::Resolver;
+#[cfg(feature = "signature")]
+pub use rustcrypto::{FixedSignature, KeyWithScheme, VerifyingKey, X509Signature};
 pub use rustls;
+#[cfg(feature = "signature")]
+pub use signature;
 pub use signing_key::SigningKey;
 pub use socket_transport::SocketTransport;
 pub use transport::Transport;
