@@ -184,6 +184,10 @@ pub enum Error {
     /// rustls refuses the configuration.
     #[error("TLS cannot be configured so: {0}")]
     Tls(#[source] rustls::Error),
+    /// A certificate cannot say this, or the key can sign none.
+    #[cfg(feature = "csr")]
+    #[error("no certificate or request can be made: {0}")]
+    CertificateParams(String),
     /// The certificate was issued for another key.
     #[error(
         "the certificate and the key {uri:?} do not belong together: the certificate is for the key {certificate}, the token has the key {key} (SHA-256 of the public key); name the certificate's key or get a certificate for this one"
@@ -231,6 +235,8 @@ impl Error {
             Error::NoRuntime => "NoRuntime",
             Error::NoCryptoProvider => "NoCryptoProvider",
             Error::Tls(_) => "Tls",
+            #[cfg(feature = "csr")]
+            Error::CertificateParams(_) => "CertificateParams",
             Error::Mismatch { .. } => "Mismatch",
         })
     }

@@ -6,6 +6,8 @@
 //! | `tedge_toml` | feature `config`: tedge.toml and the environment |
 //! | `cryptoki_config` | feature `config`: `CryptokiConfig`, a client and key as thin-edge configures them |
 //! | `asynchronous` | feature `tokio`: the requests on threads that may block |
+//! | `csr` | feature `csr`: `CertificateParams`, certificate requests and self-signed certificates |
+//! | `certificate_names` | feature `csr`: what certificates say in words |
 //! | `rustcrypto` | feature `signature`: `KeyWithScheme` and what it signs |
 //! | `tls` | [`SigningKey::client_config`], [`SigningKey::server_config`] |
 //! | `resolver` | [`Resolver`]: certificate chain and key, checked to belong together |
@@ -105,11 +107,15 @@ use rustls::pki_types::CertificateDer;
 
 #[cfg(feature = "tokio")]
 mod asynchronous;
+#[cfg(feature = "csr")]
+mod certificate_names;
 mod client;
 mod config;
 mod connection;
 #[cfg(feature = "config")]
 mod cryptoki_config;
+#[cfg(feature = "csr")]
+mod csr;
 mod error;
 #[cfg(feature = "module")]
 mod module;
@@ -137,6 +143,8 @@ pub use config::Config;
 pub use config::Protocol;
 #[cfg(feature = "config")]
 pub use cryptoki_config::{CryptokiConfig, Mode};
+#[cfg(feature = "csr")]
+pub use csr::CertificateParams;
 pub use error::Error;
 #[cfg(feature = "module")]
 pub use module::{ModuleConfig, ModuleTransport};
@@ -153,6 +161,8 @@ pub use signature;
 pub use signing_key::SigningKey;
 pub use socket_transport::SocketTransport;
 pub use transport::Transport;
+#[cfg(feature = "csr")]
+pub use x509_cert;
 
 /// Client authentication for [`rustls::ClientConfig`] (`with_client_cert_resolver`) with a key that the server can use.
 ///
