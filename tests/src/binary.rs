@@ -14,8 +14,21 @@ use crate::tools::run;
 /// A command that runs the server with no argument, and with no variable of its own in the environment.
 pub fn server() -> Command {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    let binary = BINARY.get_or_init(|| built("p11-server", "tedge-p11-server"));
+    let binary = BINARY.get_or_init(|| built("p11-server", "tedge-p11-server", None, &[]));
     without_variables(Command::new(binary))
+}
+
+/// A command that runs an example, which is built with what it needs itself and no more.
+pub fn example(name: &str) -> Command {
+    let features = ["--no-default-features", "--features", name];
+    without_variables(Command::new(built("p11-examples", name, None, &features)))
+}
+
+/// The same example as a static program, which needs nothing of the system but its kernel.
+pub fn static_example(name: &str) -> PathBuf {
+    let features = ["--no-default-features", "--features", name];
+    let target = format!("{}-unknown-linux-musl", env::consts::ARCH);
+    built("p11-examples", name, Some(&target), &features)
 }
 
 /// The same for the server that waits seconds for what takes the real one half a minute.
@@ -43,15 +56,26 @@ fn without_variables(mut command: Command) -> Command {
 /// would test yesterday's code. So cargo is asked once: in each test process under `cargo test`, in
 /// each run under nextest, which starts a process for every test. Neither holds cargo's lock while
 /// tests run.
-fn built(package: &str, binary: &str) -> PathBuf {
-    let folder = folder();
+fn built(package: &str, binary: &str, target: Option<&str>, features: &[&str]) -> PathBuf {
+    let profile = folder();
+    let folder = match target {
+        None => profile.clone(),
+        Some(target) => {
+            let name = profile.file_name().expect("a profile lies in a folder");
+            profile.with_file_name(target).join(name)
+        }
+    };
     let path = folder.join(binary);
     let this_run = env::var("NEXTEST_RUN_ID").ok();
     let built_for = folder.join(format!("{binary}.built-for"));
     if this_run.is_some() && this_run == fs::read_to_string(&built_for).ok() {
         return path;
     }
-    cargo_build(package, binary, &folder);
+    let mut cargo = cargo_build(package, binary, &profile);
+    if let Some(target) = target {
+        cargo.args(["--target", target]);
+    }
+    run(cargo.args(features));
     if let Some(this_run) = this_run {
         fs::write(built_for, this_run).expect("cargo's target folder is writable");
     }
@@ -67,7 +91,7 @@ fn folder() -> PathBuf {
     folder.expect("tests run from cargo's target folder").into()
 }
 
-fn cargo_build(package: &str, binary: &str, folder: &Path) {
+fn cargo_build(package: &str, binary: &str, folder: &Path) -> Command {
     let profile = match folder.file_name().and_then(OsStr::to_str) {
         Some("debug") => "dev",
         Some(profile) => profile,
@@ -76,11 +100,11 @@ fn cargo_build(package: &str, binary: &str, folder: &Path) {
     let target = folder
         .parent()
         .expect("a profile lies in the target folder");
-    run(
-        Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .args(["build", "--quiet", "--package", package, "--bin", binary])
-            .args(["--profile", profile, "--target-dir"])
-            .arg(target),
-    );
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["build", "--quiet", "--package", package, "--bin", binary])
+        .args(["--profile", profile, "--target-dir"])
+        .arg(target);
+    cargo
 }

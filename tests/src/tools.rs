@@ -9,6 +9,7 @@ use std::{
 /// Which Debian package brings each program.
 const PACKAGES: &[(&str, &str)] = &[
     ("certtool", "gnutls-bin"),
+    ("chroot", "coreutils"),
     ("certutil", "libnss3-tools"),
     ("dbus-daemon", "dbus-daemon"),
     ("dbus-send", "dbus-bin"),
