@@ -8,6 +8,7 @@ mod errors;
 mod fake_server;
 mod fork;
 mod handshake;
+mod no_common_scheme;
 mod old_key;
 mod old_manage;
 mod paths;
