@@ -87,6 +87,8 @@
 //! | `config` | `CryptokiConfig`: thin-edge's tedge.toml and environment | 5 | 185,000 | no |
 //! | `module` | `Client::with_module`: a PKCS#11 module in the process, without a server | 13 | 759,000 | the module, by dlopen(3): no static program |
 //! | `tokio` | `Client::sign_async` and its like | 1 | 73,000 | no |
+//! | `signature` | `SigningKey::with_scheme`: the traits of RustCrypto's `signature` 3 and `spki` 0.8 | 1 | 3,000 | no |
+//! | `csr` | `CertificateParams`: certificate requests and self-signed certificates, by x509-cert; brings `signature` | 6 | 331,000 | no |
 //!
 //! # Old servers
 //! `tedge-p11-server` 1.7 to 2.0 speaks tedge1 instead of protocol 1. The client finds out and speaks
