@@ -17,11 +17,14 @@ use rustls::{
 use std::sync::Mutex;
 
 use crate::measure::{self, Figures};
-use crate::pkcs11;
+use crate::pkcs11::{self, Module};
 use crate::signers::{Candidate, KEY, PIN, Setup};
 
-/// Measures handshakes by one client.
-pub fn compare(setup: &Setup) -> Vec<Figures> {
+/// How many threads of a program make handshakes at once.
+pub const THREADS: [usize; 4] = [1, 2, 4, 8];
+
+/// Measures handshakes by so many threads each, which share a client: one `Client` and one key of ours.
+pub fn compare(setup: &Setup) -> [Vec<Figures>; THREADS.len()] {
     let pki = Pki::new();
     let server = server(&pki);
     let roots = roots(&pki);
@@ -36,7 +39,10 @@ pub fn compare(setup: &Setup) -> Vec<Figures> {
     let file_key = rustls::crypto::ring::sign::any_supported_type(&file_key).unwrap();
     let file_spki = file_key.public_key().unwrap().to_vec();
     let file_chain = self::chain(&pki.client("in a file", &file_spki, Version::V3));
-    let p11_kit = Arc::new(P11Kit(Arc::new(Mutex::new(setup.p11_kit.signer(PIN)))));
+    let p11_kit = Arc::new(P11Kit {
+        module: setup.p11_kit,
+        idle: Arc::default(),
+    });
 
     let candidates: Vec<(&'static str, Arc<dyn ResolvesClientCert>)> = vec![
         ("key in a file", single(file_chain, file_key)),
@@ -59,7 +65,7 @@ pub fn compare(setup: &Setup) -> Vec<Figures> {
             }
         })
         .collect();
-    measure::latencies(&candidates, 1)
+    THREADS.map(|threads| measure::latencies(&candidates, threads))
 }
 
 fn handshake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) {
@@ -133,9 +139,12 @@ fn without_resumption(mut config: ClientConfig) -> ClientConfig {
     config
 }
 
-/// A key behind `p11-kit server`, as a program would use it that knows PKCS#11 itself.
+/// A key behind `p11-kit server`, as a program would use it that knows PKCS#11 itself: a session for each thread.
 #[derive(Clone)]
-struct P11Kit(Arc<Mutex<pkcs11::Signer>>);
+struct P11Kit {
+    module: Module,
+    idle: Arc<Mutex<Vec<pkcs11::Signer>>>,
+}
 
 impl std::fmt::Debug for P11Kit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -160,7 +169,11 @@ impl Signer for P11Kit {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
         let digest = ring::digest::digest(&ring::digest::SHA256, message);
         let digest = digest.as_ref().try_into().unwrap();
-        Ok(to_der(&self.0.lock().unwrap().sign(digest)))
+        let idle = self.idle.lock().unwrap().pop();
+        let mut signer = idle.unwrap_or_else(|| self.module.signer(PIN));
+        let signature = to_der(&signer.sign(digest));
+        self.idle.lock().unwrap().push(signer);
+        Ok(signature)
     }
 
     fn scheme(&self) -> SignatureScheme {

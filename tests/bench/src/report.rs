@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::fairness::Fairness;
 use crate::footprint::Footprint;
+use crate::handshake::THREADS;
 use crate::measure::{Figures, micros};
 use crate::searches::Searches;
 
@@ -23,8 +24,8 @@ pub struct Report {
     pub fairness: Result<Vec<Fairness>, &'static str>,
     /// Searches and listings.
     pub searches: Vec<Searches>,
-    /// Handshakes, one client at a time.
-    pub handshakes: Vec<Figures>,
+    /// Handshakes, with each number of threads.
+    pub handshakes: [Vec<Figures>; THREADS.len()],
     /// Signatures of a software TPM, one client at a time.
     pub tpm: Vec<Figures>,
     /// The server itself.
@@ -47,7 +48,7 @@ impl Report {
             ("signatures, four clients", &self.four),
             ("ours under burden, one client", &self.burden),
             ("over a new connection each, one client", &self.connections),
-            ("TLS 1.3 handshakes, one client", &self.handshakes),
+            ("TLS 1.3 handshakes, one client", &self.handshakes[0]),
             ("signatures of a software TPM, one client", &self.tpm),
         ] {
             let _ = writeln!(
@@ -66,6 +67,7 @@ impl Report {
             }
             out.push('\n');
         }
+        self.write_threads(&mut out);
         self.write_fairness(&mut out);
         let _ = writeln!(out, "| searches | median ms | slowest ms |\n|---|--:|--:|");
         for Searches {
@@ -82,6 +84,25 @@ impl Report {
             let _ = writeln!(out, "| {name} | {value} | {goal} |");
         }
         out
+    }
+
+    fn write_threads(&self, out: &mut String) {
+        let _ = write!(
+            out,
+            "| TLS 1.3 handshakes a second, threads of one client |"
+        );
+        for threads in THREADS {
+            let _ = write!(out, " {threads} |");
+        }
+        let _ = writeln!(out, "\n|---|{}", "--:|".repeat(THREADS.len()));
+        for (index, one_thread) in self.handshakes[0].iter().enumerate() {
+            let _ = write!(out, "| {} |", one_thread.name);
+            for figures in &self.handshakes {
+                let _ = write!(out, " {:.0} |", figures[index].rate);
+            }
+            out.push('\n');
+        }
+        out.push('\n');
     }
 
     fn write_fairness(&self, out: &mut String) {
@@ -229,7 +250,7 @@ impl Report {
             ("one signature, µs (median, one client)", &self.one),
             (
                 "one TLS 1.3 handshake, µs (median, one client)",
-                &self.handshakes,
+                &self.handshakes[0],
             ),
         ];
         let rows: usize = groups.iter().map(|(_, figures)| figures.len() + 2).sum();
