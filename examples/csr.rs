@@ -1,7 +1,9 @@
 //! Makes a certificate request for a key that stays in its token, and prints it as PEM.
 //!
-//!     csr SOCKET KEY-URI SUBJECT [SAN...]
-//!     csr /run/tedge-p11-server/tedge-p11-server.sock 'pkcs11:object=device-key' CN=gw-0001,O=Maker DNS:gw-0001.local
+//! ```text
+//! csr SOCKET KEY-URI SUBJECT [SAN...]
+//! csr /run/tedge-p11-server/tedge-p11-server.sock 'pkcs11:object=device-key' CN=gw-0001,O=Maker DNS:gw-0001.local
+//! ```
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)] // It talks to the person who runs it.
 

@@ -1,6 +1,8 @@
 //! Signs with a PKCS#11 module that is loaded in this process: no server, no socket.
 //!
-//!     PIN=... embed-module MODULE KEY-URI MESSAGE
+//! ```text
+//! PIN=... embed-module MODULE KEY-URI MESSAGE
+//! ```
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)] // It talks to the person who runs it.
 

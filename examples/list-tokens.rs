@@ -1,6 +1,8 @@
 //! Lists the tokens that the server sees, and the keys and certificates in each.
 //!
-//!     list-tokens [SOCKET]
+//! ```text
+//! list-tokens [SOCKET]
+//! ```
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)] // It talks to the person who runs it.
 

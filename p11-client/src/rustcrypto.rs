@@ -39,8 +39,8 @@ impl SigningKey {
 }
 
 /// A key that signs with one scheme: [`signature::Signer`] for [`X509Signature`] and [`FixedSignature`],
-/// [`signature::Keypair`], and [`spki::DynSignatureAlgorithmIdentifier`], which together are what `x509-cert` and `cms` ask
-/// for.
+/// [`signature::Keypair`], and [`spki::DynSignatureAlgorithmIdentifier`], which together are what `x509-cert` asks for. It takes
+/// whole messages, not digests.
 ///
 /// [`Signer::try_sign`] is a request that blocks. Its error has this crate's as its source; [`Signer::sign`] panics where
 /// there is no signature.
