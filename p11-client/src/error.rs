@@ -140,12 +140,13 @@ pub enum Error {
     Certificate(#[source] p11_proto::Error),
     /// The certificate of the key is in the chain, but not the first.
     #[error(
-        "certificate {position} of the chain is that of the key {uri:?}, and it must be the first: put your own certificate first in the PEM, those of its issuers after it"
+        "certificate {position} of the chain is that of {key}, and it must be the first: put your own certificate first in the PEM, those of its issuers after it",
+        key = key_at(.uri)
     )]
     #[non_exhaustive]
     CertificateOrder {
-        /// The URI of the key.
-        uri: String,
+        /// The URI of the key, if it is in a token.
+        uri: Option<String>,
         /// Which certificate of the chain is the key's, counted from 1.
         position: usize,
     },
@@ -190,17 +191,25 @@ pub enum Error {
     CertificateParams(String),
     /// The certificate was issued for another key.
     #[error(
-        "the certificate and the key {uri:?} do not belong together: the certificate is for the key {certificate}, the token has the key {key} (SHA-256 of the public key); name the certificate's key or get a certificate for this one"
+        "the certificate and {at} do not belong together: the certificate is for the key {certificate}, this is the key {key} (SHA-256 of the public key); name the certificate's key or get a certificate for this one",
+        at = key_at(.uri)
     )]
     #[non_exhaustive]
     Mismatch {
-        /// The URI of the key.
-        uri: String,
+        /// The URI of the key, if it is in a token.
+        uri: Option<String>,
         /// The certificate's public key.
         certificate: Identity,
-        /// The token's public key.
+        /// The key's own public key.
         key: Identity,
     },
+}
+
+fn key_at(uri: &Option<String>) -> String {
+    match uri {
+        Some(uri) => format!("the key {uri:?}"),
+        None => "the key".to_owned(),
+    }
 }
 
 impl Error {

@@ -10,7 +10,7 @@
 //! | `certificate_names` | feature `csr`: what certificates say in words |
 //! | `rustcrypto` | feature `signature`: `KeyWithScheme` and what it signs |
 //! | `tls` | [`SigningKey::client_config`], [`SigningKey::server_config`] |
-//! | `resolver` | [`Resolver`]: certificate chain and key, checked to belong together |
+//! | `resolver` | [`Resolver`]: certificate chains and keys, checked to belong together |
 //! | `signing_key` | [`SigningKey`]: opened once, then one request for each signature |
 //! | `client` | [`Client`]: every request that the server knows, one method each |
 //! | `socket_transport` | [`SocketTransport`]: requests over pooled connections, repeated while the server restarts |

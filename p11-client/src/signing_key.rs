@@ -104,7 +104,7 @@ impl SigningKey {
         for (place, issuer) in issuers.iter().enumerate() {
             if let Ok(key) = SigningKey::open(client, uri, pin.clone(), Some(issuer)) {
                 return Err(Error::CertificateOrder {
-                    uri: key.uri().to_owned(),
+                    uri: Some(key.uri().to_owned()),
                     position: place + 2,
                 });
             }
@@ -225,6 +225,13 @@ fn key_is_gone(failure: Failure) -> Failure {
     Failure::new(code, message)
         .function(failure.function)
         .ckr(failure.ckr)
+}
+
+/// What [`crate::Resolver`] and rustls take.
+impl From<SigningKey> for Arc<dyn sign::SigningKey> {
+    fn from(key: SigningKey) -> Self {
+        Arc::new(key)
+    }
 }
 
 impl sign::SigningKey for SigningKey {

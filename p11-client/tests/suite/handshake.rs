@@ -254,14 +254,14 @@ fn why_no_certificate_was_sent_is_told_to_programs_with_what_to_do() {
         let opened = socket.open("pkcs11:");
         let chain = vec![key.certificate.clone()];
         let resolver = Arc::new(Resolver::new(chain, opened).unwrap());
-        assert!(resolver.key().why_not_sent().is_none());
+        assert!(resolver.why_not_sent().is_none());
         let offered = [Scheme::ECDSA_NISTP384_SHA384, Scheme::RSA_PSS_SHA256];
         let seen = handshake(&TLS13, &offered, resolver.clone()).unwrap();
         assert_eq!(seen, None);
-        let why = resolver.key().why_not_sent().unwrap();
+        let why = resolver.why_not_sent().unwrap();
         assert_error(&why, "NoCommonScheme", &["no certificate is sent", remedy]);
         let seen = handshake(&TLS12, &ALL_SCHEMES, resolver.clone()).unwrap();
-        assert!(seen.is_some() && resolver.key().why_not_sent().is_none());
+        assert!(seen.is_some() && resolver.why_not_sent().is_none());
     }
 }
 

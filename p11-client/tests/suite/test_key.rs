@@ -24,7 +24,7 @@ pub struct TestKey {
     pub certificate: CertificateDer<'static>,
     pub public: PublicKey,
     pub schemes: Vec<SignatureScheme>,
-    signer: Arc<dyn SigningKey>,
+    pub signer: Arc<dyn SigningKey>,
 }
 
 impl TestKey {
