@@ -49,4 +49,7 @@ pub enum Error {
     /// A public key or certificate cannot be used.
     #[error("{0}")]
     PublicKey(&'static str),
+    /// A reference to a key cannot be read or written.
+    #[error("{0}")]
+    KeyReference(&'static str),
 }

@@ -7,6 +7,7 @@
 //! | [`tedge1`] | the messages of released `tedge` clients and servers, and their PEM |
 //! | [`scheme`] | the TLS signature schemes that a key can be asked for |
 //! | [`spki`] | public keys in the one form that is compared and hashed |
+//! | [`key_reference`] | PEM files that say which key in a token is meant |
 //! | [`secret`] | [`Pin`] and [`UriText`], which are wiped and not printed |
 //! | [`error`] | what can go wrong on this side |
 #![forbid(unsafe_code)]
@@ -15,6 +16,7 @@ mod body;
 mod decode;
 pub mod error;
 pub mod frame;
+pub mod key_reference;
 pub mod message;
 mod pem;
 pub mod scheme;
@@ -23,6 +25,7 @@ pub mod spki;
 pub mod tedge1;
 
 pub use error::Error;
+pub use key_reference::KeyReference;
 pub use message::{ErrorCode, Failure, Request, Response};
 pub use scheme::Scheme;
 pub use secret::{Pin, UriText};

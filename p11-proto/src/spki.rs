@@ -260,7 +260,7 @@ impl PublicKey {
 
     /// The same as PEM (RFC 7468 section 13).
     pub fn to_pem(&self) -> String {
-        pem::encode(&self.spki)
+        pem::encode("PUBLIC KEY", &self.spki)
     }
 
     /// What the `SubjectPublicKeyInfo` wraps: DER `RSAPublicKey` (RFC 8017 appendix A.1.1), EC

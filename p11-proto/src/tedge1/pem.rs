@@ -11,7 +11,7 @@ use crate::spki::{Curve, PublicKey};
 /// RSA the DER `RSAPublicKey` (RFC 8017 appendix A.1.1), for EC the uncompressed point (SEC 1 section
 /// 2.3.3), for Ed25519 its 32 bytes.
 pub fn legacy_pem(public: &PublicKey) -> String {
-    pem::encode(public.key())
+    pem::encode("PUBLIC KEY", public.key())
 }
 
 /// The public key in a PEM labelled `PUBLIC KEY`, be the content the bare key, as in [`legacy_pem`], or a
@@ -20,7 +20,8 @@ pub fn legacy_pem(public: &PublicKey) -> String {
 /// # Errors
 /// [`Error::PublicKey`] names what is not understood; nothing is guessed.
 pub fn public_key_from_legacy_pem(pem: &str) -> Result<PublicKey, Error> {
-    let key = pem::decode(pem).ok_or(Error::PublicKey("this is no PEM of a public key"))?;
+    let key =
+        pem::decode("PUBLIC KEY", pem).ok_or(Error::PublicKey("this is no PEM of a public key"))?;
     match key.as_slice() {
         point if point.len() == 32 => PublicKey::ed25519(point),
         point @ [0x04, ..] => {

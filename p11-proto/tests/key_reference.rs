@@ -1,0 +1,55 @@
+//! The bytes of references to keys, which files hold for years and other programs read.
+#![cfg(test)]
+
+use p11_proto::KeyReference;
+
+const URI: &str = "pkcs11:token=t";
+
+/// `SEQUENCE { VisibleString "PKCS#11 Provider URI v1.0", UTF8String "pkcs11:token=t" }`
+const PROVIDER: &str = "\
+-----BEGIN PKCS#11 PROVIDER URI-----
+MCsaGVBLQ1MjMTEgUHJvdmlkZXIgVVJJIHYxLjAMDnBrY3MxMTp0b2tlbj10
+-----END PKCS#11 PROVIDER URI-----
+";
+
+/// The same in PKCS#8: version 0, `SEQUENCE { OBJECT IDENTIFIER 2.25.253957271009186626707486067947167478369 }`,
+/// `OCTET STRING`.
+const PKCS8: &str = "\
+-----BEGIN PRIVATE KEY-----
+MEoCAQAwFgYUaYL+jrKK5J3SgM+mtsmmmPCr5GEELTArGhlQS0NTIzExIFByb3Zp
+ZGVyIFVSSSB2MS4wDA5wa2NzMTE6dG9rZW49dA==
+-----END PRIVATE KEY-----
+";
+
+#[test]
+fn the_bytes_stay_as_they_are() {
+    let reference = KeyReference::new(URI);
+    assert_eq!(reference.to_provider_pem().unwrap(), PROVIDER);
+    assert_eq!(reference.to_pem().unwrap(), PKCS8);
+    for pem in [PROVIDER, PKCS8] {
+        assert_eq!(KeyReference::from_pem(pem).unwrap(), reference);
+        let windows = pem.replace('\n', "\r\n");
+        assert_eq!(KeyReference::from_pem(&windows).unwrap(), reference);
+    }
+}
+
+#[test]
+fn a_reference_of_a_later_version_and_a_cut_one_are_refused() {
+    // "v1.1"
+    let later = PROVIDER
+        .replace("SSB2MS4wDA5", "SSB2MS4xDA5")
+        .replace("IHYxLjAM", "IHYxLjEM");
+    let error = KeyReference::from_pem(&later).unwrap_err().to_string();
+    assert!(error.contains("of an unknown version"), "{error}");
+    let cut = PROVIDER
+        .replace("dG9rZW49dA", "")
+        .replace("MTp0b2tlbj10", "");
+    let error = KeyReference::from_pem(&cut).unwrap_err().to_string();
+    assert!(error.contains("malformed"), "{error}");
+}
+
+#[test]
+fn a_pin_in_the_uri_is_not_printed() {
+    let reference = KeyReference::new("pkcs11:token=t?pin-value=4711");
+    assert!(!format!("{reference:?}").contains("4711"));
+}
