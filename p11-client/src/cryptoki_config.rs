@@ -12,6 +12,7 @@ use crate::config::{Config, DEFAULT_SOCKET};
 use crate::error::Error;
 #[cfg(feature = "module")]
 use crate::module::ModuleConfig;
+use crate::renewing_resolver::RenewingResolver;
 use crate::signing_key::SigningKey;
 
 /// Which key, where it is, and how it is reached, under the names that thin-edge's `tedge.toml` has for that.
@@ -153,13 +154,27 @@ impl CryptokiConfig {
         Ok(Some((key, chain)))
     }
 
+    /// The key that is configured and its certificates, as they are at each handshake: for programs that outlive them, or start
+    /// before the server. `None` in the mode `off`.
+    ///
+    /// # Errors
+    /// Those of [`CryptokiConfig::client`], and [`Error::Config`] where `cert_path` is not set. The file is read by the first
+    /// handshake.
+    pub fn resolver(&self) -> Result<Option<RenewingResolver>, Error> {
+        let Some(client) = self.client()? else {
+            return Ok(None);
+        };
+        let uri = self.key_uri.as_deref().unwrap_or("pkcs11:");
+        let resolver = RenewingResolver::new(&client, uri, None, self.chain_path()?);
+        Ok(Some(resolver))
+    }
+
     /// The certificates in the file `cert_path`.
     ///
     /// # Errors
     /// [`Error::Config`] where it is not set, cannot be read, or is no PEM; [`Error::NoCertificate`] where none is in it.
     pub fn chain(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
-        let path = self.cert_path.as_ref();
-        let path = path.ok_or_else(|| Error::Config("device.cert_path is not set".to_owned()))?;
+        let path = self.chain_path()?;
         let unreadable = |error: rustls::pki_types::pem::Error| {
             Error::Config(format!(
                 "device.cert_path, {path:?}, cannot be used: {error}"
@@ -171,6 +186,11 @@ impl CryptokiConfig {
             true => Err(Error::NoCertificate),
             false => Ok(chain),
         }
+    }
+
+    fn chain_path(&self) -> Result<&Path, Error> {
+        let path = self.cert_path.as_deref();
+        path.ok_or_else(|| Error::Config("device.cert_path is not set".to_owned()))
     }
 
     #[cfg(feature = "module")]

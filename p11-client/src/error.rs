@@ -138,6 +138,18 @@ pub enum Error {
     /// The certificate cannot be read.
     #[error("the certificate cannot be used: {0}")]
     Certificate(#[source] p11_proto::Error),
+    /// The file with the certificates cannot be read.
+    #[error("the file of certificates {path:?} cannot be used: {cause}")]
+    #[non_exhaustive]
+    ChainFile {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// A reference to a key, in place of a private key, cannot be used. Quotes no value, since it may hold a PIN.
+    #[error("the key cannot be used: {0}")]
+    KeyReference(String),
     /// The certificate of the key is in the chain, but not the first.
     #[error(
         "certificate {position} of the chain is that of {key}, and it must be the first: put your own certificate first in the PEM, those of its issuers after it",
@@ -236,6 +248,8 @@ impl Error {
             Error::Request(_) => "Request",
             Error::NoCertificate => "NoCertificate",
             Error::Certificate(_) => "Certificate",
+            Error::ChainFile { .. } => "ChainFile",
+            Error::KeyReference(_) => "KeyReference",
             Error::CertificateOrder { .. } => "CertificateOrder",
             Error::NoCommonScheme { .. } => "NoCommonScheme",
             Error::Forked => "Forked",
@@ -328,6 +342,17 @@ impl Error {
             path: path.to_owned(),
             cause: cause.to_string(),
         }
+    }
+
+    pub(crate) fn chain_file(path: &Path, cause: impl Display) -> Self {
+        Error::ChainFile {
+            path: path.to_owned(),
+            cause: cause.to_string(),
+        }
+    }
+
+    pub(crate) fn malformed_reference(cause: impl Display) -> Self {
+        Error::KeyReference(cause.to_string())
     }
 
     /// For an answer that was understood, and cannot be.

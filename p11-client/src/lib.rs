@@ -9,8 +9,13 @@
 //! | `csr` | feature `csr`: `CertificateParams`, certificate requests and self-signed certificates |
 //! | `certificate_names` | feature `csr`: what certificates say in words |
 //! | `rustcrypto` | feature `signature`: `KeyWithScheme` and what it signs |
-//! | `tls` | [`SigningKey::client_config`], [`SigningKey::server_config`] |
+//! | `tls` | [`SigningKey::client_config`], [`RenewingResolver::client_config`] and their twins for servers |
+//! | `session_store` | sessions end with the certificate that they were begun with |
+//! | `renewing_resolver` | [`RenewingResolver`]: follows a certificate file and its key |
+//! | `chain_file` | that file |
 //! | `resolver` | [`Resolver`]: certificate chains and keys, checked to belong together |
+//! | `lazy_key` | [`LazyKey`]: opened by the first handshake |
+//! | `unusable_key` | a key that fails the handshake with the reason |
 //! | `signing_key` | [`SigningKey`]: opened once, then one request for each signature |
 //! | `client` | [`Client`]: every request that the server knows, one method each |
 //! | `socket_transport` | [`SocketTransport`]: requests over pooled connections, repeated while the server restarts |
@@ -63,9 +68,13 @@
 //! If a peer takes no signature scheme that the key can make, rustls goes on without a certificate, and the handshake fails
 //! later or not at all. That is a warning in the log, and [`SigningKey::why_not_sent`] has it for programs.
 //!
-//! # When the key changes
+//! # When the certificate or the key changes
+//! A program that runs for months outlives its certificate. A [`RenewingResolver`] is given the path of the certificate
+//! file: it uses what is there at each handshake, and the key of that certificate, so nothing else is needed after a renewal,
+//! also where the new key has another id.
+//!
 //! A [`SigningKey`] is the key that was found when it was opened. If its URI leads to another key
-//! later, or the key is gone, handshakes fail until the program has opened the key again, with its certificate:
+//! later, or the key is gone, handshakes fail until the program has opened the key again, with its certificate as it is then:
 //!
 //! ```
 //! use p11_client::Error;
@@ -76,6 +85,11 @@
 //! }
 //! # assert!(!key_changed(&std::io::Error::other("")));
 //! ```
+//!
+//! # When the server is not there yet
+//! Opening a [`SigningKey`] asks the server. A [`RenewingResolver`], or a [`LazyKey`] beside a chain that the program has, is
+//! opened by the first handshake instead; where that fails, the handshake fails with the reason ([`Error::in_handshake`]) and the
+//! next one tries again.
 //!
 //! # Features
 //! What a small program (ring, `opt-level = "z"`, LTO, stripped: 1.41 MB without any of them) and its 54 crates
@@ -111,6 +125,7 @@ use rustls::pki_types::CertificateDer;
 mod asynchronous;
 #[cfg(feature = "csr")]
 mod certificate_names;
+mod chain_file;
 mod client;
 mod config;
 mod connection;
@@ -119,14 +134,17 @@ mod cryptoki_config;
 #[cfg(feature = "csr")]
 mod csr;
 mod error;
+mod lazy_key;
 #[cfg(feature = "module")]
 mod module;
 mod no_common_scheme;
 mod permission;
+mod renewing_resolver;
 mod resolver;
 mod retry;
 #[cfg(feature = "signature")]
 mod rustcrypto;
+mod session_store;
 mod signing_key;
 mod socket;
 mod socket_path;
@@ -137,6 +155,7 @@ mod tedge1;
 mod tedge_toml;
 mod tls;
 mod transport;
+mod unusable_key;
 mod uri;
 
 pub use client::Client;
@@ -148,12 +167,16 @@ pub use cryptoki_config::{CryptokiConfig, Mode};
 #[cfg(feature = "csr")]
 pub use csr::CertificateParams;
 pub use error::Error;
+pub use lazy_key::LazyKey;
 #[cfg(feature = "module")]
 pub use module::{ModuleConfig, ModuleTransport};
-pub use p11_proto::{ErrorCode, Failure, Identity, Pin, Scheme, UriText, message, spki};
+pub use p11_proto::{
+    ErrorCode, Failure, Identity, KeyReference, Pin, Scheme, UriText, message, spki,
+};
 #[cfg(feature = "module")]
 pub use p11_server;
 pub use p11_uri::Uri;
+pub use renewing_resolver::RenewingResolver;
 pub use resolver::Resolver;
 #[cfg(feature = "signature")]
 pub use rustcrypto::{FixedSignature, KeyWithScheme, VerifyingKey, X509Signature};

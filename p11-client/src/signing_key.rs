@@ -2,10 +2,11 @@
 
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use p11_proto::message::{OpenKey, Sign};
 use p11_proto::spki::{Kind, PublicKey};
-use p11_proto::{ErrorCode, Failure, Identity, Pin, Scheme};
+use p11_proto::{ErrorCode, Failure, Identity, Pin, Scheme, UriText};
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use rustls::{OtherError, SignatureAlgorithm, SignatureScheme, sign};
 
@@ -50,33 +51,7 @@ impl SigningKey {
         pin: Option<Pin>,
         certificate: Option<&CertificateDer<'_>>,
     ) -> Result<SigningKey, Error> {
-        let (uri, pin) = split_pin(uri, pin);
-        let spki = certificate
-            .map(|certificate| PublicKey::of_certificate(certificate))
-            .transpose()
-            .map_err(Error::Certificate)?
-            .map(|key| key.spki().to_vec().into());
-        let key = client.open_key(OpenKey::new(uri).pin(pin.clone()).spki(spki))?;
-        let public = PublicKey::from_spki(&key.spki).map_err(Error::bad_answer)?;
-        Ok(SigningKey(Arc::new(Opened {
-            client: client.clone(),
-            uri: key.uri,
-            pin,
-            algorithm: match public.kind() {
-                Kind::Rsa { .. } => SignatureAlgorithm::RSA,
-                Kind::Ec(_) => SignatureAlgorithm::ECDSA,
-                Kind::Ed25519 => SignatureAlgorithm::ED25519,
-                kind => {
-                    let cause = format!("it has a key of an unknown kind, {kind:?}");
-                    return Err(Error::bad_answer(cause));
-                }
-            },
-            lengths: signature_lengths(public.kind()),
-            schemes: key.schemes.into_iter().map(SignatureScheme::from).collect(),
-            refused: Mutex::default(),
-            identity: public.identity(),
-            public,
-        })))
+        KeySource::new(client, uri, pin).open(certificate, None)
     }
 
     /// The key of a chain of certificates, the first of which is the key's.
@@ -137,6 +112,12 @@ impl SigningKey {
         self.0.public.to_pem()
     }
 
+    /// Whether the other one, of the same source, was opened with the same result.
+    pub(crate) fn is_as_opened(&self, other: &SigningKey) -> bool {
+        let (own, other) = (&self.0, &other.0);
+        (&own.uri, own.identity, &own.schemes) == (&other.uri, other.identity, &other.schemes)
+    }
+
     /// Signs a message, which is hashed as the scheme says. ECDSA signatures are a DER `Ecdsa-Sig-Value` (RFC 3279 section
     /// 2.2.3).
     ///
@@ -162,6 +143,65 @@ impl SigningKey {
     /// The schemes that it can sign with, the preferred one first.
     pub fn schemes(&self) -> &[SignatureScheme] {
         &self.0.schemes
+    }
+}
+
+/// Where a key is asked for: once, or whenever it may have changed.
+#[derive(Clone, Debug)]
+pub(crate) struct KeySource {
+    client: Client,
+    uri: UriText,
+    pin: Option<Pin>,
+}
+
+impl KeySource {
+    pub(crate) fn new(client: &Client, uri: &str, pin: Option<Pin>) -> Self {
+        let (uri, pin) = split_pin(uri, pin);
+        KeySource {
+            client: client.clone(),
+            uri: uri.into(),
+            pin,
+        }
+    }
+
+    /// One request, which may have a limit of its own: the key signs without it.
+    pub(crate) fn open(
+        &self,
+        certificate: Option<&CertificateDer<'_>>,
+        limit: Option<Duration>,
+    ) -> Result<SigningKey, Error> {
+        let certificate = certificate.map(|certificate| PublicKey::of_certificate(certificate));
+        let spki = certificate.transpose().map_err(Error::Certificate)?;
+        let spki = spki.map(|key| key.spki().to_vec().into());
+        let request = OpenKey::new(&*self.uri).pin(self.pin.clone()).spki(spki);
+        let key = match limit {
+            Some(limit) => self.client.clone().within(limit).open_key(request)?,
+            None => self.client.open_key(request)?,
+        };
+        let public = PublicKey::from_spki(&key.spki).map_err(Error::bad_answer)?;
+        Ok(SigningKey(Arc::new(Opened {
+            client: self.client.clone(),
+            uri: key.uri,
+            pin: self.pin.clone(),
+            algorithm: algorithm(public.kind()).ok_or_else(|| {
+                let kind = public.kind();
+                Error::bad_answer(format_args!("it has a key of an unknown kind, {kind:?}"))
+            })?,
+            lengths: signature_lengths(public.kind()),
+            schemes: key.schemes.into_iter().map(SignatureScheme::from).collect(),
+            refused: Mutex::default(),
+            identity: public.identity(),
+            public,
+        })))
+    }
+}
+
+pub(crate) fn algorithm(kind: Kind) -> Option<SignatureAlgorithm> {
+    match kind {
+        Kind::Rsa { .. } => Some(SignatureAlgorithm::RSA),
+        Kind::Ec(_) => Some(SignatureAlgorithm::ECDSA),
+        Kind::Ed25519 => Some(SignatureAlgorithm::ED25519),
+        _ => None,
     }
 }
 

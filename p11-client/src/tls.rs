@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
+use rustls::server::ResolvesServerCert;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::error::Error;
+use crate::renewing_resolver::RenewingResolver;
 use crate::resolver::Resolver;
+use crate::session_store::SessionStore;
 use crate::signing_key::SigningKey;
 
 impl SigningKey {
@@ -25,13 +29,8 @@ impl SigningKey {
         roots: impl Into<Arc<RootCertStore>>,
         chain: Vec<CertificateDer<'static>>,
     ) -> Result<ClientConfig, Error> {
-        let resolver = Arc::new(Resolver::new(chain, self.clone())?);
-        let builder = ClientConfig::builder_with_provider(installed_or(provider.into())?);
-        let builder = builder.with_safe_default_protocol_versions();
-        Ok(builder
-            .map_err(Error::Tls)?
-            .with_root_certificates(roots)
-            .with_client_cert_resolver(resolver))
+        let resolver = Resolver::new(chain, self.clone())?;
+        client_config(provider.into(), roots.into(), Arc::new(resolver))
     }
 
     /// A server that proves itself with this key, in TLS 1.3 and 1.2, and asks clients for no certificate.
@@ -45,14 +44,65 @@ impl SigningKey {
         provider: impl Into<Option<Arc<CryptoProvider>>>,
         chain: Vec<CertificateDer<'static>>,
     ) -> Result<ServerConfig, Error> {
-        let resolver = Arc::new(Resolver::new(chain, self.clone())?);
-        let builder = ServerConfig::builder_with_provider(installed_or(provider.into())?);
-        let builder = builder.with_safe_default_protocol_versions();
-        Ok(builder
-            .map_err(Error::Tls)?
-            .with_no_client_auth()
-            .with_cert_resolver(resolver))
+        let resolver = Resolver::new(chain, self.clone())?;
+        server_config(provider.into(), Arc::new(resolver))
     }
+}
+
+impl RenewingResolver {
+    /// A client as that of [`SigningKey::client_config`], with the certificate and key as they are at each handshake.
+    ///
+    /// It resumes no session that was begun with another certificate. A client that is built by hand does, so there
+    /// [`Resumption::disabled`] is right. (A ticket that comes late, over a connection that has outlived its
+    /// certificate, is used once more.)
+    ///
+    /// # Errors
+    /// [`Error::NoCryptoProvider`], [`Error::Tls`].
+    pub fn client_config(
+        &self,
+        provider: impl Into<Option<Arc<CryptoProvider>>>,
+        roots: impl Into<Arc<RootCertStore>>,
+    ) -> Result<ClientConfig, Error> {
+        let mut config = client_config(provider.into(), roots.into(), Arc::new(self.clone()))?;
+        config.resumption = Resumption::store(Arc::new(SessionStore::new(self.clone())));
+        Ok(config)
+    }
+
+    /// A server as that of [`SigningKey::server_config`], with the certificate and key as they are at each handshake.
+    ///
+    /// # Errors
+    /// As [`RenewingResolver::client_config`].
+    pub fn server_config(
+        &self,
+        provider: impl Into<Option<Arc<CryptoProvider>>>,
+    ) -> Result<ServerConfig, Error> {
+        server_config(provider.into(), Arc::new(self.clone()))
+    }
+}
+
+fn client_config(
+    provider: Option<Arc<CryptoProvider>>,
+    roots: Arc<RootCertStore>,
+    resolver: Arc<dyn ResolvesClientCert>,
+) -> Result<ClientConfig, Error> {
+    let builder = ClientConfig::builder_with_provider(installed_or(provider)?);
+    let builder = builder.with_safe_default_protocol_versions();
+    Ok(builder
+        .map_err(Error::Tls)?
+        .with_root_certificates(roots)
+        .with_client_cert_resolver(resolver))
+}
+
+fn server_config(
+    provider: Option<Arc<CryptoProvider>>,
+    resolver: Arc<dyn ResolvesServerCert>,
+) -> Result<ServerConfig, Error> {
+    let builder = ServerConfig::builder_with_provider(installed_or(provider)?);
+    let builder = builder.with_safe_default_protocol_versions();
+    Ok(builder
+        .map_err(Error::Tls)?
+        .with_no_client_auth()
+        .with_cert_resolver(resolver))
 }
 
 fn installed_or(provider: Option<Arc<CryptoProvider>>) -> Result<Arc<CryptoProvider>, Error> {

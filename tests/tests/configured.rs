@@ -44,10 +44,14 @@ fn finds_the_key_of_the_cloud(folder: &Path) {
         Scheme::EcdsaP256Sha256.number(),
     );
     assert!(verifies(spki, scheme, b"message", &signature));
+    let resolver = config.resolver().unwrap().unwrap();
+    assert_eq!(resolver.check().unwrap().identity(), key.identity());
     Resolver::new(chain, key).unwrap();
 
     let config = CryptokiConfig::load(folder, None).unwrap();
     assert!(config.open().unwrap_err().is_not_found());
+    let resolver = config.resolver().unwrap().unwrap();
+    assert!(resolver.check().unwrap_err().is_not_found());
 }
 
 #[test]

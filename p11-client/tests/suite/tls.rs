@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     ClientConfig, ClientConnection, ConnectionCommon, DigitallySignedStruct, DistinguishedName,
-    Error, RootCertStore, ServerConfig, ServerConnection, SignatureScheme,
+    Error, HandshakeKind, RootCertStore, ServerConfig, ServerConnection, SignatureScheme,
     SupportedProtocolVersion,
 };
 
@@ -92,6 +92,57 @@ pub fn shown_by(server: ServerConfig, schemes: &[SignatureScheme]) -> Certificat
         send(&mut server, &mut client).unwrap();
     }
     client.peer_certificates().unwrap()[0].clone()
+}
+
+/// A server that wants a certificate, and resumes sessions.
+pub struct TlsServer {
+    config: Arc<ServerConfig>,
+    certificate: CertificateDer<'static>,
+}
+
+impl TlsServer {
+    pub fn new(version: &'static SupportedProtocolVersion) -> Self {
+        let provider = Arc::new(ring::default_provider());
+        let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let certificate = pair.cert.der().clone();
+        let key = PrivatePkcs8KeyDer::from(pair.signing_key.serialize_der());
+        let verifier = Arc::new(Verifier {
+            schemes: ALL_SCHEMES.to_vec(),
+            provider: provider.clone(),
+            seen: Mutex::default(),
+        });
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(vec![certificate.clone()], key.into())
+            .unwrap();
+        TlsServer {
+            config: Arc::new(config),
+            certificate,
+        }
+    }
+
+    pub fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone()).unwrap();
+        roots
+    }
+
+    /// How a client got in, and the certificate that it is known by.
+    pub fn connect(&self, client: Arc<ClientConfig>) -> (HandshakeKind, CertificateDer<'static>) {
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = ClientConnection::new(client, name).unwrap();
+        let mut server = ServerConnection::new(self.config.clone()).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            send(&mut client, &mut server).unwrap();
+            send(&mut server, &mut client).unwrap();
+        }
+        // Tickets of TLS 1.3.
+        send(&mut server, &mut client).unwrap();
+        let certificates = server.peer_certificates().unwrap();
+        (client.handshake_kind().unwrap(), certificates[0].clone())
+    }
 }
 
 /// Sends what one side has written to the other.

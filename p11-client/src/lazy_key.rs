@@ -1,0 +1,160 @@
+//! A rustls signing key that is opened by the first handshake.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use p11_proto::spki::PublicKey;
+use p11_proto::{KeyReference, Pin};
+use p11_uri::Uri;
+use rustls::pki_types::CertificateDer;
+use rustls::{SignatureAlgorithm, SignatureScheme, sign};
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::signing_key::{KeySource, SigningKey, algorithm};
+use crate::unusable_key::UnusableKey;
+
+/// One handshake asks a key two or three times: a failure is not waited for in each.
+const FAILED_JUST_NOW: Duration = Duration::from_millis(200);
+
+/// A private key in a token that is looked for by the first handshake: a program can start before the server does.
+///
+/// It goes into a [`Resolver`](crate::Resolver), or wherever rustls takes a key. If it cannot be opened, that handshake fails
+/// with the reason (see [`Error::in_handshake`]), and the next one tries again; so it does after the key has changed.
+#[derive(Clone, Debug)]
+pub struct LazyKey(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    source: KeySource,
+    certificate: Option<(CertificateDer<'static>, SignatureAlgorithm)>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    Closed,
+    Opened(SigningKey),
+    Failed(Instant, Arc<Error>),
+}
+
+impl LazyKey {
+    /// The key that [`SigningKey::open`] will find. Asks nobody yet.
+    ///
+    /// # Errors
+    /// [`Error::Certificate`] for a certificate that cannot be read.
+    pub fn new(
+        client: &Client,
+        uri: &str,
+        pin: Option<Pin>,
+        certificate: Option<&CertificateDer<'_>>,
+    ) -> Result<Self, Error> {
+        let with_algorithm = |certificate: &CertificateDer<'_>| {
+            let public = PublicKey::of_certificate(certificate).map_err(Error::Certificate)?;
+            let algorithm = algorithm(public.kind()).unwrap_or(SignatureAlgorithm::ECDSA);
+            Ok::<_, Error>((certificate.clone().into_owned(), algorithm))
+        };
+        Ok(LazyKey(Arc::new(Inner {
+            source: KeySource::new(client, uri, pin),
+            certificate: certificate.map(with_algorithm).transpose()?,
+            state: Mutex::new(State::Closed),
+        })))
+    }
+
+    /// The key that a PEM file refers to: see [`KeyReference`], of which it takes both forms. Asks nobody yet.
+    ///
+    /// # Errors
+    /// [`Error::KeyReference`] where there is no reference in it, or a malformed one.
+    pub fn from_pem(client: &Client, pem: &str) -> Result<Self, Error> {
+        let reference = KeyReference::from_pem(pem).map_err(Error::malformed_reference)?;
+        LazyKey::from_reference(client, &reference)
+    }
+
+    /// The key of a reference. Asks nobody yet.
+    ///
+    /// # Errors
+    /// [`Error::KeyReference`] for one whose URI is malformed.
+    pub fn from_reference(client: &Client, reference: &KeyReference) -> Result<Self, Error> {
+        Uri::parse(reference.uri()).map_err(Error::malformed_reference)?;
+        LazyKey::new(client, reference.uri(), None, None)
+    }
+
+    /// The key itself, which is opened if it was not yet.
+    ///
+    /// # Errors
+    /// Those of [`SigningKey::open`].
+    pub fn open(&self) -> Result<SigningKey, Arc<Error>> {
+        let came = Instant::now();
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*state {
+            State::Opened(key) => return Ok(key.clone()),
+            // While this thread waited, or a moment before.
+            State::Failed(when, error) if *when + FAILED_JUST_NOW > came => {
+                return Err(error.clone());
+            }
+            State::Failed(..) | State::Closed => {}
+        }
+        let certificate = self.0.certificate.as_ref();
+        let opened = self.0.source.open(certificate.map(|(leaf, _)| leaf), None);
+        let opened = opened.map_err(Arc::new);
+        *state = match &opened {
+            Ok(key) => State::Opened(key.clone()),
+            Err(error) => State::Failed(Instant::now(), error.clone()),
+        };
+        opened
+    }
+}
+
+/// What [`crate::Resolver`] and rustls take.
+impl From<LazyKey> for Arc<dyn sign::SigningKey> {
+    fn from(key: LazyKey) -> Self {
+        Arc::new(key)
+    }
+}
+
+impl sign::SigningKey for LazyKey {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn sign::Signer>> {
+        match self.open() {
+            Ok(key) => Some(Box::new(LazySigner {
+                signer: key.choose_scheme(offered)?,
+                key: self.clone(),
+            })),
+            Err(error) => {
+                tracing::warn!("the handshake fails, since its key cannot be opened: {error}");
+                let algorithm = SignatureAlgorithm::ECDSA;
+                UnusableKey { error, algorithm }.choose_scheme(offered)
+            }
+        }
+    }
+
+    /// Of the certificate, or else of the key: a server of TLS 1.2 has to know.
+    fn algorithm(&self) -> SignatureAlgorithm {
+        match &self.0.certificate {
+            Some((_, algorithm)) => *algorithm,
+            None => self
+                .open()
+                .map_or(SignatureAlgorithm::ECDSA, |key| key.algorithm()),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LazySigner {
+    signer: Box<dyn sign::Signer>,
+    key: LazyKey,
+}
+
+impl sign::Signer for LazySigner {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+        self.signer.sign(message).inspect_err(|error| {
+            if Error::in_handshake(error).is_some_and(Error::is_key_changed) {
+                let state = &self.key.0.state;
+                *state.lock().unwrap_or_else(PoisonError::into_inner) = State::Closed;
+            }
+        })
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        self.signer.scheme()
+    }
+}
