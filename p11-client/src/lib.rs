@@ -9,6 +9,7 @@
 //! | `csr` | feature `csr`: `CertificateParams`, certificate requests and self-signed certificates |
 //! | `certificate_names` | feature `csr`: what certificates say in words |
 //! | `rustcrypto` | feature `signature`: `KeyWithScheme` and what it signs |
+//! | `key_provider` | [`KeyProvider`]: keys for libraries that take a PEM file only |
 //! | `tls` | [`SigningKey::client_config`], [`RenewingResolver::client_config`] and their twins for servers |
 //! | `session_store` | sessions end with the certificate that they were begun with |
 //! | `renewing_resolver` | [`RenewingResolver`]: follows a certificate file and its key |
@@ -91,6 +92,11 @@
 //! opened by the first handshake instead; where that fails, the handshake fails with the reason ([`Error::in_handshake`]) and the
 //! next one tries again.
 //!
+//! # Libraries that take a private key as PEM
+//! They get a [`KeyReference`] in its place: a file with the key's URI that looks like a private key (PKCS#8). A
+//! [`KeyProvider`] makes a key of it, in a [`rustls::crypto::CryptoProvider`] that is given to the library (ureq) or installed as
+//! the default (tonic).
+//!
 //! # Features
 //! What a small program (ring, `opt-level = "z"`, LTO, stripped: 1.41 MB without any of them) and its 54 crates
 //! grow by:
@@ -134,6 +140,7 @@ mod cryptoki_config;
 #[cfg(feature = "csr")]
 mod csr;
 mod error;
+mod key_provider;
 mod lazy_key;
 #[cfg(feature = "module")]
 mod module;
@@ -167,6 +174,7 @@ pub use cryptoki_config::{CryptokiConfig, Mode};
 #[cfg(feature = "csr")]
 pub use csr::CertificateParams;
 pub use error::Error;
+pub use key_provider::KeyProvider;
 pub use lazy_key::LazyKey;
 #[cfg(feature = "module")]
 pub use module::{ModuleConfig, ModuleTransport};

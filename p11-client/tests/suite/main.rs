@@ -8,6 +8,7 @@ mod errors;
 mod fake_server;
 mod fork;
 mod handshake;
+mod key_provider;
 mod lazy_key;
 mod no_common_scheme;
 mod old_key;
