@@ -2,7 +2,7 @@
 
 use crate::{pki::Pki, process::Process, tools::command, wait::TIMEOUT};
 
-/// A running `openssl s_server`. It sends each line that it receives back in reverse.
+/// A running `openssl s_server`. It sends each line that it receives back in reverse, or answers HTTP.
 pub struct OpensslServer {
     process: Process,
     port: u16,
@@ -24,10 +24,19 @@ pub struct Seen {
 impl OpensslServer {
     /// Starts a server with further arguments, such as `-tls1_2` or `-client_sigalgs RSA+SHA256`.
     pub fn start(pki: &Pki, arguments: &[&str]) -> Self {
+        Self::that_answers("-rev", pki, arguments)
+    }
+
+    /// Starts a server that answers requests of HTTP with what it saw of the client.
+    pub fn http(pki: &Pki) -> Self {
+        Self::that_answers("-www", pki, &[])
+    }
+
+    fn that_answers(how: &str, pki: &Pki, arguments: &[&str]) -> Self {
         let identity = pki.server();
         let mut server = command("openssl");
         server
-            .args(["s_server", "-accept", "127.0.0.1:0", "-rev"])
+            .args(["s_server", "-accept", "127.0.0.1:0", how])
             .args(["-Verify", "1", "-verify_return_error", "-CAfile"])
             .arg(pki.authority())
             .arg("-cert")
