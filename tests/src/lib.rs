@@ -77,3 +77,8 @@ pub mod wait;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// Its examples are compiled, so that they stay true.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/tedge.md")]
+struct TedgePage;
