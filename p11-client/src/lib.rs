@@ -47,7 +47,7 @@
 //! Every method of [`Client`] and [`SigningKey`] blocks its thread until the answer is there, and so does a TLS handshake at
 //! the moment when rustls asks for the signature: TPMs take 10 ms to a second, smart cards up to some seconds, a token
 //! that is busy longer. Without a server it is ten seconds ([`Config::retry_for`]), with one that does not answer 35
-//! ([`Config::deadline`]).
+//! ([`Config::deadline`]). A [`RenewingResolver`] asks for its key before, for two seconds at most.
 //!
 //! In an async program a handshake therefore holds up the thread of the runtime that polls it, and all tasks on it:
 //! timers of the same thread fire late, a `timeout` around the handshake too. On tokio's multi-thread runtime other threads

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use p11_client::{Client, Error, ErrorCode, RenewingResolver};
+use p11_client::{Client, Error, ErrorCode, LazyKey, Pin, RenewingResolver};
 use p11_proto::{Request, Response};
 use rustls::HandshakeKind;
 use rustls::client::ResolvesClientCert;
@@ -281,4 +281,19 @@ fn a_session_of_the_certificate_before_is_not_resumed() {
         assert_eq!(connect(), (HandshakeKind::Full, after.certificate.clone()));
         assert_eq!(connect(), (HandshakeKind::Resumed, after.certificate));
     }
+}
+
+#[test]
+fn an_old_server_will_do_and_no_pin_is_printed() {
+    let key = TestKey::p256();
+    let device = Device::new();
+    device.is_certified(&key);
+    let _server = device.socket.serve_old_key(&key);
+    let uri = "pkcs11:object=k?pin-value=sesame";
+    let client = device.socket.client();
+    let resolver = RenewingResolver::new(&client, uri, Some(Pin::from("sesame")), &device.file);
+    assert_eq!(shown(&resolver).unwrap(), key.certificate);
+    let lazy = LazyKey::new(&client, uri, Some(Pin::from("sesame")), None).unwrap();
+    let printed = format!("{resolver:?} {lazy:?}");
+    assert!(!printed.contains("sesame"), "{printed}");
 }
