@@ -141,12 +141,15 @@ impl RenewingResolver {
             }
         };
         let known = inner.current();
-        if let (true, Some(pair), Some((when, _))) = (only_if_replaced, &known, &renewal.failed)
-            && when.elapsed() < FAILED_JUST_NOW
-        {
-            return Ok(pair.clone());
+        if only_if_replaced && let Some(pair) = &known {
+            let failed = renewal.failed.as_ref();
+            let failed_just_now = failed.is_some_and(|(when, _)| when.elapsed() < FAILED_JUST_NOW);
+            let file = FileState::of(&inner.path);
+            if failed_just_now || file.is_ok_and(|file| file == pair.file) {
+                return Ok(pair.clone());
+            }
         }
-        match inner.look(known.as_ref(), only_if_replaced) {
+        match inner.look(known.as_ref()) {
             Ok(pair) => {
                 *renewal = Renewal::default();
                 if known.is_none_or(|known| known.generation != pair.generation) {
@@ -182,13 +185,9 @@ impl Inner {
     }
 
     /// What there is now: the known pair itself where nothing has changed.
-    fn look(&self, known: Option<&Arc<Pair>>, only_if_replaced: bool) -> Result<Arc<Pair>, Error> {
+    fn look(&self, known: Option<&Arc<Pair>>) -> Result<Arc<Pair>, Error> {
         let file = FileState::of(&self.path)?;
-        let same_file = known.filter(|pair| pair.file == file);
-        if only_if_replaced && let Some(pair) = same_file {
-            return Ok(pair.clone());
-        }
-        let chain = match same_file {
+        let chain = match known.filter(|pair| pair.file == file) {
             Some(pair) => Cow::Borrowed(&pair.chain),
             None => Cow::Owned(read_chain(&self.path)?),
         };

@@ -264,6 +264,63 @@ fn a_server_that_does_not_tell_of_the_key_holds_a_handshake_up_for_two_seconds()
 }
 
 #[test]
+fn trouble_that_lasts_is_one_warning_however_many_connections_are_made() {
+    let key = TestKey::p256();
+    let device = Device::new();
+    device.has(&key);
+    device.is_certified(&key);
+    let locked = Arc::new(Mutex::new(false));
+    let _server = device.serve_unless({
+        let locked = locked.clone();
+        move |request| match request {
+            Request::OpenKey(_) if *locked.lock().unwrap() => {
+                Some(failure(ErrorCode::PinLocked, "locked").into())
+            }
+            _ => None,
+        }
+    });
+    let (resolver, peer) = (device.resolver(), TlsServer::new(&TLS13));
+    let connect = || {
+        let provider = Arc::new(ring::default_provider());
+        let config = resolver.client_config(provider, peer.roots()).unwrap();
+        assert_eq!(peer.connect(Arc::new(config)).1, key.certificate);
+    };
+    connect();
+    *locked.lock().unwrap() = true;
+    let now_and_then = || {
+        connect();
+        thread::sleep(Duration::from_millis(1100));
+    };
+    let ((), log) = logged(|| (0..3).for_each(|_| now_and_then()));
+    assert_eq!(log.matches("WARN").count(), 1, "{log}");
+}
+
+#[test]
+fn many_first_handshakes_wait_together_for_a_server_that_is_silent() {
+    const MANY: usize = 8;
+    let key = TestKey::p256();
+    let device = Device::new();
+    device.is_certified(&key);
+    let server = device.serve_unless(|request| match request {
+        Request::OpenKey(_) => Some(Reaction::Silence),
+        _ => None,
+    });
+    let resolver = device.resolver();
+    thread::scope(|scope| {
+        let all: Vec<_> = (0..MANY)
+            .map(|_| scope.spawn(|| shown(&resolver)))
+            .collect();
+        for handshake in all {
+            let error = handshake.join().unwrap().unwrap_err();
+            assert_error(Error::in_handshake(&error).unwrap(), "Deadline", &[]);
+        }
+    });
+    // One after the other they would be eight; on a slow machine some may come late.
+    let asked = server.take_requests().len();
+    assert!(asked <= MANY / 2, "{asked}");
+}
+
+#[test]
 fn a_session_of_the_certificate_before_is_not_resumed() {
     for version in [&TLS12, &TLS13] {
         let (before, after) = (TestKey::p256(), TestKey::p256());

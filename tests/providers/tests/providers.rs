@@ -10,18 +10,21 @@ use p11_client::rustls::client::danger::HandshakeSignatureValid;
 use p11_client::rustls::crypto::{
     CryptoProvider, aws_lc_rs, ring, verify_tls12_signature, verify_tls13_signature,
 };
-use p11_client::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use p11_client::rustls::pki_types::{
+    CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime, pem::PemObject,
+};
 use p11_client::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use p11_client::rustls::version::{TLS12, TLS13};
 use p11_client::rustls::{
     ClientConnection, ConnectionCommon, DigitallySignedStruct, DistinguishedName, Error,
     RootCertStore, ServerConfig, ServerConnection, SignatureScheme, SupportedProtocolVersion,
 };
-use p11_client::{Client, Config, SigningKey};
+use p11_client::{Client, Config, KeyProvider, KeyReference, SigningKey};
 use p11_tests::keys::{KeyKind, KeySpec};
 use p11_tests::pki::certificate_for;
 use p11_tests::server::Server;
 use p11_tests::softhsm::SoftHsm;
+use p11_tests::verify::verifies;
 
 const PIN: &str = "open-sesame";
 
@@ -101,6 +104,28 @@ fn assert_is_told(table: &str) {
     match env::var_os("UPDATE_DOCS") {
         Some(_) => fs::write(PAGE, page_due).unwrap(),
         None => assert_eq!(page, page_due, "UPDATE_DOCS=1 writes it to {PAGE}"),
+    }
+}
+
+#[test]
+fn a_reference_in_place_of_a_private_key_is_a_key_with_both_providers() {
+    let hsm = SoftHsm::new();
+    let (server, chain) = serve(&hsm, KeyKind::P256);
+    let spki = open(&server, &chain).public_key_info().spki().to_vec();
+    let pem = KeyReference::new("pkcs11:token=device").to_pem().unwrap();
+    let of_another = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let scheme = SignatureScheme::ECDSA_NISTP256_SHA256;
+    for beneath in [ring::default_provider(), aws_lc_rs::default_provider()] {
+        let client = Client::new(Config::new(server.socket()));
+        let provider = KeyProvider::over(beneath, client);
+        let load = |pem: &str| {
+            let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap();
+            provider.key_provider.load_private_key(der).unwrap()
+        };
+        let signer = load(&pem).choose_scheme(&[scheme]).unwrap();
+        let signature = signer.sign(b"message").unwrap();
+        assert!(verifies(&spki, scheme.into(), b"message", &signature));
+        assert!(load(&of_another).public_key().is_some());
     }
 }
 
