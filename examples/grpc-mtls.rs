@@ -1,7 +1,9 @@
 //! Asks a gRPC server for its health with tonic, which takes a private key as PEM only and the crypto provider that is installed: a
 //! reference to the key in the token stands in for the key.
 //!
-//!     grpc-mtls URL CA.pem CERTIFICATE.pem SOCKET URI
+//! ```text
+//! grpc-mtls URL CA.pem CERTIFICATE.pem SOCKET URI
+//! ```
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)] // It talks to the person who runs it.
 

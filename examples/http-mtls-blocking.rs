@@ -1,6 +1,8 @@
 //! Fetches a page with ureq, which takes a private key as PEM only: a reference to the key in the token stands in for it.
 //!
-//!     http-mtls-blocking URL CA.pem CERTIFICATE.pem SOCKET URI
+//! ```text
+//! http-mtls-blocking URL CA.pem CERTIFICATE.pem SOCKET URI
+//! ```
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)] // It talks to the person who runs it.
 

@@ -1,6 +1,8 @@
 //! Fetches a page with reqwest, over TLS with a client certificate whose key stays in its token.
 //!
-//!     https-mtls URL CA.pem CERTIFICATE.pem SOCKET
+//! ```text
+//! https-mtls URL CA.pem CERTIFICATE.pem SOCKET
+//! ```
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)] // It talks to the person who runs it.
 

@@ -1,7 +1,9 @@
 //! Connects to a TLS server over and over, from several threads, while certificate and key may be replaced: tells how the
 //! server knows it, and what failed. Ends with its input.
 //!
-//!     renew HOST:PORT CA.pem CERTIFICATE.pem SOCKET
+//! ```text
+//! renew HOST:PORT CA.pem CERTIFICATE.pem SOCKET
+//! ```
 //!
 //! The server is `openssl s_server -www`, which answers with the certificate that it saw. To renew: make a new key, have it
 //! certified, and replace CERTIFICATE.pem by rename(2). The old key may go when its last handshake is over.

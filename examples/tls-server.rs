@@ -1,6 +1,8 @@
 //! A TLS server whose key stays in its token: greets whoever connects.
 //!
-//!     tls-server ADDRESS:PORT CERTIFICATE.pem SOCKET
+//! ```text
+//! tls-server ADDRESS:PORT CERTIFICATE.pem SOCKET
+//! ```
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr)] // It talks to the person who runs it.
 
