@@ -77,7 +77,7 @@ impl RefusalsFile {
 /// The salt, PINs of the server that some token has refused, then a line for each counter (its name, how many were refused, whether freed),
 /// one for each token and role (its name, role, counter, and the refused PINs), and one for each PIN of which the token has
 /// not told whether it is wrong (the same, the PIN, how often, and what it is remembered as where it is the server's).
-pub(super) fn write(guard: &PinGuard) -> String {
+fn write(guard: &PinGuard) -> String {
     let list = |pins: &[Salted]| pins.iter().map(hex).collect::<Vec<_>>().join(",");
     let (salt, server) = (hex(guard.salt()), list(&guard.of_server));
     let mut text = format!("{VERSION}\n{salt}\n{server}\n");
@@ -113,7 +113,7 @@ pub(super) fn write(guard: &PinGuard) -> String {
     text + "end\n"
 }
 
-pub(super) fn read(text: &str, pause: Duration) -> Option<PinGuard> {
+fn read(text: &str, pause: Duration) -> Option<PinGuard> {
     let text = text.strip_prefix(VERSION)?.strip_prefix('\n')?;
     let mut lines = text.strip_suffix("end\n")?.lines();
     let list = |pins: &str| {
@@ -163,7 +163,9 @@ fn known<'g>(
 }
 
 fn hex(bytes: &Salted) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+    let digits = digits.filter_map(|digit| char::from_digit(digit.into(), 16));
+    digits.collect()
 }
 
 fn unhex(text: &str) -> Option<Salted> {

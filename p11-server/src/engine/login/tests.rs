@@ -1,13 +1,10 @@
-//! The rules of PINs one by one. The table itself is read by eye.
+//! The rules of PINs one by one. The table itself is read by eye; sequences are played in `tests/model-module`.
 
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "tests fail by panicking"
 )]
-
-mod model;
-mod sequences;
 
 use std::time::{Duration, Instant};
 
