@@ -1,5 +1,5 @@
 //! The time of this program, which passes when a test says so: `Instant::now()` of the standard library calls
-//! clock_gettime(2), and gets the function of this name that the program has itself.
+//! clock_gettime(2), and gets the function of this name that the program has itself. Its harness believes that tests last days.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

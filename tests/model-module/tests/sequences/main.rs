@@ -30,7 +30,27 @@ struct Case {
 
 impl fmt::Debug for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:?}", self.setting)?;
+        let Setting {
+            tokens,
+            in_tpm,
+            tries,
+            has_flags,
+            server,
+        } = &self.setting;
+        writeln!(f, "plain({}, {in_tpm}, {server:?})", tokens.len())?;
+        writeln!(f, "    with {tries} tries, flags: {has_flags}")?;
+        for (index, token) in tokens.iter().enumerate() {
+            let Token {
+                right,
+                has_pad,
+                always_authenticate,
+                ..
+            } = token;
+            writeln!(
+                f,
+                "    tokens[{index}]: right {right}, has_pad {has_pad}, always_authenticate {always_authenticate}"
+            )?;
+        }
         let mut steps = self.steps.iter();
         steps.try_for_each(|step| writeln!(f, "    Step::{step:?},"))
     }
@@ -79,8 +99,13 @@ fn step([kind, token, user, number, new]: [u8; 5], tokens: usize) -> Step {
 }
 
 /// Devices with one token, or with several.
-fn cases() -> impl Strategy<Value = Case> {
-    prop_oneof![3 => Just(1_usize), 3 => Just(2), 1 => Just(3)].prop_flat_map(case)
+fn cases(in_tpm: bool) -> impl Strategy<Value = Case> {
+    let tokens = prop_oneof![3 => Just(1_usize), 3 => Just(2), 1 => Just(3)];
+    let all = tokens.prop_flat_map(case);
+    all.prop_map(move |mut case| {
+        case.setting.in_tpm = in_tpm;
+        case
+    })
 }
 
 fn case(tokens: usize) -> impl Strategy<Value = Case> {
@@ -123,20 +148,18 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(4_000))]
 
     /// Never more refusals than the rules allow, and no more guesses, whatever happens.
     #[test]
-    fn no_sequence_uses_up_more_tries_of_cards_than_the_rules_allow(case in cases()) {
-        let setting = Setting { in_tpm: false, ..case.setting };
-        play(&setting, &case.steps)?;
+    fn no_sequence_uses_up_more_tries_of_cards_than_the_rules_allow(case in cases(false)) {
+        play(&case.setting, &case.steps)?;
     }
 
     /// The same where all tokens lie in one TPM.
     #[test]
-    fn no_sequence_uses_up_more_tries_of_a_tpm_than_the_rules_allow(case in cases()) {
-        let setting = Setting { in_tpm: true, ..case.setting };
-        play(&setting, &case.steps)?;
+    fn no_sequence_uses_up_more_tries_of_a_tpm_than_the_rules_allow(case in cases(true)) {
+        play(&case.setting, &case.steps)?;
     }
 
     /// Where the server's PIN is right, and stays so, it always gets in, whatever clients do.
@@ -202,6 +225,42 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(config(500))]
+
+    /// Where the server's PIN is right, all together have ten guesses an hour; and after an hour at most, who has the right one is
+    /// let in.
+    #[test]
+    fn guessing_costs_time_and_shuts_nobody_out_for_longer_than_an_hour(
+        case in case(1),
+        guesses in guesses(),
+    ) {
+        let _alone = alone();
+        let (mut game, right) = with_right_pin(&case);
+        for step in &guesses {
+            game.step(step);
+            let kept = game.rules.check();
+            prop_assert!(kept.is_ok(), "{kept:?} after {step:?}");
+        }
+        game.step(&Step::Time(60 * 60));
+        for user in 1..7 {
+            let asked = game.ask(0, Some((user, right)));
+            prop_assert!(asked.is_ok(), "{asked:?}");
+        }
+    }
+}
+
+/// Six users try PINs, one after the other.
+fn guesses() -> impl Strategy<Value = Vec<Step>> {
+    let step = any::<[u8; 3]>().prop_map(|[kind, user, number]| match kind % 16 {
+        0 => Step::Lost(0),
+        1 => Step::Retry(0, Some((1 + u32::from(user % 6), 5 + number % 99))),
+        2..4 => Step::Time(1 + u64::from(number)),
+        _ => Step::Ask(0, Some((1 + u32::from(user % 6), 5 + number % 99))),
+    });
+    proptest::collection::vec(step, 1..60)
+}
+
 /// A device with one token, and a server that has its PIN.
 fn with_right_pin(case: &Case) -> (Game, u8) {
     let mut setting = case.setting.clone();
@@ -210,10 +269,10 @@ fn with_right_pin(case: &Case) -> (Game, u8) {
     (Game::new(&setting), right)
 }
 
-fn config() -> ProptestConfig {
+fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
         // PROPTEST_CASES may say more.
-        cases: ProptestConfig::default().cases.max(4_000),
+        cases: ProptestConfig::default().cases.max(cases),
         max_shrink_iters: 20_000,
         failure_persistence: None,
         ..ProptestConfig::default()
