@@ -12,7 +12,10 @@ use super::objects::{
     Objects,
 };
 use super::signing::{KeyType, OpenKey, Sign, Signature};
-use super::status::{Pong, Status};
+use super::status::{
+    Account, Counters, HungCall, LastError, LoginState, ModuleStatus, PinOwner, Pong, Setting,
+    Source, Status, StatusDetails, TokenStatus,
+};
 use super::tokens::{ChangePin, InitToken, PinChanged, PinState, TokenEntry, TokenReady, Tokens};
 use crate::secret::{Pin, UriText};
 use crate::spki::Identity;
@@ -75,7 +78,41 @@ builders! {
 
     Pong(server: impl Into<String>, protocol: u8);
     Status(server: impl Into<String>, available: bool)
-        .trouble(impl Into<Option<String>>);
+        .trouble(impl Into<Option<String>>)
+        .version(impl Into<Option<String>>)
+        .uptime(impl Into<Option<u64>>)
+        .account(impl Into<Option<Account>>)
+        .allowed(impl Into<Option<Vec<String>>>)
+        .details(impl Into<Option<Box<StatusDetails>>>);
+    StatusDetails(module: ModuleStatus, counters: Counters)
+        .tokens(Vec<TokenStatus>)
+        .hung(Vec<HungCall>)
+        .settings(Vec<Setting>)
+        .last_error(impl Into<Option<LastError>>);
+    Account(uid: u32)
+        .user(impl Into<Option<String>>);
+    ModuleStatus(path: impl Into<String>)
+        .description(impl Into<Option<String>>)
+        .manufacturer(impl Into<Option<String>>)
+        .version(impl Into<Option<String>>);
+    TokenStatus(uri: impl Into<String>, label: impl Into<String>, pin: LoginState)
+        .since(impl Into<Option<u64>>)
+        .pin_owner(impl Into<Option<PinOwner>>)
+        .pin_origin(impl Into<Option<String>>)
+        .reason(impl Into<Option<String>>);
+    HungCall(function: impl Into<String>, seconds: u64)
+        .token(impl Into<Option<String>>);
+    LastError(at: u64, code: ErrorCode, message: impl Into<String>)
+        .function(impl Into<Option<String>>)
+        .ckr(impl Into<Option<String>>);
+    Counters(signatures: u64, failures: u64, logins: u64, reloads: u64)
+        .connections(impl Into<Option<u64>>)
+        .signed_at(impl Into<Option<u64>>)
+        .signing_us(impl Into<Option<u64>>);
+    Setting(name: impl Into<String>, source: Source)
+        .value(impl Into<Option<String>>)
+        .place(impl Into<Option<String>>)
+        .line(impl Into<Option<u32>>);
     Signature(signature: impl Into<ByteBuf>);
     Tokens(tokens: Vec<TokenEntry>)
         .truncated(bool);
@@ -92,7 +129,8 @@ builders! {
         .user_pin(PinState)
         .so_pin(PinState);
     Objects(objects: Vec<ObjectEntry>)
-        .truncated(bool);
+        .truncated(bool)
+        .note(impl Into<Option<String>>);
     ObjectEntry(class: Class, key_type: KeyType, label: impl Into<String>, id: impl Into<ByteBuf>,
         uri: impl Into<String>)
         .bits(u32)

@@ -23,7 +23,10 @@ pub use objects::{
     Objects, PublicKeyEntry,
 };
 pub use signing::{KeyType, OpenKey, OpenedKey, Sign, Signature};
-pub use status::{GetStatus, Ping, Pong, Status};
+pub use status::{
+    Account, Counters, GetStatus, HungCall, LastError, LoginState, ModuleStatus, PinOwner, Ping,
+    Pong, Setting, Source, Status, StatusDetails, TokenStatus,
+};
 pub use tokens::{
     ChangePin, InitToken, ListTokens, PinChanged, PinState, TokenEntry, TokenReady, Tokens,
 };
@@ -61,7 +64,7 @@ messages! {
     Request {
         /// Does the server run, and which is it? Answered by [`Response::Pong`].
         Ping(Ping),
-        /// Can the module be used? Answered by [`Response::Status`]. Touches no token.
+        /// Can the module be used, and how does the server fare? Answered by [`Response::Status`]. Touches no token.
         Status(GetStatus),
         /// Which key is this, and what can it sign? Answered by [`Response::Key`].
         OpenKey(OpenKey),

@@ -30,6 +30,9 @@ pub struct Objects {
     /// Whether there are more than fit into a frame.
     #[serde(default, deserialize_with = "or_default")]
     pub truncated: bool,
+    /// Why some are missing, for people: private keys are not shown without a login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// One object on a token.

@@ -40,6 +40,10 @@ pub struct OpenedKey {
     pub spki: ByteBuf,
     /// SHA-256 of `spki`.
     pub identity: Identity,
+    /// What was not told by the token or the URI, for people: several keys match and the first was taken, or the
+    /// given public key is taken at its word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 impl OpenedKey {
@@ -56,7 +60,15 @@ impl OpenedKey {
             schemes: schemes.into_iter().map(Scheme::number).collect(),
             spki: ByteBuf::from(public.spki()),
             identity: public.identity(),
+            note: None,
         }
+    }
+
+    /// Sets the field `note`.
+    #[must_use]
+    pub fn note(mut self, note: impl Into<Option<String>>) -> Self {
+        self.note = note.into();
+        self
     }
 }
 

@@ -131,6 +131,11 @@ pub fn responses() -> Vec<(Response, String)> {
             "81 a7 'Objects' 82 a7 'objects' 90 a9 'truncated' c3".to_owned(),
         ),
         (
+            Response::Objects(Objects::new(Vec::new()).note("no login".to_owned())),
+            "81 a7 'Objects' 83 a7 'objects' 90 a9 'truncated' c2 a4 'note' a8 'no login'"
+                .to_owned(),
+        ),
+        (
             object(Class::Public, None),
             bytes_of_object("86 a5 'class' a6 'public'", ""),
         ),

@@ -75,6 +75,13 @@ pub fn responses() -> Vec<(Response, String)> {
             ),
         ),
         (
+            Response::Key(OpenedKey::new("", &public(), []).note("two".to_owned())),
+            format!(
+                "81 a3 'Key' 87 a3 'uri' a0 a8 'key_type' a7 'Ed25519' a4 'bits' cc ff a7 'schemes' 90
+                 a4 'spki' c4 2c {SPKI} a8 'identity' c4 20 {IDENTITY} a4 'note' a3 'two'"
+            ),
+        ),
+        (
             Response::Signature(Signature::new(ByteBuf::from([0x30, 0x06]))),
             "81 a9 'Signature' 81 a9 'signature' c4 02 30 06".to_owned(),
         ),
