@@ -7,6 +7,7 @@ use std::time::Instant;
 use p11_proto::{Pin, UriText};
 use p11_uri::Uri;
 
+use super::counts::Counts;
 use super::find::contents::{Contents, ContentsCache};
 use super::find::key::{Key, KeyCache};
 use super::find::search::Search;
@@ -30,6 +31,7 @@ pub(crate) struct Core {
     pub contents: ContentsCache,
     pub keys: KeyCache,
     pub logins: Logins,
+    pub counts: Counts,
     /// Held by who initialises a token: the next one finds it made.
     pub initializing: Mutex<()>,
 }
@@ -42,6 +44,7 @@ impl Core {
         let registry = Registry::new(module.clone());
         Ok(Core {
             logins: Logins::new(registry.clone(), settings, timeouts.unclear)?,
+            counts: Counts::new(),
             registry,
             module,
             contents: ContentsCache::new(),
@@ -137,6 +140,7 @@ impl Core {
         if let Some(before) = before.or(known.filter(|known| known.identity() == key.identity())) {
             key.continue_as(&before);
         }
+        key.meant_by = query.meaning().into_owned();
         let key = Arc::new(key);
         // What was found within an older scope is for this request alone.
         let is_current = || Arc::ptr_eq(&query.settings, &self.settings());

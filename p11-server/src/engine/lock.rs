@@ -41,6 +41,8 @@ pub(crate) enum Rank {
     Replaced,
     /// Who may send PINs to which token.
     Sending,
+    /// The request that failed last.
+    LastError,
     /// Whether the module is up, and who is inside.
     Module,
     /// The calls that run.

@@ -5,6 +5,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `manage` | list tokens and keys, store certificates, make and delete keys, initialise tokens, change PINs |
+//! | `status` | how the module and its tokens fare |
 //! | `recovery` | one more try, after what the CKR code calls for |
 //! | `core` | what all requests share |
 //! | `find` | the key that a URI means: objects, pairs, search, the cache of keys |
@@ -13,10 +14,12 @@
 //! | `login` | every call that takes a PIN, behind the rules for PINs |
 //! | `token` | the tokens in the slots, and their sessions |
 //! | `module` | the loaded module, and the calls that run in it |
+//! | `counts` | what was done since the start |
 //! | `settings` | what the operator decides, and deadlines |
 //! | `lock` | the locks of the engine, and their order |
 
 mod core;
+mod counts;
 mod find;
 mod lock;
 mod login;
@@ -26,9 +29,11 @@ mod query;
 mod recovery;
 mod settings;
 mod sign;
+mod status;
 mod token;
 
 use std::path::Path;
+use std::time::Instant;
 
 use cryptoki::error::RvError;
 use p11_proto::message::{Message, OpenKey, OpenedKey, Pong, Sign, Signature, Status};
@@ -47,6 +52,7 @@ pub use self::settings::{Settings, Timeouts};
 
 /// How the server names itself to clients.
 pub(crate) const SERVER: &str = concat!("tedge-p11-server ", env!("CARGO_PKG_VERSION"));
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The keys of one PKCS#11 module, for many clients at once.
 pub struct Engine(Core);
@@ -114,10 +120,7 @@ impl Engine {
 
     /// What is wrong with the module, `None` if nothing is. Calls no token.
     pub fn trouble(&self) -> Option<String> {
-        let hung = self.hung().map(|call| call.to_string());
-        let module = || self.0.module.trouble();
-        let slots = || self.0.registry.trouble();
-        hung.or_else(module).or_else(slots)
+        self.0.trouble()
     }
 
     /// A call of the module that has not returned within its limit.
@@ -140,7 +143,7 @@ impl Engine {
             if key.lies_idle(self.0.module.timeouts().idle) {
                 self.0.session_of(client, key)?;
             }
-            let opened = key.opened();
+            let opened = key.opened(&query.meaning());
             match opened.schemes.is_empty() {
                 true => Err(Error::NotSupported(format!(
                     "{} cannot sign: its token has no mechanism for it that it does not refuse",
@@ -152,6 +155,7 @@ impl Engine {
     }
 
     fn sign(&self, request: &Sign, access: &dyn Access) -> Result<Signature, Error> {
+        let began = Instant::now();
         let query = KeyQuery {
             expected: Some(request.identity),
             opened: true,
@@ -174,6 +178,7 @@ impl Engine {
             }
             let signature = signed?;
             session.life().set_signed();
+            self.0.counts.signed(began);
             Ok(Signature::new(signature))
         })
     }
@@ -181,12 +186,21 @@ impl Engine {
 
 impl Service for Engine {
     fn call(&self, request: &Request, access: &dyn Access) -> Result<Response, Error> {
+        let answer = self.answer(request, access);
+        answer.inspect_err(|error| self.0.counts.failed(error))
+    }
+}
+
+impl Engine {
+    fn answer(&self, request: &Request, access: &dyn Access) -> Result<Response, Error> {
         let core = &self.0;
         Ok(match request {
             Request::Ping(_) => Response::Pong(Pong::new(SERVER, frame::VERSION)),
             Request::Status(_) => {
-                let trouble = self.trouble();
-                Response::Status(Status::new(SERVER, trouble.is_none()).trouble(trouble))
+                let trouble = core.trouble();
+                let status = Status::new(SERVER, trouble.is_none()).trouble(trouble);
+                let status = status.version(VERSION.to_owned());
+                Response::Status(status.details(Box::new(core.status())))
             }
             Request::OpenKey(open) => Response::Key(self.open_key(open, access)?),
             Request::Sign(sign) => Response::Signature(self.sign(sign, access)?),

@@ -48,6 +48,10 @@ pub(crate) struct Key {
     /// What its private half says of itself.
     pub info: ObjectInfo,
     message: OpenedKey,
+    /// What the client is told of the choice, if it asks by the URI that led to it.
+    pub note: Option<String>,
+    /// That URI, as queries remember it.
+    pub meant_by: String,
     /// Its ways to sign, those of one scheme together, the best first.
     methods: Vec<Method>,
     /// Shared with what was found of the same key before.
@@ -92,6 +96,8 @@ impl Key {
             kind,
             info: object.info(),
             message: OpenedKey::new(uri(token, object).to_string(), &half.public, []),
+            note: None,
+            meant_by: String::new(),
             methods,
             state: Arc::new(Mutex::new(Rank::Key, state)),
         })
@@ -113,12 +119,13 @@ impl Key {
         &self.message.uri
     }
 
-    /// What clients are told of it.
-    pub fn opened(&self) -> OpenedKey {
+    /// What a client is told of it that asks by this URI.
+    pub fn opened(&self, meaning: &str) -> OpenedKey {
         let schemes = self.schemes().into_iter().map(Scheme::number);
         let mut opened = self.message.clone();
         opened.schemes = schemes.collect();
-        opened
+        let is_of_it = self.is_taken_at_word() || meaning == self.meant_by;
+        opened.note(self.note.clone().filter(|_| is_of_it))
     }
 
     /// What it can sign, as far as is known.

@@ -1,5 +1,6 @@
 //! The key that a URI means, and what is on a token.
 
+pub mod choice;
 pub mod contents;
 pub mod key;
 mod not_found;

@@ -73,8 +73,8 @@ impl Search<'_> {
         let mut refused = None;
         for view in &views {
             match self.take_from(view, may_guess) {
-                Ok(Some(key)) => {
-                    self.warn_of(&views);
+                Ok(Some(mut key)) => {
+                    key.note = self.note_on_choice(&views);
                     return Ok(key);
                 }
                 Ok(None) => {}
@@ -128,13 +128,15 @@ impl Search<'_> {
             public: given.clone(),
             told_by: ToldBy::Client,
         };
-        let key = self.open(view, object, &half)?;
-        warn!(
+        let mut key = self.open(view, object, &half)?;
+        let note = format!(
             "nothing on the token tells the public key of {}, so the client is taken at its word that it is {}; store \
              its certificate or public key with the same id and label",
             key.uri(),
             key.identity()
         );
+        warn!("{note}");
+        key.note = Some(note);
         Ok(Some(key))
     }
 
@@ -340,34 +342,6 @@ impl Search<'_> {
     pub(super) fn latest(&self, views: &[View]) -> Vec<View> {
         let latest = |view: &View| self.view(self.contents.latest(&view.contents));
         views.iter().map(latest).collect()
-    }
-
-    /// What makes the choice a surprise: keys that cannot be used, and others that match where nobody said which.
-    fn warn_of(&self, views: &[View]) {
-        if self.expected.is_some() || self.preferred.is_some() {
-            return;
-        }
-        let views = self.latest(views);
-        let unusable_keys = views.iter().flat_map(|view| {
-            let keys = view.unusable.iter();
-            keys.map(|key| unusable(view.token(), key))
-        });
-        let unusable_keys: Vec<_> = unusable_keys.collect();
-        if !unusable_keys.is_empty() {
-            warn!("{}", list(&unusable_keys));
-        }
-        let keys = views.iter().flat_map(|view| {
-            let keys = view.keys().into_iter();
-            keys.map(|key| uri(view.token(), key).to_string())
-        });
-        let all: Vec<_> = keys.collect();
-        if let [_, _, ..] = all.as_slice() {
-            warn!(
-                "several keys match {}, and the first is taken: {}",
-                self.uri.shown(),
-                list(&all)
-            );
-        }
     }
 }
 

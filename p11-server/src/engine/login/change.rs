@@ -3,6 +3,7 @@
 use cryptoki::error::Error as Cryptoki;
 use cryptoki::session::UserType;
 use p11_proto::Pin;
+use p11_proto::message::LoginState;
 use tracing::warn;
 
 use super::attempt::{Attempt, Subject};
@@ -72,6 +73,7 @@ impl Logins {
         let (old, digest) = (self.digest(&subject, old), self.digest(&subject, new));
         self.change(|guard| guard.changed(&subject, old, digest));
         token.set_accepted(None);
+        token.add_outcome(owner.into(), Some(digest), LoginState::Accepted);
         self.replace(token, new, was_the_servers);
         let life = session.life();
         if let Login::In { pin, by_server } = life.login_state() {

@@ -1,10 +1,12 @@
 //! `C_Login`: which PIN goes first, one attempt, and what its answer tells.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use cryptoki::error::{Error as Cryptoki, RvError};
 use cryptoki::session::UserType;
+use p11_proto::message::LoginState;
 use tracing::{info, warn};
 
 use super::attempt::{Attempt, Subject};
@@ -144,6 +146,7 @@ impl Logins {
             pin: pin.cloned(),
             by_server,
         });
+        self.count.fetch_add(1, Ordering::Relaxed);
         if matches!(given.owner, Owner::Client(_)) {
             client.set_matched(token);
         }
@@ -207,6 +210,13 @@ impl Logins {
             Ok(()) => {
                 self.change_if(|guard| guard.accepted(&subject, given.owner, attempt.pin));
                 token.set_accepted(attempt.pin);
+                add_outcome(
+                    token,
+                    &subject,
+                    given.owner,
+                    attempt.pin,
+                    LoginState::Accepted,
+                );
                 Ok(by_pin_pad)
             }
             Err(error) => Err(self.failed(session, &subject, given, &about, error)),
@@ -246,20 +256,27 @@ impl Logins {
         about: &About<'_>,
         error: Cryptoki,
     ) -> Error {
+        let token = session.token();
+        let digest = given.pin.map(|pin| self.digest(subject, pin));
+        let note = |answer| add_outcome(token, subject, given.owner, digest, answer);
         match error {
             Cryptoki::Pkcs11(rv, _) if means_refused(rv) => {
-                self.refused(session.token(), subject, given);
+                note(LoginState::Refused);
+                self.refused(token, subject, given);
                 let left = session.token_flags().ok();
                 let error = about.refused(rv, left.as_ref());
                 warn!("{error}");
                 error
             }
             Cryptoki::Pkcs11(rv, _) if is_unclear(rv, given.pin.is_none()) => {
-                let digest = given.pin.map(|pin| self.digest(subject, pin));
+                note(LoginState::Guarded);
                 self.unclear(session.module(), subject, (given.owner, digest), rv);
                 about.failed(error)
             }
             error => {
+                if let Cryptoki::Pkcs11(RvError::PinLocked, _) = error {
+                    note(LoginState::Locked);
+                }
                 self.not_looked_at(subject);
                 about.failed(error)
             }
@@ -309,6 +326,19 @@ impl Logins {
             }
             _ => None,
         }
+    }
+}
+
+/// Notes what the token has answered to a PIN of its user, for `Status`.
+pub(super) fn add_outcome(
+    token: &Token,
+    subject: &Subject,
+    owner: Owner,
+    pin: Option<Salted>,
+    answer: LoginState,
+) {
+    if subject.role == Role::User {
+        token.add_outcome(owner.into(), pin, answer);
     }
 }
 

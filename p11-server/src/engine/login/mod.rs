@@ -7,6 +7,7 @@
 //! | `change` | `C_SetPIN` and `C_InitPIN` |
 //! | `init` | `C_InitToken` |
 //! | `server_pin` | which PIN is the server's |
+//! | `status` | how a token stands towards the PIN of a request that brings none |
 //! | `checks` | what is looked at before a PIN is sent, and what answers mean |
 //! | `texts` | what people are told |
 //! | `states` | **the table of states** |
@@ -29,13 +30,14 @@ mod pin_guard;
 mod refusals;
 mod server_pin;
 mod states;
+mod status;
 #[cfg(test)]
 mod tests;
 mod texts;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use p11_proto::Pin;
@@ -67,6 +69,8 @@ pub(crate) struct Logins {
     file: Option<RefusalsFile>,
     /// Whether it was said that there is no file.
     has_warned: AtomicBool,
+    /// How many logins have succeeded.
+    count: AtomicU64,
     /// What took the place of the server's PIN on tokens whose PIN was changed through us: `None` where that was not the
     /// server's. Such a token is its clients': nothing of what the server does with it may tell whether its PIN is the same.
     replaced: Mutex<HashMap<TokenId, Option<Pin>>>,
@@ -120,6 +124,7 @@ impl Logins {
             guard: Mutex::new(Rank::Pins, guard),
             file,
             has_warned: AtomicBool::new(false),
+            count: AtomicU64::new(0),
             replaced: Mutex::new(Rank::Replaced, HashMap::new()),
             turns: Mutex::new(Rank::Sending, HashMap::new()),
         })

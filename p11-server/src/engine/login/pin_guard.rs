@@ -88,7 +88,7 @@ impl PinGuard {
     }
 
     /// How a token stands towards a PIN: the first that holds.
-    fn state(&self, subject: &Subject, attempt: &Attempt) -> State {
+    pub fn state(&self, subject: &Subject, attempt: &Attempt) -> State {
         let none = Known::default();
         let key = (subject.token, subject.role);
         let known = self.known.get(&key).unwrap_or(&none);

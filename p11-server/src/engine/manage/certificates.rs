@@ -36,7 +36,8 @@ impl Core {
             let uri = uri.without_type();
             let since = Instant::now();
             let token = self.registry.one(client, &uri)?;
-            let (contents, sees_private) = self.look(client, &token, &query, since)?;
+            let (contents, hidden) = self.look(client, &token, &query, since)?;
+            let sees_private = hidden.is_none();
             let token_info = token.info();
             let may_use = |object: &Object| access.check(&token_info, Some(&object.info())).is_ok();
             let may_see = |object: &&Object| {

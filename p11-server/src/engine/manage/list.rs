@@ -53,7 +53,7 @@ impl Core {
             let uri = query.scoped()?;
             let since = Instant::now();
             let token = self.registry.one(client, &uri)?;
-            let (contents, sees_private) = self.look(client, &token, &query, since)?;
+            let (contents, hidden) = self.look(client, &token, &query, since)?;
             let token_info = token.info();
             let mut objects = Vec::new();
             let mut add = |class, object_type, object: &Object, public: Option<PublicKey>| {
@@ -63,7 +63,7 @@ impl Core {
                     Class::Certificate => uri.matches_object(&info),
                     _ => uri.matches_key(&info.label, &info.id),
                 };
-                let is_shown = sees_private || !object.is_private();
+                let is_shown = hidden.is_none() || !object.is_private();
                 if is_meant && is_shown && access.check(&token_info, Some(&info)).is_ok() {
                     let uri = Uri::of_object(&token_info, &info).to_string();
                     objects.push(object_entry(class, object, public, uri));
@@ -82,7 +82,8 @@ impl Core {
             objects.sort_unstable_by(|a, b| {
                 (&a.label, &a.id, a.class).cmp(&(&b.label, &b.id, b.class))
             });
-            Ok(Objects::new(objects))
+            let note = hidden.map(|why| format!("private keys are not shown: {why}"));
+            Ok(Objects::new(objects).note(note))
         })
     }
 
@@ -103,25 +104,26 @@ impl Core {
         })
     }
 
-    /// What is on a token, as of `since` or later, and whether a listing shows what is private of it.
+    /// What is on a token, as of `since` or later, and why a listing does not show what is private of it; `None` where it
+    /// does.
     pub fn look(
         &self,
         client: &Client<'_>,
         token: &Arc<Token>,
         query: &KeyQuery<'_>,
         since: Instant,
-    ) -> Result<(Arc<Contents>, bool), Error> {
-        let sees_private = self.log_in_to_look(client, token, query)?;
+    ) -> Result<(Arc<Contents>, Option<String>), Error> {
+        let hidden = self.log_in_to_look(client, token, query)?;
         let contents = self
             .contents
             .get(&self.module, client, token, Lane::Slow, since)?;
-        if sees_private {
+        if hidden.is_none() {
             contents.check_whole()?;
         }
-        Ok((contents, sees_private))
+        Ok((contents, hidden))
     }
 
-    /// Whether a listing shows what is private: it does with the request's PIN, which has to be right, and without one where
+    /// Why a listing does not show what is private. It does with the request's PIN, which has to be right, and without one where
     /// the server's, or the default one, has opened the token or does so now. Where nobody has set a PIN and the default one is
     /// none of the token's, or where another client's has opened the token, it shows what is public.
     fn log_in_to_look(
@@ -129,7 +131,7 @@ impl Core {
         client: &Client<'_>,
         token: &Arc<Token>,
         query: &KeyQuery<'_>,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<String>, Error> {
         client.access.check(&token.info(), None)?;
         let pins = query.pins();
         let settings = self.settings();
@@ -137,21 +139,28 @@ impl Core {
         let is_unset = is_without && (settings.pin.is_none() || settings.pin_is_default);
         let has_pin_pad = token.flags().protected_authentication_path();
         match self.logins.may_use(client, token, &token.life(), pins) {
-            Ok(true) => return Ok(true),
-            Ok(false) if is_unset && (settings.pin.is_none() || has_pin_pad) => return Ok(false),
+            Ok(true) => return Ok(None),
+            Ok(false) if is_unset && has_pin_pad => {
+                return Ok(Some(
+                    "the PIN is typed at the token, and a listing asks for none".into(),
+                ));
+            }
+            Ok(false) if is_unset && settings.pin.is_none() => {
+                return Ok(Some("neither the request nor the server has a PIN".into()));
+            }
             Ok(false) => {}
             Err(error) if is_without => {
                 info!("listing only what is public: {error}");
-                return Ok(false);
+                return Ok(Some(error.to_string()));
             }
             Err(error) => return Err(error),
         }
         match self.log_in(client, token, pins) {
             Err(error) if is_unset && error.is_of_pin() => {
                 info!("listing only what is public: {error}");
-                Ok(false)
+                Ok(Some(error.to_string()))
             }
-            outcome => outcome.map(|()| true),
+            outcome => outcome.map(|()| None),
         }
     }
 }

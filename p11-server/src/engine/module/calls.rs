@@ -1,7 +1,10 @@
 //! The calls that run in the module: which function, on which token, since when, and how long it may take.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use p11_proto::message;
 
 use crate::engine::lock::{Mutex, Rank};
 
@@ -72,9 +75,14 @@ impl Calls {
         Running { calls: self, index }
     }
 
-    /// A call that is past its limit, the one for good first. None is while an earlier one with a longer
-    /// limit is within it: modules with one lock for all make the others wait.
+    /// A call that is past its limit, the one for good first.
     pub fn hung(&self) -> Option<HungCall> {
+        self.all_hung().into_iter().next()
+    }
+
+    /// Those that are, the ones that are the furthest past it first. None is while an earlier one with a longer
+    /// limit is within it: modules with one lock for all make the others wait.
+    pub fn all_hung(&self) -> Vec<HungCall> {
         let calls = self.0.lock();
         let running = || calls.iter().flatten();
         let excused = |call: &Call| {
@@ -85,15 +93,17 @@ impl Calls {
             })
         };
         let hung = running().filter(|call| call.since.elapsed() > call.limit && !excused(call));
-        hung.max_by_key(|call| {
-            call.since.elapsed().as_millis() * 1000 / call.limit.as_millis().max(1)
-        })
-        .map(|call| HungCall {
+        let mut hung: Vec<_> = hung.collect();
+        let overdue =
+            |call: &&Call| call.since.elapsed().as_millis() * 1000 / call.limit.as_millis().max(1);
+        hung.sort_by_cached_key(|call| Reverse(overdue(call)));
+        let told = hung.into_iter().map(|call| HungCall {
             function: call.function,
             name: call.place.as_ref().map(|place| place.name.clone()),
             since: call.since.elapsed(),
             for_good: call.since.elapsed() > call.limit * 2,
-        })
+        });
+        told.collect()
     }
 
     /// Whether a call has run for longer than `time`.
@@ -124,6 +134,12 @@ impl Drop for Running<'_> {
 }
 
 impl HungCall {
+    /// As `Status` tells of it.
+    pub(crate) fn message(&self) -> message::HungCall {
+        let token = self.name.as_deref().map(str::to_owned);
+        message::HungCall::new(self.function, self.since.as_secs()).token(token)
+    }
+
     /// Which call it is, in words that stay the same while it hangs.
     pub fn what(&self) -> String {
         let on = self.name.as_deref().unwrap_or("the module itself");

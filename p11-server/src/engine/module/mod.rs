@@ -2,6 +2,7 @@
 
 mod attributes;
 mod calls;
+mod library_info;
 mod list;
 mod needs;
 mod park;
@@ -11,13 +12,14 @@ mod token_flags;
 
 use std::ffi::{CStr, CString};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error as Cryptoki, RvError};
 use cryptoki_sys::{CK_FLAGS, CKF_OS_LOCKING_OK};
+use p11_proto::message::ModuleStatus;
 use parking_lot::Condvar;
 use tracing::{info, warn};
 
@@ -30,8 +32,9 @@ use crate::error::{Error, ckr_name, function_name};
 pub(crate) use self::attributes::Attributes;
 pub use self::calls::HungCall;
 pub(crate) use self::calls::Place;
+pub(crate) use self::library_info::LibraryInfo;
 pub(crate) use self::needs::Needs;
-pub(crate) use self::pkcs11::{LibraryInfo, Session};
+pub(crate) use self::pkcs11::Session;
 #[cfg(feature = "daemon")]
 pub(crate) use self::raw::unblock_signals_in_forks;
 pub(crate) use self::token_flags::TokenFlags;
@@ -45,8 +48,10 @@ pub(crate) struct Module {
     /// Held during every call of a module that cannot be called from several threads.
     serial: Mutex<()>,
     is_serial: AtomicBool,
-    /// Who made it, by its own word, once it was asked.
-    manufacturer: OnceLock<String>,
+    /// What it says of itself, once it was asked.
+    info: OnceLock<LibraryInfo>,
+    /// How often it was initialised.
+    initializations: AtomicU64,
     state: Mutex<State>,
     changed: Condvar,
     timeouts: Timeouts,
@@ -135,7 +140,8 @@ impl Module {
             calls: Calls::new(),
             serial: Mutex::new(Rank::Serial, ()),
             is_serial: AtomicBool::new(false),
-            manufacturer: OnceLock::new(),
+            info: OnceLock::new(),
+            initializations: AtomicU64::new(0),
             state: Mutex::new(Rank::Module, state),
             changed: Condvar::new(),
             timeouts,
@@ -260,7 +266,26 @@ impl Module {
 
     /// Who made the module, by its own word, once it was asked.
     pub fn manufacturer(&self) -> Option<&str> {
-        self.manufacturer.get().map(String::as_str)
+        self.info.get().map(|info| info.manufacturer.as_str())
+    }
+
+    /// As `Status` tells of it.
+    pub fn message(&self) -> ModuleStatus {
+        let told = ModuleStatus::new(self.path.to_string_lossy());
+        let Some(info) = self.info.get() else {
+            return told;
+        };
+        let (major, minor) = info.version;
+        told.description(info.description.clone())
+            .manufacturer(info.manufacturer.clone())
+            .version(format!("{major}.{minor}"))
+    }
+
+    /// How often it was initialised again.
+    pub fn reloads(&self) -> u64 {
+        self.initializations
+            .load(Ordering::Relaxed)
+            .saturating_sub(1)
     }
 
     /// What it needs beside it.
@@ -271,6 +296,11 @@ impl Module {
     /// A call that has not returned within its limit.
     pub fn hung(&self) -> Option<HungCall> {
         self.calls.hung()
+    }
+
+    /// All of them.
+    pub fn all_hung(&self) -> Vec<HungCall> {
+        self.calls.all_hung()
     }
 
     /// The function that has run on a slot for longer than `time`.
@@ -367,7 +397,10 @@ impl Module {
                 warn!("{error}");
                 Err(error)
             }
-            Phase::Up { .. } => Ok(state),
+            Phase::Up { .. } => {
+                self.initializations.fetch_add(1, Ordering::Relaxed);
+                Ok(state)
+            }
         }
     }
 

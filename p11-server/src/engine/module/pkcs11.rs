@@ -20,6 +20,7 @@ use p11_proto::Pin;
 
 use super::attributes::{Attributes, bytes_of};
 use super::calls::Place;
+use super::library_info::LibraryInfo;
 use super::token_flags::{TokenFlags, text};
 use super::{Guard, Module};
 use crate::error::Error;
@@ -38,27 +39,18 @@ pub(crate) struct Session {
     failed: Cell<bool>,
 }
 
-/// What a module says of itself (`CK_INFO`).
-pub(crate) struct LibraryInfo {
-    pub manufacturer: String,
-    pub description: String,
-    pub version: (u8, u8),
-}
-
 impl Guard<'_> {
     /// `C_GetInfo`
     pub fn library_info(&self) -> Result<LibraryInfo, Error> {
         let info = self.call("C_GetInfo", None, || self.module.pkcs11.get_library_info())?;
         let version = info.library_version();
-        let manufacturer = text(info.manufacturer_id().as_bytes());
-        self.module
-            .manufacturer
-            .get_or_init(|| manufacturer.clone());
-        Ok(LibraryInfo {
-            manufacturer,
+        let info = LibraryInfo {
+            manufacturer: text(info.manufacturer_id().as_bytes()),
             description: text(info.library_description().as_bytes()),
             version: (version.major(), version.minor()),
-        })
+        };
+        self.module.info.get_or_init(|| info.clone());
+        Ok(info)
     }
 
     /// `C_GetSlotList`: the slots with a token, or all.

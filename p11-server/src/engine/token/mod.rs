@@ -13,9 +13,10 @@ pub mod slots;
 pub mod turns;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use p11_proto::Pin;
+use p11_proto::message::{LoginState, PinOwner};
 use p11_uri::{TokenInfo, Uri};
 
 use self::id::TokenId;
@@ -43,6 +44,8 @@ struct State {
     /// Sessions of lives that were given up, to be closed by the next turn.
     stale: Vec<Session>,
     accepted: Option<Accepted>,
+    /// What became of the PINs that were sent last, one of each owner; the latest is the last.
+    outcomes: Vec<Outcome>,
     /// Zero until a life was given up after a failure.
     pause: Duration,
     /// Before that no life is given up again.
@@ -99,6 +102,17 @@ pub(crate) struct Accepted {
     pub at: Instant,
 }
 
+/// What the token has answered to a PIN of its user.
+#[derive(Clone)]
+pub(crate) struct Outcome {
+    pub owner: PinOwner,
+    /// `None` for a PIN pad.
+    pub pin: Option<PinDigest>,
+    pub state: LoginState,
+    /// Since when: the first of equal answers.
+    pub since: SystemTime,
+}
+
 /// A PIN for one role on one token, as only this process can tell it again.
 pub(crate) type PinDigest = [u8; 32];
 
@@ -110,6 +124,7 @@ impl Token {
             current: Arc::new(Opened::new()),
             stale: Vec::new(),
             accepted: None,
+            outcomes: Vec::new(),
             pause: Duration::ZERO,
             not_before: Instant::now(),
             slot,
@@ -249,6 +264,25 @@ impl Token {
     pub fn set_accepted(&self, pin: Option<PinDigest>) {
         let at = Instant::now();
         self.state.lock().accepted = pin.map(|pin| Accepted { pin, at });
+    }
+
+    /// What became of the PINs that were sent last, the latest at the end.
+    pub fn outcomes(&self) -> Vec<Outcome> {
+        self.state.lock().outcomes.clone()
+    }
+
+    /// The token has answered to a PIN.
+    pub fn add_outcome(&self, owner: PinOwner, pin: Option<PinDigest>, answer: LoginState) {
+        let mut state = self.state.lock();
+        let before = state.outcomes.iter().position(|one| one.owner == owner);
+        let before = before.map(|at| state.outcomes.remove(at));
+        let same = before.filter(|one| one.pin == pin && one.state == answer);
+        state.outcomes.push(Outcome {
+            owner,
+            pin,
+            state: answer,
+            since: same.map_or_else(SystemTime::now, |one| one.since),
+        });
     }
 }
 

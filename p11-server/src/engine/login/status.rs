@@ -1,0 +1,188 @@
+//! How a token stands towards the PIN of a request that brings none, as `Status` tells of it. Sends nothing, and counts
+//! nothing as a miss.
+
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use p11_proto::Pin;
+use p11_proto::message::{LoginState, PinOwner, TokenStatus};
+
+use super::attempt::Attempt;
+use super::checks::check_len;
+use super::states::{Fate, Owner, Role, State, Tries, fate};
+use super::{Given, Logins};
+use crate::engine::settings::Settings;
+use crate::engine::token::{Login, Outcome, Token};
+use crate::error::Error;
+
+/// How a PIN stands, and why a request without one would fail.
+struct Standing {
+    state: LoginState,
+    owner: Option<PinOwner>,
+    since: Option<SystemTime>,
+    error: Option<Error>,
+}
+
+impl Logins {
+    /// How many logins have succeeded.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// How a token stands towards the PIN that a request without one would use. Calls no token.
+    pub fn status_of(&self, token: &Token) -> TokenStatus {
+        let settings = self.settings();
+        let info = token.info();
+        let label = info.label.as_str();
+        if !token.flags().login_required() {
+            return TokenStatus::new(token.name(), label, LoginState::NotNeeded);
+        }
+        let standing = self.standing(token, &settings);
+        let origin = match standing.owner {
+            Some(PinOwner::Server) if self.was_replaced(token) => Some("ChangePin".into()),
+            Some(PinOwner::Server) => settings.pin_origin.clone(),
+            _ => None,
+        };
+        let unix = |time: SystemTime| Some(time.duration_since(UNIX_EPOCH).ok()?.as_secs());
+        TokenStatus::new(token.name(), label, standing.state)
+            .since(standing.since.and_then(unix))
+            .pin_owner(standing.owner)
+            .pin_origin(origin)
+            .reason(standing.error.map(|error| error.to_string()))
+    }
+
+    fn standing(&self, token: &Token, settings: &Settings) -> Standing {
+        let has_pin_pad = token.flags().protected_authentication_path();
+        let server = self.server_pin(token, settings);
+        let given = match (&server, has_pin_pad) {
+            (_, true) => Given {
+                pin: None,
+                owner: Owner::PinPad,
+            },
+            (Some((pin, owner)), false) => Given {
+                pin: Some(pin),
+                owner: *owner,
+            },
+            (None, false) => return self.standing_of_clients(token, settings),
+        };
+        let subject = self.subject(token, Role::User);
+        let pin = given.pin.map(|pin| self.digest(&subject, pin));
+        let login = token.life().login_state();
+        let open = match &login {
+            Login::In {
+                pin: Some(open), ..
+            } => Some(self.digest(&subject, open)),
+            _ => None,
+        };
+        let attempt = Attempt {
+            open,
+            tries: Tries::of(&token.flags(), Role::User),
+            server: pin.filter(|_| given.owner == Owner::Server),
+            ..Attempt::new(given.owner, pin)
+        };
+        let state = self.guard.lock().state(&subject, &attempt);
+        let about = self.about(token, Role::User, given.owner, settings);
+        let outcomes = token.outcomes();
+        let of_pin = outcomes.iter().rev().find(|outcome| outcome.pin == pin);
+        if let Login::In { by_server, .. } = login {
+            let owner = match by_server {
+                true => given.owner.into(),
+                false => PinOwner::Client,
+            };
+            let is_refused = !by_server && fate(state, given.owner) == Fate::Refuse;
+            return Standing {
+                state: LoginState::Accepted,
+                owner: Some(owner),
+                since: since(&outcomes, |one| {
+                    one.owner == owner && one.state == LoginState::Accepted
+                }),
+                error: is_refused.then(|| about.of_state(state)),
+            };
+        }
+        let misfit = given.pin.and_then(|pin| self.misfit(token, pin, &about));
+        let state_of_pin = match (state, &misfit) {
+            (State::New | State::Reloaded, None) if has_pin_pad => {
+                of_pin.map_or(LoginState::NotTried, |outcome| outcome.state)
+            }
+            (_, Some(_)) => LoginState::Guarded,
+            (state, None) => login_state(state),
+        };
+        let is_refused = fate(state, given.owner) == Fate::Refuse;
+        Standing {
+            state: state_of_pin,
+            owner: Some(given.owner.into()),
+            since: match state_of_pin {
+                LoginState::Accepted | LoginState::Refused => of_pin
+                    .filter(|outcome| outcome.state == state_of_pin)
+                    .map(|outcome| outcome.since),
+                LoginState::Guarded | LoginState::Locked => {
+                    since(&outcomes, |one| one.state != LoginState::Accepted)
+                }
+                _ => None,
+            },
+            error: misfit.or_else(|| is_refused.then(|| about.of_state(state))),
+        }
+    }
+
+    /// The server has no PIN for the token: what the clients' last one has met.
+    fn standing_of_clients(&self, token: &Token, settings: &Settings) -> Standing {
+        let tries = Tries::of(&token.flags(), Role::User);
+        let outcomes = token.outcomes();
+        let last = outcomes.last();
+        let state = match (tries.locked, tries.final_try, last) {
+            _ if token.life().is_logged_in() => LoginState::Accepted,
+            (true, ..) => LoginState::Locked,
+            (_, true, _) => LoginState::Guarded,
+            (.., last) => last.map_or(LoginState::NotTried, |outcome| outcome.state),
+        };
+        Standing {
+            state,
+            owner: last.map(|_| PinOwner::Client),
+            since: last
+                .filter(|last| last.state == state)
+                .map(|last| last.since),
+            error: Some(self.required(token, settings)),
+        }
+    }
+
+    /// Why a PIN is never sent to this token, if it is of no length that the token takes.
+    fn misfit(&self, token: &Token, pin: &Pin, about: &super::About<'_>) -> Option<Error> {
+        check_len(&token.flags(), pin, about).err()
+    }
+
+    fn was_replaced(&self, token: &Token) -> bool {
+        matches!(self.replaced.lock().get(token.id()), Some(Some(_)))
+    }
+}
+
+/// Since when the latest of these answers has been the token's.
+fn since(outcomes: &[Outcome], is_of_these: impl Fn(&Outcome) -> bool) -> Option<SystemTime> {
+    let last = outcomes.iter().rev().find(|outcome| is_of_these(outcome))?;
+    Some(last.since)
+}
+
+fn login_state(state: State) -> LoginState {
+    match state {
+        State::Open | State::Accepted => LoginState::Accepted,
+        State::Refused => LoginState::Refused,
+        State::Locked => LoginState::Locked,
+        State::FinalTry
+        | State::Unclear(_)
+        | State::UnclearTwice
+        | State::Spent
+        | State::TryUsed
+        | State::OpenOther => LoginState::Guarded,
+        State::Waiting(_) | State::Reloaded | State::New => LoginState::NotTried,
+    }
+}
+
+impl From<Owner> for PinOwner {
+    fn from(owner: Owner) -> PinOwner {
+        match owner {
+            Owner::Server => PinOwner::Server,
+            Owner::Default => PinOwner::Default,
+            Owner::Client(_) => PinOwner::Client,
+            Owner::PinPad => PinOwner::PinPad,
+        }
+    }
+}
