@@ -32,6 +32,8 @@ def check(path, uri):
     assert pong["protocol"] >= 1 and "tedge-p11-server" in pong["server"], pong
     status = expect("Status", client.call("Status"))
     assert status["available"] is True, status
+    assert status["details"]["module"]["path"].startswith("/"), status
+    assert status["details"]["counters"]["failures"] == 0, status
 
     # Optional fields may be nil, and unknown fields are ignored.
     key = expect("Key", client.call("OpenKey", uri=uri, pin=None, spki=None, colour="red"))

@@ -14,7 +14,9 @@ use super::files::Watch;
 use super::log::TARGET;
 use super::misconfigured::Misconfigured;
 use super::net::{Handler, Server};
+use super::notice::Notice;
 use super::policy::Policy;
+use super::request::Served;
 use crate::engine::{Engine, Settings, Timeouts};
 
 /// How often the module is looked after.
@@ -59,6 +61,16 @@ pub(super) fn load(
     for warning in warnings {
         warn!(target: TARGET, "{warning}");
     }
+    if loaded
+        .as_ref()
+        .is_ok_and(|loaded| loaded.config.socket_is_default)
+    {
+        warn!(
+            target: TARGET,
+            "no socket path is configured, using the default {}; set --socket-path or device.cryptoki.socket_path",
+            config::DEFAULT_SOCKET
+        );
+    }
     loaded
 }
 
@@ -66,7 +78,7 @@ fn load_with(
     args: &Args,
     inherited_socket: bool,
     before: Option<&State>,
-    warnings: &mut Vec<String>,
+    warnings: &mut Vec<Notice>,
 ) -> Result<Loaded, config::Error> {
     let before = match before {
         Some(State::Running(running)) => Some(running),
@@ -134,7 +146,7 @@ impl State {
         let why = why.to_string();
         let service = Arc::new(Misconfigured(why.clone()));
         let files = Watch::new(args.files().into_iter().chain(named).collect());
-        let handler = Handler::new(service, Policy::default(), timeouts);
+        let handler = Handler::new(Served::new(service, Policy::default()), timeouts);
         Ok((State::Misconfigured { why, files }, handler))
     }
 
@@ -197,7 +209,7 @@ impl Running {
         timeouts: Timeouts,
     ) -> std::io::Result<(State, Handler)> {
         supervise_module(engine.clone())?;
-        let handler = Handler::new(engine.clone(), loaded.policy, timeouts);
+        let handler = Handler::new(served(&engine, &loaded.config, loaded.policy), timeouts);
         let running = Running {
             config: loaded.config,
             pin_origin: loaded.settings.pin_origin,
@@ -222,9 +234,17 @@ impl Running {
         }
         self.pin_origin = loaded.settings.pin_origin.clone();
         self.engine.reconfigure(loaded.settings);
-        server.handler().serve(self.engine.clone(), loaded.policy);
         show(&new);
         before.take_over(new);
+        let served = served(&self.engine, before, loaded.policy);
+        server.handler().serve(served);
+    }
+}
+
+fn served(engine: &Arc<Engine>, config: &Config, policy: Policy) -> Served {
+    Served {
+        settings: config.report.clone(),
+        ..Served::new(engine.clone(), policy)
     }
 }
 

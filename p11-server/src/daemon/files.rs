@@ -10,6 +10,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 use zeroize::Zeroizing;
 
+use super::notice::Notice;
 use crate::files;
 
 /// How long a file must have been left alone before it is taken for whole.
@@ -24,19 +25,20 @@ pub(super) fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
 }
 
 /// The warning about a file with a PIN that every user of the machine may read.
-pub(super) fn warn_of_readers(path: &Path) -> Option<String> {
+pub(super) fn warn_of_readers(path: &Path) -> Option<Notice> {
     let mode = fs::metadata(path).ok()?.mode();
     (mode & 0o004 != 0).then(|| {
-        format!(
+        let text = format!(
             "{} holds a PIN, and every user of this machine may read it; chmod o-r it",
             path.display()
-        )
+        );
+        Notice::of(path, text)
     })
 }
 
 /// The warning about a file that decides who may do what, and that others than root and the server may write or
 /// replace.
-pub(super) fn warn_of_writers(path: &Path) -> Option<String> {
+pub(super) fn warn_of_writers(path: &Path) -> Option<Notice> {
     let folder = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
@@ -46,9 +48,10 @@ pub(super) fn warn_of_writers(path: &Path) -> Option<String> {
         (_, true) => format!("{}, the folder of the policy", folder.display()),
         _ => return None,
     };
-    Some(format!(
+    let text = format!(
         "others may write {what}, and so give themselves every right; chown it to root, and chmod go-w it"
-    ))
+    );
+    Some(Notice::of(path, text))
 }
 
 /// Whether others than root and the server may. In a folder with the sticky bit only a file's owner may replace it.

@@ -3,7 +3,7 @@
 use p11_proto::message::{Pong, Status};
 use p11_proto::{Request, Response, frame};
 
-use crate::engine::SERVER;
+use crate::engine::{SERVER, VERSION};
 use crate::error::Error;
 use crate::service::{Access, Service};
 
@@ -16,7 +16,8 @@ impl Service for Misconfigured {
         match request {
             Request::Ping(_) => Ok(Response::Pong(Pong::new(SERVER, frame::VERSION))),
             Request::Status(_) => {
-                let status = Status::new(SERVER, false).trouble(Some(error.to_string()));
+                let status = Status::new(SERVER, false).trouble(error.to_string());
+                let status = status.version(VERSION.to_owned());
                 Ok(Response::Status(status))
             }
             _ => Err(error),

@@ -4,6 +4,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | `check` | what a configuration is worth, without a start |
 //! | `configured` | what the server runs with, or why it cannot |
 //! | `supervise` | what the service manager is told |
 //! | `signals` | SIGTERM, SIGINT and SIGHUP |
@@ -12,6 +13,8 @@
 //! | `protocol1`, `tedge1` | a request of either protocol, and its response |
 //! | `request` | who asks, may they, what the audit says of it |
 //! | `policy` | who may do what |
+//! | `process` | as which user the server runs, and since when |
+//! | `notice` | what an operator should know of a configuration |
 //! | `files` | files of the configuration |
 //! | `toml_table` | the tables of a TOML file, and where an error in them is |
 //! | `misconfigured` | what is answered while the configuration cannot be used |
@@ -19,14 +22,17 @@
 //! | `peer` | who is at the other end of a connection |
 
 mod audit;
+mod check;
 mod config;
 mod configured;
 mod files;
 mod log;
 mod misconfigured;
 mod net;
+mod notice;
 mod peer;
 mod policy;
+mod process;
 mod protocol1;
 mod request;
 mod signals;
@@ -65,12 +71,15 @@ const GRACE: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_secs(1);
 
 /// Runs the program `tedge-p11-server` with the arguments and the environment of this process, until a
-/// signal ends it.
+/// signal ends it. With `--check-config` it judges the configuration alone.
 ///
 /// The process ends by `_exit`. exit(3) would run the destructors of the module, which may hang, and which
 /// take away what a call that has not returned still uses.
 pub fn run(timeouts: Timeouts) -> ! {
     let args = Args::read();
+    if args.check_config {
+        std::process::exit(check::run(&args));
+    }
     // The log and modules start threads, which must not take these signals.
     let blocked = signals::block();
     let log = log::init(args.log_level);

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use p11_proto::message::Status;
+use p11_proto::message::{Setting, Status};
 use p11_proto::{Request, Response};
 use p11_uri::{ObjectInfo, TokenInfo};
 
 use super::audit::Entry;
 use super::peer::Peer;
 use super::policy::{Operation, Policy};
+use super::process::Process;
 use crate::error::Error;
 use crate::service::{Access, Service, Unrestricted};
 
@@ -17,12 +18,26 @@ use crate::service::{Access, Service, Unrestricted};
 pub(super) struct Served {
     pub service: Arc<dyn Service>,
     pub policy: Policy,
+    /// What is configured, as `Status` tells of it.
+    pub settings: Vec<Setting>,
+}
+
+impl Served {
+    /// A service of which nothing is configured that `Status` could tell of.
+    pub fn new(service: Arc<dyn Service>, policy: Policy) -> Served {
+        Served {
+            service,
+            policy,
+            settings: Vec::new(),
+        }
+    }
 }
 
 /// Who asks, and whom.
 pub(super) struct RequestContext<'a> {
     /// What held when the request came.
     pub served: Arc<Served>,
+    pub process: &'a Process,
     pub peer: &'a Peer,
     pub connection: &'a dyn Waits,
     /// When the request came.
@@ -53,20 +68,30 @@ impl RequestContext<'_> {
             }
             None => service.call(request, &self.access(&Unrestricted))?,
         };
-        if let Response::Status(Status { trouble, .. }) = &mut response
-            && !self.may_list_all()
-        {
-            let less = "there is trouble; who may list all tokens is told what it is";
-            *trouble = trouble.take().map(|_| less.into());
+        if let Response::Status(status) = &mut response {
+            self.complete(status);
         }
         self.audit.set_response(&response);
         Ok(response)
     }
 
-    fn may_list_all(&self) -> bool {
-        let policy = &self.served.policy;
-        let grant = policy.grant(self.peer.uid, self.peer.gid, Operation::List);
-        grant.is_ok_and(|grant| grant.is_for_all())
+    /// Adds what the daemon knows, and takes away what is not for who asks.
+    fn complete(&self, status: &mut Status) {
+        let (policy, Peer { uid, gid, .. }) = (&self.served.policy, *self.peer);
+        let allowed = policy.allowed(uid, gid).into_iter();
+        status.allowed = Some(allowed.map(|operation| operation.name().into()).collect());
+        status.uptime = Some(self.process.uptime());
+        status.account = Some(self.process.account().clone());
+        let may_list = policy.grant(uid, gid, Operation::List);
+        if !may_list.is_ok_and(|grant| grant.is_for_all()) {
+            let less = "there is trouble; who may list all tokens is told what it is";
+            status.trouble = status.trouble.take().map(|_| less.into());
+            status.details = None;
+        }
+        if let Some(details) = &mut status.details {
+            details.counters.connections = Some(self.process.connections());
+            details.settings = self.served.settings.clone();
+        }
     }
 
     /// Notes how the request failed.

@@ -7,9 +7,11 @@
 )]
 
 mod activation;
+mod check_config;
 mod configuration;
 mod help;
 mod redaction;
+mod settings;
 mod socket;
 mod start;
 mod whole;

@@ -24,4 +24,5 @@ mod public_keys;
 mod recovery;
 mod schemes;
 mod sessions;
+mod status;
 mod trouble;

@@ -135,10 +135,46 @@ fn status_names_no_token_to_who_may_not_list_it() {
         let [told, listed] = [&alice, &bob].map(|user| user.status());
         assert!(listed.trouble.unwrap().contains("token=device"));
         assert!(!told.available);
+        assert_eq!(told.details, None);
         let told = told.trouble.unwrap();
         assert!(!told.contains("device") && !told.is_empty(), "{told}");
+        let details = listed.details.unwrap();
+        assert_eq!((details.tokens.len(), details.hung.len()), (1, 1));
         fixture.faults.clear();
     });
+}
+
+#[test]
+fn status_tells_each_user_what_it_may_do() {
+    let (_fixture, server, alice, bob) = two_keys(&["sign", "delete-key"]);
+    let both = ["sign", "delete-key"].map(str::to_owned);
+    for user in [&alice, &bob] {
+        let status = user.status();
+        assert_eq!(status.allowed.unwrap(), both);
+        // Who may list no token is told of none, and what everybody could see.
+        assert_eq!(status.details, None);
+        assert_eq!(status.account.unwrap().uid, 0);
+        assert!(status.version.is_some() && status.uptime.is_some());
+    }
+    assert_eq!(server.client().status().allowed.unwrap(), [""; 0]);
+}
+
+#[test]
+fn who_may_list_one_token_alone_is_told_of_none() {
+    let (_fixture, _server, alice, bob) = two_keys(&["list"]);
+    assert_eq!(alice.status().details, None);
+    assert!(bob.status().details.is_some());
+}
+
+#[test]
+fn what_is_said_of_a_choice_counts_what_this_user_may_use() {
+    let (_fixture, _server, alice, bob) = two_keys(&["sign"]);
+    let uri = "pkcs11:token=device";
+    let note = |user: &TestClient| user.open(uri).unwrap().told().note.clone();
+    for _ in 0..2 {
+        assert_eq!(note(&alice), None);
+        assert!(note(&bob).unwrap().starts_with("2 keys match"));
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use p11_client::{
     message::{Class, KeyType, ObjectEntry},
 };
 use p11_fault_module::{Faults, Function::C_Login, Rule, cryptoki_sys::*, object};
-use p11_proto::Identity;
+use p11_proto::{Identity, Request, Response, message::ListKeys};
 use p11_tests::{
     client::refused,
     fixture::{Fixture, KEY, PIN, SO_PIN},
@@ -26,6 +26,14 @@ fn classes(objects: &[ObjectEntry]) -> Vec<Class> {
     objects.iter().map(|object| object.class).collect()
 }
 
+/// What is said of a listing.
+fn note(server: &Server, uri: &str) -> Option<String> {
+    match server.client().ask(&Request::ListKeys(ListKeys::new(uri))) {
+        Response::Objects(objects) => objects.note,
+        other => panic!("no listing but {other:?}"),
+    }
+}
+
 const PUBLIC: [Class; 2] = [Class::Public, Class::Certificate];
 const ALL: [Class; 3] = [Class::Private, Class::Public, Class::Certificate];
 
@@ -36,6 +44,8 @@ fn without_a_pin_what_is_public_is_listed() {
     for _ in 0..3 {
         let listed = server.client().list_keys("pkcs11:token=device").unwrap();
         assert_eq!(classes(&listed), PUBLIC);
+        let note = note(&server, "pkcs11:token=device").unwrap();
+        assert_contains(note, ["private keys are not shown", "the default PIN"]);
     }
     // The default PIN is none of this token's.
     assert_eq!(fixture.faults.count(C_Login), 1);
@@ -74,6 +84,7 @@ fn with_a_pin_everything_is_listed() {
     for client in &admins {
         client.token("device");
     }
+    assert_eq!(note(&by_server, "pkcs11:token=device"), None);
     for client in admins {
         let listed = client.list_keys("pkcs11:token=device").unwrap();
         assert_eq!(classes(&listed), ALL);

@@ -24,10 +24,16 @@ fn the_first_by_label_is_chosen_with_a_warning_that_lists_all() {
     for key in &keys {
         assert!(warning.contains(&full_uri(&token, key)), "{warning}");
     }
+    let note = |uri: &str| server.client().open(uri).unwrap().told().note.clone();
+    for _ in 0..2 {
+        let note = note("pkcs11:id=%01").unwrap();
+        assert_contains(&note, ["3 keys match pkcs11:id=%01", "this one was taken"]);
+    }
     // Each has its own public key, although their ids are the same.
     for key in &keys {
         let uri = full_uri(&token, key);
         assert_opens(&server, &uri, &token, key);
+        assert_eq!(note(&uri), None, "it means one");
     }
 }
 

@@ -102,6 +102,8 @@ fn a_key_whose_public_key_is_nowhere_is_the_one_that_the_client_gives() {
         let opened = server.client().open_certified(uri, &key.spki).unwrap();
         assert_eq!(opened.told().uri, full_uri(&token, &key));
         assert_eq!(opened.told().spki.as_ref(), key.spki);
+        let note = opened.told().note.as_ref().unwrap();
+        assert_contains(note, ["taken at its word", &full_uri(&token, &key)]);
         opened.sign().unwrap();
     }
     let note = server.wait_for_log("taken at its word");

@@ -10,10 +10,13 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, CommandFactory, FromArgMatches, Parser};
+use p11_proto::message::Setting;
 use tracing::Level;
 
+use super::origin::Origin;
 use crate::daemon::files;
 use crate::daemon::net::ConnectionLimits;
+use crate::daemon::notice::Notice;
 use crate::daemon::policy::{self, Policy};
 
 const SOCKET_PATH: &str = "TEDGE_DEVICE_CRYPTOKI_SOCKET_PATH";
@@ -24,6 +27,21 @@ const CONFIG_DIR: &str = "TEDGE_CONFIG_DIR";
 const POLICY: &str = "TEDGE_P11_POLICY";
 
 const DEFAULT_CONFIG_DIR: &str = "/etc/tedge";
+
+/// The flags that stand for a setting.
+const FLAGS: [&str; 11] = [
+    "socket-path",
+    "module-path",
+    "pin",
+    "uri",
+    "log-level",
+    "config-dir",
+    "policy",
+    "sign-only",
+    "reload-for-new-tokens",
+    "max-connections",
+    "max-connections-per-user",
+];
 
 const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
@@ -37,11 +55,11 @@ const LOG_LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 pub(crate) struct Args {
     /// A path where the UNIX socket listener will be created
     #[arg(long, env = SOCKET_PATH, hide_env_values = true)]
-    pub(super) socket_path: Option<OsString>,
+    socket_path: Option<OsString>,
 
     /// The path to the PKCS#11 module
     #[arg(long, env = MODULE_PATH, hide_env_values = true)]
-    pub(super) module_path: Option<OsString>,
+    module_path: Option<OsString>,
 
     /// The PIN for the PKCS#11 token
     #[arg(long, env = PIN, hide_env_values = true)]
@@ -51,7 +69,7 @@ pub(crate) struct Args {
     ///
     /// See RFC #7512.
     #[arg(long, env = URI, hide_env_values = true, verbatim_doc_comment)]
-    pub(super) uri: Option<OsString>,
+    uri: Option<OsString>,
 
     /// Configures the logging level.
     ///
@@ -68,7 +86,7 @@ pub(crate) struct Args {
 
     /// [env: TEDGE_CONFIG_DIR, default: /etc/tedge]
     #[arg(long, env = CONFIG_DIR, hide_env = true)]
-    pub(super) config_dir: Option<OsString>,
+    config_dir: Option<OsString>,
 
     /// A file that says which users may do what; without one, all who can connect may do everything
     #[arg(long, env = POLICY, hide_env_values = true)]
@@ -91,17 +109,22 @@ pub(crate) struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = ConnectionLimits::default().per_user)]
     max_connections_per_user: usize,
 
-    /// Whether the PIN is that of `--pin`.
+    /// Judge the configuration and the policy, say what is wrong and where, and end: 0 if they can be used, 1 if not.
+    /// Nothing is loaded, and no PIN is shown
+    #[arg(long)]
+    pub(crate) check_config: bool,
+
+    /// Say it in JSON
+    #[arg(long, requires = "check_config")]
+    pub(crate) json: bool,
+
+    /// The long names of the flags that are given, and not empty.
     #[arg(skip)]
-    pub(super) pin_is_flag: bool,
+    flags: Vec<&'static str>,
 
     /// Whether flag or variable is there and empty, and no PIN is in either.
     #[arg(skip)]
     pub(super) pin_is_empty: bool,
-
-    /// Whether the folder is that of `--config-dir`.
-    #[arg(skip)]
-    pub(super) config_dir_is_flag: bool,
 }
 
 impl Args {
@@ -110,28 +133,91 @@ impl Args {
         let matches = Args::command().try_get_matches();
         let matches = matches.unwrap_or_else(|error| end(&error));
         let mut args = Args::from_arg_matches(&matches).unwrap_or_else(|error| end(&error));
-        let is_flag = |name, value: &Option<OsString>| {
-            matches.value_source(name) == Some(ValueSource::CommandLine)
-                && value.as_ref().is_some_and(|value| !value.is_empty())
+        let is_flag = |long: &&str| {
+            let id = long.replace('-', "_");
+            matches.value_source(&id) == Some(ValueSource::CommandLine)
         };
-        args.pin_is_flag = is_flag("pin", &args.pin);
-        args.config_dir_is_flag = is_flag("config_dir", &args.config_dir);
+        args.flags = FLAGS.into_iter().filter(is_flag).collect();
         let is_given = args.pin.is_some();
-        for (value, variable) in [
-            (&mut args.socket_path, SOCKET_PATH),
-            (&mut args.module_path, MODULE_PATH),
-            (&mut args.pin, PIN),
-            (&mut args.uri, URI),
-            (&mut args.config_dir, CONFIG_DIR),
-            (&mut args.policy, POLICY),
+        for (value, flag, variable) in [
+            (&mut args.socket_path, "socket-path", SOCKET_PATH),
+            (&mut args.module_path, "module-path", MODULE_PATH),
+            (&mut args.pin, "pin", PIN),
+            (&mut args.uri, "uri", URI),
+            (&mut args.config_dir, "config-dir", CONFIG_DIR),
+            (&mut args.policy, "policy", POLICY),
         ] {
             // An empty value is the same as none. After an empty flag clap has not read the variable.
             if value.as_ref().is_some_and(|value| value.is_empty()) {
                 *value = env::var_os(variable).filter(|value| !value.is_empty());
+                args.flags.retain(|given| *given != flag);
             }
         }
         args.pin_is_empty = is_given && args.pin.is_none();
         args
+    }
+
+    /// Whether a flag is given, and not empty.
+    pub(super) fn is_flag(&self, long: &str) -> bool {
+        self.flags.contains(&long)
+    }
+
+    /// The socket's path, and where it is set.
+    pub(super) fn socket_path(&self) -> Option<(PathBuf, Origin)> {
+        let path = self.socket_path.as_ref()?;
+        Some((path.into(), self.origin("socket-path", SOCKET_PATH)))
+    }
+
+    /// The module's path, and where it is set.
+    pub(super) fn module_path(&self) -> Option<(PathBuf, Origin)> {
+        let path = self.module_path.as_ref()?;
+        Some((path.into(), self.origin("module-path", MODULE_PATH)))
+    }
+
+    /// The server's URI, and where it is set. What is not UTF-8 is no URI, with or without the replacement characters.
+    pub(super) fn uri(&self) -> Option<(String, Origin)> {
+        let uri = self.uri.as_ref()?.to_string_lossy();
+        Some((uri.into(), self.origin("uri", URI)))
+    }
+
+    /// Where a value is set that has a flag and a variable.
+    fn origin(&self, flag: &str, variable: &str) -> Origin {
+        match self.is_flag(flag) {
+            true => Origin::flag(flag),
+            false => Origin::variable(variable),
+        }
+    }
+
+    /// What is set by flags and variables alone, as `Status` tells of it.
+    pub(crate) fn settings(&self) -> Vec<Setting> {
+        let path = |path: &Option<OsString>| Some(path.as_ref()?.to_string_lossy().into_owned());
+        let flag = |name: &str, value: String| match self.is_flag(name) {
+            true => Origin::flag(name).setting(name, value),
+            false => Origin::default().setting(name, value),
+        };
+        let dir = match path(&self.config_dir) {
+            Some(dir) => self
+                .origin("config-dir", CONFIG_DIR)
+                .setting("config-dir", dir),
+            None => Origin::default().setting("config-dir", DEFAULT_CONFIG_DIR.to_owned()),
+        };
+        let policy = match path(&self.policy) {
+            Some(file) => self.origin("policy", POLICY).setting("policy", file),
+            None => Origin::default().setting("policy", None),
+        };
+        let reload = self.reload_for_new_tokens.to_string();
+        vec![
+            dir,
+            policy,
+            flag("sign-only", self.sign_only.to_string()),
+            flag("reload-for-new-tokens", reload),
+            flag("max-connections", self.max_connections.to_string()),
+            flag(
+                "max-connections-per-user",
+                self.max_connections_per_user.to_string(),
+            ),
+            flag("log-level", self.log_level.to_string().to_lowercase()),
+        ]
     }
 
     /// How many connections there may be.
@@ -163,7 +249,7 @@ impl Args {
     ///
     /// # Errors
     /// [`policy::Error`]
-    pub(crate) fn load_policy(&self, warnings: &mut Vec<String>) -> Result<Policy, policy::Error> {
+    pub(crate) fn load_policy(&self, warnings: &mut Vec<Notice>) -> Result<Policy, policy::Error> {
         let file = self.policy.as_deref().map(Path::new);
         warnings.extend(file.and_then(files::warn_of_writers));
         Policy::load(file, self.sign_only)
@@ -202,6 +288,7 @@ fn what_is_wrong(error: &clap::Error) -> String {
             format!("--log-level is one of {}", LOG_LEVELS.join(", "))
         }
         (ErrorKind::InvalidValue, Some(flag)) => format!("--{flag} needs a value"),
+        (ErrorKind::MissingRequiredArgument, _) => "--json is for --check-config".into(),
         (ErrorKind::TooManyValues, Some(flag)) => format!("--{flag} takes no value"),
         (_, Some(flag)) => format!("the value of --{flag} cannot be used"),
         (_, None) => {

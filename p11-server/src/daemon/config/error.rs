@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::origin::Origin;
+use crate::daemon::notice::Place;
 use crate::daemon::policy;
 
 /// Why the server cannot start (or not go on with a new configuration).
@@ -31,7 +33,7 @@ pub(crate) enum Error {
     #[error("{place}: {what}")]
     File {
         /// File, line and column.
-        place: String,
+        place: Place,
         /// What is wrong, and what to write.
         what: String,
     },
@@ -68,10 +70,15 @@ pub(crate) enum Error {
     Policy(#[from] policy::Error),
     /// PKCS#11 has PINs in UTF-8. The value is not shown.
     #[error("the PIN of {0} is not UTF-8 text")]
-    PinEncoding(&'static str),
+    PinEncoding(String),
     /// The server's own URI is unusable.
-    #[error("the server's URI cannot be used: {0}")]
-    Uri(#[from] p11_uri::Error),
+    #[error("the server's URI cannot be used: {cause}; mend it in {origin}")]
+    Uri {
+        /// Where it is set.
+        origin: Origin,
+        /// Why.
+        cause: p11_uri::Error,
+    },
     /// The file that the URI names as the source of the PIN.
     #[error("cannot read the PIN from {}, the pin-source of the server's URI: {cause}", path.display())]
     PinSource {
@@ -88,6 +95,21 @@ impl Error {
         match self {
             Error::PinSource { path, .. } => Some(path),
             _ => None,
+        }
+    }
+
+    /// Which file it is about, and where in it.
+    pub(crate) fn place(&self) -> Option<Place> {
+        match self {
+            Error::File { place, .. } => Some(place.clone()),
+            Error::Policy(error) => Some(error.place()),
+            Error::NoModule(path)
+            | Error::Unreadable { path, .. }
+            | Error::Missing { path, .. }
+            | Error::Credential { path, .. }
+            | Error::PinSource { path, .. } => Some(Place::of(path)),
+            Error::Uri { origin, .. } => origin.place_in_file(),
+            Error::PinGone(_) | Error::UriGone(_) | Error::PinEncoding(_) => None,
         }
     }
 }

@@ -2,27 +2,35 @@
 
 mod args;
 mod error;
+mod origin;
 mod pin;
 mod tedge_toml;
 
-use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use p11_proto::Pin;
+use p11_proto::message::Setting;
 use p11_uri::Uri;
 
 use crate::daemon::files;
+use crate::daemon::notice::Notice;
 use crate::engine::Settings;
 
 pub(crate) use self::args::Args;
 pub(crate) use self::error::Error;
+use self::origin::Origin;
 use self::pin::ConfiguredPin;
 use self::tedge_toml::TedgeToml;
 #[cfg(fuzzing)]
 pub use self::tedge_toml::check_tedge_toml;
 
-const DEFAULT_SOCKET: &str = "./tedge-p11-server.sock";
+/// The settings that take a restart.
+const SOCKET_PATH: &str = "socket-path";
+const MODULE_PATH: &str = "module-path";
+
+/// Where to listen if nobody says it.
+pub(crate) const DEFAULT_SOCKET: &str = "./tedge-p11-server.sock";
 const DEFAULT_PIN: &str = "123456";
 
 /// All that is configured.
@@ -31,6 +39,10 @@ pub(crate) struct Config {
     pub(crate) socket_path: PathBuf,
     /// What the start-up line shows.
     pub(crate) cryptoki: CryptokiConfigDirect,
+    /// All of it as `Status` tells of it.
+    pub(crate) report: Vec<Setting>,
+    /// Whether nobody has said where to listen.
+    pub(crate) socket_is_default: bool,
     /// Whether there was a tedge.toml.
     has_file: bool,
 }
@@ -45,6 +57,8 @@ pub(crate) struct CryptokiConfigDirect {
     takes_default_pin: bool,
     /// The server's URI, as given.
     pub(crate) uri: Option<String>,
+    /// Where that is set.
+    uri_origin: Origin,
     /// Whether a token that is not there is looked for by a reload.
     pub reload_for_new_tokens: bool,
 }
@@ -72,67 +86,112 @@ impl Config {
         args: &Args,
         inherited_socket: bool,
         before: Option<&Config>,
-        warnings: &mut Vec<String>,
+        warnings: &mut Vec<Notice>,
     ) -> Result<Config, Error> {
         let mut pins = pin::given(args, warnings)?;
         let file_path = args.tedge_toml();
         let file = read_file(args, before)?;
         let has_file = file.is_some();
-        let in_file = file.unwrap_or_default();
-        let path = |value: &Option<OsString>| value.clone().map(PathBuf::from);
+        let mut in_file = file.unwrap_or_default();
+        warnings.append(&mut in_file.warnings);
+        let from = |key| in_file.origin(&file_path, key);
+        let socket_of_file = || Some((in_file.socket_path.clone()?, from("socket_path")));
+        let module_of_file = || Some((in_file.module_path.clone()?, from("module_path")));
+        let uri_of_file = || Some((in_file.uri.clone()?, from("uri")));
 
-        let socket_path = match inherited_socket {
+        let socket = match inherited_socket {
             true => None,
-            false => path(&args.socket_path).or(in_file.socket_path),
+            false => args.socket_path().or_else(socket_of_file),
         };
-        let module_path = path(&args.module_path).or(in_file.module_path);
-        // What is not UTF-8 is no URI, with or without the replacement characters.
-        let uri = args.uri.as_ref().map(|uri| uri.to_string_lossy().into());
-        let uri: Option<String> = uri.or(in_file.uri);
-        let line = in_file.pin_line;
-        pins.extend(in_file.pin.map(|pin| ConfiguredPin {
+        let uri = args.uri().or_else(uri_of_file);
+        pins.extend(in_file.pin.clone().map(|pin| ConfiguredPin {
             pin,
-            origin: format!("device.cryptoki.pin in {} line {line}", file_path.display()),
+            origin: from("pin"),
         }));
-        warnings.extend(in_file.warnings);
 
         // A URI that does not parse is refused later, after it was logged.
-        let parsed = uri.as_deref().and_then(|uri| Uri::parse(uri).ok());
-        let named_by_uri = || Some(parsed.as_ref()?.module_path()?.into());
-        let module_path = module_path.or_else(named_by_uri);
-        let module_path = module_path.ok_or(Error::NoModule(file_path))?;
-        if socket_path.is_none() && !inherited_socket {
-            warnings.push(format!(
-                "no socket path is configured, using the default {DEFAULT_SOCKET}; \
-                 set --socket-path or device.cryptoki.socket_path"
-            ));
-        }
+        let parsed = uri.as_ref().and_then(|(uri, _)| Uri::parse(uri).ok());
+        let named_by_uri = || {
+            let path = parsed.as_ref()?.module_path()?;
+            Some((path.into(), Origin::uri("module-path")))
+        };
+        let module = args.module_path().or_else(module_of_file);
+        let Some(module) = module.or_else(named_by_uri) else {
+            return Err(Error::NoModule(file_path));
+        };
         let takes_default_pin = pins.is_empty() && !args.pin_is_empty && !in_file.pin_is_empty;
-        let brings_pin = |uri: &Uri| uri.pin_value().is_some() || uri.pin_source_path() != Ok(None);
-        if takes_default_pin && !parsed.as_ref().is_some_and(brings_pin) {
-            warnings.push(
-                "no PIN is configured, using the default one; set --pin or device.cryptoki.pin"
-                    .into(),
-            );
+        let pin_of_uri = parsed.as_ref().and_then(origin_of_pin);
+        let pin = pin_of_uri.or_else(|| pins.first().map(|first| first.origin.clone()));
+        if takes_default_pin && pin.is_none() {
+            let text =
+                "no PIN is configured, using the default one; set --pin or device.cryptoki.pin";
+            warnings.push(text.into());
         }
+        let pin = pin.or_else(|| takes_default_pin.then(Origin::default));
+        let report = report(args, inherited_socket, &socket, &module, &uri, &pin);
         Ok(Config {
             has_file,
-            socket_path: socket_path.unwrap_or_else(|| DEFAULT_SOCKET.into()),
+            report,
+            socket_is_default: socket.is_none() && !inherited_socket,
+            socket_path: socket.map_or_else(|| DEFAULT_SOCKET.into(), |(path, _)| path),
             cryptoki: CryptokiConfigDirect {
-                module_path,
+                module_path: module.0,
                 pins,
                 takes_default_pin,
                 reload_for_new_tokens: args.reload_for_new_tokens,
-                uri,
+                uri_origin: uri
+                    .as_ref()
+                    .map_or_else(Origin::default, |(_, origin)| origin.clone()),
+                uri: uri.map(|(uri, _)| uri),
             },
         })
     }
+}
+
+/// Where the URI says that the PIN is, if it does.
+fn origin_of_pin(uri: &Uri) -> Option<Origin> {
+    match (uri.pin_value(), uri.pin_source_path()) {
+        (Some(_), _) => Some(Origin::uri("pin-value")),
+        (None, Ok(Some(path))) => Some(Origin::pin_source(&path)),
+        // It is refused later.
+        (None, Err(_)) => Some(Origin::uri("pin-source")),
+        (None, Ok(None)) => None,
+    }
+}
+
+/// The configuration, as `Status` tells of it.
+fn report(
+    args: &Args,
+    inherited_socket: bool,
+    socket: &Option<(PathBuf, Origin)>,
+    (module, module_origin): &(PathBuf, Origin),
+    uri: &Option<(String, Origin)>,
+    pin: &Option<Origin>,
+) -> Vec<Setting> {
+    let shown = |path: &Path| path.display().to_string();
+    let mut report = vec![
+        match socket {
+            Some((path, origin)) => origin.setting(SOCKET_PATH, shown(path)),
+            None if inherited_socket => Origin::service_manager().setting(SOCKET_PATH, None),
+            None => Origin::default().setting(SOCKET_PATH, DEFAULT_SOCKET.to_owned()),
+        },
+        module_origin.setting(MODULE_PATH, shown(module)),
+    ];
+    report.extend(pin.as_ref().map(|origin| origin.setting("pin", None)));
+    let uri = uri.as_ref();
+    report.extend(uri.map(|(uri, origin)| origin.setting("uri", p11_uri::redact(uri))));
+    report.extend(args.settings());
+    report
 }
 
 impl Config {
     /// Another configuration holds from now on, but for what takes a restart.
     pub(crate) fn take_over(&mut self, new: Config) {
         self.has_file = new.has_file;
+        let stays = |setting: &Setting| [SOCKET_PATH, MODULE_PATH].contains(&&*setting.name);
+        self.report.retain(stays);
+        self.report
+            .extend(new.report.into_iter().filter(|setting| !stays(setting)));
         self.cryptoki = CryptokiConfigDirect {
             module_path: std::mem::take(&mut self.cryptoki.module_path),
             ..new.cryptoki
@@ -146,7 +205,7 @@ fn read_file(args: &Args, before: Option<&Config>) -> Result<Option<TedgeToml>, 
     let file = TedgeToml::read(&path)?;
     let why = match &file {
         Some(_) => return Ok(file),
-        None if args.config_dir_is_flag => {
+        None if args.is_flag("config-dir") => {
             "where --config-dir leads; make it, or leave out the flag"
         }
         None if before.is_some_and(|before| before.has_file) => {
@@ -162,16 +221,31 @@ impl CryptokiConfigDirect {
     ///
     /// # Errors
     /// [`Error::Uri`], [`Error::PinSource`]
-    pub(crate) fn settings(&self, warnings: &mut Vec<String>) -> Result<Settings, Error> {
-        let scope = Uri::parse(self.uri.as_deref().unwrap_or("pkcs11:"))?;
-        let of_uri = match (scope.pin_value(), scope.pin_source_path()?) {
+    pub(crate) fn settings(&self, warnings: &mut Vec<Notice>) -> Result<Settings, Error> {
+        let unusable = |cause| Error::Uri {
+            origin: self.uri_origin.clone(),
+            cause,
+        };
+        let scope = Uri::parse(self.uri.as_deref().unwrap_or("pkcs11:")).map_err(unusable)?;
+        if let Some(hint) = scope.hint() {
+            warnings.push(Notice {
+                text: format!(
+                    "the server's URI {}, of {}, matches nothing, or nearly nothing: {hint}",
+                    scope.shown(),
+                    self.uri_origin
+                ),
+                place: self.uri_origin.place_in_file(),
+            });
+        }
+        let pin_source = scope.pin_source_path().map_err(unusable)?;
+        let of_uri = match (scope.pin_value(), pin_source) {
             (Some(pin), _) => Some(ConfiguredPin {
                 pin: Pin::from(pin.clone()),
-                origin: "pin-value of the server's URI".into(),
+                origin: Origin::uri("pin-value"),
             }),
             (None, Some(path)) => {
                 warnings.extend(files::warn_of_readers(&path));
-                let origin = format!("{}, the pin-source of the server's URI", path.display());
+                let origin = Origin::pin_source(&path);
                 let pin =
                     pin::read_file(&path).map_err(|cause| Error::PinSource { path, cause })?;
                 Some(ConfiguredPin { pin, origin })
@@ -182,14 +256,16 @@ impl CryptokiConfigDirect {
         let first = pins.next();
         let pin_is_default = first.is_none() && self.takes_default_pin;
         let (pin, pin_origin) = match first {
-            Some(first) => (Some(first.pin), Some(first.origin)),
+            Some(first) => (Some(first.pin), Some(first.origin.to_string())),
             None => (pin_is_default.then(|| DEFAULT_PIN.into()), None),
         };
         Ok(Settings {
             pin,
             pin_origin,
             pin_is_default,
-            other_pins: pins.map(|other| (other.origin, other.pin)).collect(),
+            other_pins: pins
+                .map(|other| (other.origin.to_string(), other.pin))
+                .collect(),
             refusals: pin::refusals(),
             scope,
             reload_for_new_tokens: self.reload_for_new_tokens,

@@ -7,7 +7,9 @@ use p11_proto::Pin;
 
 use super::args::{self, Args};
 use super::error::Error;
+use super::origin::Origin;
 use crate::daemon::files;
+use crate::daemon::notice::Notice;
 
 /// What some editors write before a text, and nobody sees.
 const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -16,17 +18,16 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 #[derive(Clone)]
 pub(super) struct ConfiguredPin {
     pub(super) pin: Pin,
-    /// Where, for people.
-    pub(super) origin: String,
+    pub(super) origin: Origin,
 }
 
 /// Those of flag, environment and credential, the one that goes before the others first.
 ///
 /// # Errors
 /// [`Error`]
-pub(super) fn given(args: &Args, warnings: &mut Vec<String>) -> Result<Vec<ConfiguredPin>, Error> {
+pub(super) fn given(args: &Args, warnings: &mut Vec<Notice>) -> Result<Vec<ConfiguredPin>, Error> {
     let variable = env::var_os(args::PIN).filter(|pin| !pin.is_empty());
-    let (flag, variable) = match args.pin_is_flag {
+    let (flag, variable) = match args.is_flag("pin") {
         true => (args.pin.clone(), variable),
         false => (None, args.pin.clone()),
     };
@@ -43,13 +44,16 @@ pub(super) fn given(args: &Args, warnings: &mut Vec<String>) -> Result<Vec<Confi
         warnings.push(text.into());
     }
     let mut pins = Vec::new();
-    for (given, origin) in [(flag, "--pin"), (variable, args::PIN)] {
-        if let Some(pin) = given {
-            pins.push(ConfiguredPin {
-                pin: pin.to_str().ok_or(Error::PinEncoding(origin))?.into(),
-                origin: origin.into(),
-            });
-        }
+    for (given, origin) in [
+        (flag, Origin::flag("pin")),
+        (variable, Origin::variable(args::PIN)),
+    ] {
+        let Some(pin) = given else { continue };
+        let Some(text) = pin.to_str() else {
+            return Err(Error::PinEncoding(origin.to_string()));
+        };
+        let pin = text.into();
+        pins.push(ConfiguredPin { pin, origin });
     }
     pins.extend(credential()?);
     Ok(pins)
@@ -65,8 +69,8 @@ fn credential() -> Result<Option<ConfiguredPin>, Error> {
     let Some(path) = path.filter(|path| path.symlink_metadata().is_ok()) else {
         return Ok(None);
     };
+    let origin = Origin::credential("pin", &path);
     let pin = read_file(&path).map_err(|cause| Error::Credential { path, cause })?;
-    let origin = "the credential pin".into();
     Ok(Some(ConfiguredPin { pin, origin }))
 }
 

@@ -9,7 +9,9 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::error::Error;
+use super::origin::Origin;
 use crate::daemon::files;
+use crate::daemon::notice::{Notice, Place};
 use crate::daemon::toml_table::{TomlError, into_struct, into_table};
 
 /// What the server uses of the section. Other keys, such as `mode`, are for thin-edge.
@@ -18,16 +20,16 @@ use crate::daemon::toml_table::{TomlError, into_struct, into_table};
 pub(super) struct TedgeToml {
     pub(super) module_path: Option<PathBuf>,
     pub(super) pin: Option<Pin>,
-    /// The line that it is in.
+    /// The line of each of these that is there.
     #[serde(skip)]
-    pub(super) pin_line: usize,
+    lines: Vec<(&'static str, usize)>,
     /// Whether it is there and empty.
     #[serde(skip)]
     pub(super) pin_is_empty: bool,
     pub(super) uri: Option<String>,
     pub(super) socket_path: Option<PathBuf>,
     #[serde(skip)]
-    pub(super) warnings: Vec<String>,
+    pub(super) warnings: Vec<Notice>,
 }
 
 const KEYS: [&str; 4] = ["module_path", "pin", "uri", "socket_path"];
@@ -50,11 +52,19 @@ impl TedgeToml {
         };
         let place = |error: &TomlError| {
             let (line, column) = error.line_and_column(&file);
-            format!("{} line {line}, column {column}", path.display())
+            Place {
+                line: Some(line),
+                column: Some(column),
+                ..Place::of(path)
+            }
         };
         let mut warnings = Vec::new();
         let mut warn = |error: TomlError| {
-            warnings.push(format!("{}: {}", place(&error), error.what));
+            let place = place(&error);
+            warnings.push(Notice {
+                text: format!("{place}: {}", error.what),
+                place: Some(place),
+            });
         };
         let values = parse(&file, &mut warn).map_err(|error| Error::File {
             place: place(&error),
@@ -64,6 +74,14 @@ impl TedgeToml {
             warnings.extend(files::warn_of_readers(path));
         }
         Ok(Some(TedgeToml { warnings, ..values }))
+    }
+}
+
+impl TedgeToml {
+    /// Where a key of this file is set.
+    pub(super) fn origin(&self, file: &Path, key: &'static str) -> Origin {
+        let line = self.lines.iter().find(|(name, _)| *name == key);
+        Origin::tedge_toml(file, key, line.map_or(0, |(_, line)| *line))
     }
 }
 
@@ -104,13 +122,16 @@ fn parse(file: &[u8], warn: &mut impl FnMut(TomlError)) -> Result<TedgeToml, Tom
         }
         table.get_mut().remove(key);
     }
-    let pin = table.get_ref().get("pin").map(Spanned::span);
-    let pin_line = pin.map(|span| TomlError::new(span, "").line_and_column(file).0);
+    let line = |key| {
+        let span = table.get_ref().get(key).map(Spanned::span)?;
+        Some((key, TomlError::new(span, "").line_and_column(file).0))
+    };
+    let lines = KEYS.into_iter().filter_map(line).collect();
     let values: TedgeToml = into_struct(table, |key| {
         format!("device.cryptoki.{key} must be text: {key} = \"...\"")
     })?;
     Ok(TedgeToml {
-        pin_line: pin_line.unwrap_or_default(),
+        lines,
         pin_is_empty,
         ..values
     })

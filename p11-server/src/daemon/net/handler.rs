@@ -17,12 +17,12 @@ use super::messages::{decode, encode, encode_old, refusal};
 use super::rate::Rate;
 use super::timeouts::{DeadlineStream, IoTimeouts};
 use crate::daemon::audit::{Audit, Entry};
-use crate::daemon::policy::{Operation, Policy};
+use crate::daemon::policy::Operation;
+use crate::daemon::process::Process;
 use crate::daemon::request::{RequestContext, Served};
 use crate::daemon::{protocol1, tedge1 as old};
 use crate::engine::Timeouts;
 use crate::error::Error as ServiceError;
-use crate::service::Service;
 
 /// So many failures and listings of a user are answered at once, and one more after each pause; others are held back.
 /// Who asks again and again, in many connections, takes no more of the processor from others than that.
@@ -35,6 +35,7 @@ const MOST_DELAY: Duration = Duration::from_secs(1);
 /// What answers the requests of all connections.
 pub(crate) struct Handler {
     served: RwLock<Arc<Served>>,
+    process: Process,
     budget: Arc<Budget>,
     audit: Audit,
     /// Failures and listings.
@@ -44,9 +45,10 @@ pub(crate) struct Handler {
 
 impl Handler {
     /// A handler whose answers may take as long as the engine's `timeouts` say.
-    pub fn new(service: Arc<dyn Service>, policy: Policy, timeouts: Timeouts) -> Handler {
+    pub fn new(served: Served, timeouts: Timeouts) -> Handler {
         Handler {
-            served: RwLock::new(Arc::new(Served { service, policy })),
+            served: RwLock::new(Arc::new(served)),
+            process: Process::new(),
             budget: Arc::default(),
             audit: Audit::default(),
             slow: Mutex::new(Rate::new(AT_ONCE, PAUSE)),
@@ -54,9 +56,9 @@ impl Handler {
         }
     }
 
-    /// From the next request on, this answers, and this policy holds.
-    pub fn serve(&self, service: Arc<dyn Service>, policy: Policy) {
-        self.set_served(Arc::new(Served { service, policy }));
+    /// From the next request on, this answers, and its policy holds.
+    pub fn serve(&self, served: Served) {
+        self.set_served(Arc::new(served));
     }
 
     /// From the next request on, what `other` would answer.
@@ -89,6 +91,7 @@ impl Handler {
         timeouts: IoTimeouts,
         permit: Option<&mut Permit>,
     ) -> io::Result<()> {
+        self.process.add_connection();
         let mut place = Place {
             permit,
             idle: timeouts.idle,
@@ -258,6 +261,7 @@ impl Handler {
     ) -> Option<RequestContext<'c>> {
         connection.begin(deadline).then(|| RequestContext {
             served: self.served(),
+            process: &self.process,
             peer: &connection.peer,
             connection,
             began: Instant::now(),

@@ -1,5 +1,7 @@
 //! The rules in the text of a policy file.
 
+use std::fmt;
+
 use nix::unistd::{Gid, Group, Uid, User};
 use p11_uri::Uri;
 use serde::Deserialize;
@@ -19,11 +21,26 @@ pub(super) struct Rule {
     pub(super) uri: Uri,
 }
 
-/// Reads the rules. An error says which line and rule is wrong, and what may stand there.
-pub(super) fn rules(text: &str) -> Result<Vec<Rule>, String> {
+/// Why there are no rules in a text.
+#[derive(Debug)]
+pub(crate) struct Wrong {
+    pub(super) line: usize,
+    /// Which line and rule is wrong, and what may stand there.
+    pub(super) why: String,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+/// Reads the rules.
+pub(super) fn rules(text: &str) -> Result<Vec<Rule>, Wrong> {
     let wrong = |wrong: TomlError, rule: &str| {
         let (line, _) = wrong.line_and_column(text.as_bytes());
-        format!("line {line}{rule}: {}", wrong.what)
+        let why = format!("line {line}{rule}: {}", wrong.what);
+        Wrong { line, why }
     };
     let tables = tables(text).map_err(|error| wrong(error, ""))?;
     let numbered = (1..).zip(tables);
@@ -232,7 +249,7 @@ mod tests {
     #[track_caller]
     fn refused(text: &str) -> String {
         match rules(text) {
-            Err(what) => what,
+            Err(wrong) => wrong.why,
             Ok(rules) => panic!("{text} is {rules:?}"),
         }
     }

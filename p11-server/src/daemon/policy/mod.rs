@@ -25,6 +25,7 @@ use p11_uri::{ObjectInfo, TokenInfo, Uri};
 use tracing::warn;
 
 use crate::daemon::files;
+use crate::daemon::notice::Place;
 use crate::error::Error as ServiceError;
 use crate::service::Access;
 
@@ -46,7 +47,7 @@ pub fn check_policy(input: &[u8]) {
                 && !rule.operations.is_empty()
                 && rule.uri.vendor_path().next().is_none()
         })),
-        Err(why) => assert!(why.starts_with("line "), "{why}"),
+        Err(wrong) => assert!(wrong.why.starts_with("line "), "{wrong}"),
     }
     // Whoever writes a PIN into it reads of an error, and not of the PIN.
     let rule = "[[rule]]\nusers = [0]\noperations = [\"sign\"]\n";
@@ -56,7 +57,9 @@ pub fn check_policy(input: &[u8]) {
         format!("uri = \"pkcs11:token=t;pin={PIN}\"\n"),
     ] {
         let told = file::rules(&format!("{text}\n{rule}{planted}"));
-        let why = told.err().unwrap_or_default();
+        let why = told
+            .err()
+            .map_or_else(String::new, |wrong| wrong.to_string());
         assert!(!why.is_empty() && !why.contains(PIN), "{why}");
     }
 }
@@ -82,8 +85,21 @@ pub(crate) enum Error {
         /// The file.
         path: PathBuf,
         /// Which line and rule, what about it, and what may stand there.
-        cause: String,
+        cause: file::Wrong,
     },
+}
+
+impl Error {
+    /// Which file it is about, and which line.
+    pub(crate) fn place(&self) -> Place {
+        match self {
+            Error::Read { path, .. } => Place::of(path),
+            Error::Invalid { path, cause } => Place {
+                line: Some(cause.line),
+                ..Place::of(path)
+            },
+        }
+    }
 }
 
 /// How long it is believed in which groups a user is.
@@ -176,6 +192,20 @@ impl Policy {
             operation,
             rules: Some(allowing),
         })
+    }
+
+    /// What this user may do, be it with one token or key alone.
+    pub(crate) fn allowed(&self, uid: u32, gid: u32) -> Vec<Operation> {
+        let of_user = self.rules.as_deref();
+        let of_user = of_user.map(|rules| self.rules_for(rules, uid, gid));
+        let may = |operation: &Operation| {
+            let allows = |rule: &&Rule| rule.operations.contains(operation);
+            !(self.sign_only && operation.changes())
+                && of_user
+                    .as_ref()
+                    .is_none_or(|rules| rules.iter().any(allows))
+        };
+        Operation::ALL.into_iter().filter(may).collect()
     }
 
     /// Whether this user may do anything at all.

@@ -211,10 +211,17 @@ impl Object {
     /// `CKA_KEY_TYPE`
     pub fn key_type(&self) -> message::KeyType {
         match self.attributes.number(AttributeType::KeyType) {
-            Some(kind) if kind == KeyType::RSA.into() => message::KeyType::Rsa,
-            Some(kind) if kind == KeyType::EC.into() => message::KeyType::Ec,
+            Some(kind) if kind == cryptoki_sys::CK_KEY_TYPE::from(KeyType::RSA) => {
+                message::KeyType::Rsa
+            }
+            Some(kind) if kind == cryptoki_sys::CK_KEY_TYPE::from(KeyType::EC) => {
+                message::KeyType::Ec
+            }
             // Not Ed448, nor one that does not say.
-            Some(kind) if kind == KeyType::EC_EDWARDS.into() && self.is_on_edwards25519() => {
+            Some(kind)
+                if kind == cryptoki_sys::CK_KEY_TYPE::from(KeyType::EC_EDWARDS)
+                    && self.is_on_edwards25519() =>
+            {
                 message::KeyType::Ed25519
             }
             _ => message::KeyType::Unknown,

@@ -19,6 +19,7 @@ use super::handler::Handler;
 use super::timeouts::IoTimeouts;
 use crate::daemon::peer::Peer;
 use crate::daemon::policy::Policy;
+use crate::daemon::request::Served;
 use crate::engine::Timeouts;
 use p11_proto::{Error, Request, Response, frame, tedge1};
 
@@ -42,7 +43,7 @@ pub fn exchange(input: &[u8]) -> usize {
 pub fn answer(input: &[u8]) -> Vec<u8> {
     static HANDLER: LazyLock<Handler> = LazyLock::new(|| {
         let service = Arc::new(Fake::default());
-        Handler::new(service, Policy::default(), Timeouts::default())
+        Handler::new(Served::new(service, Policy::default()), Timeouts::default())
     });
     let (mut client, server) = UnixStream::pair().expect("a pair of sockets");
     client.write_all(input).expect("room in the buffer");

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::daemon::net::{ConnectionLimits, Handler, Server, Socket};
 use crate::daemon::policy::Policy;
+use crate::daemon::request::Served;
 use crate::engine::Timeouts;
 use p11_proto::message::{Ping, Sign};
 use p11_proto::{Request, Response, frame};
@@ -39,7 +40,7 @@ impl Fixture {
         let path = folder.path().join("p11.sock");
         let fake = Arc::new(Fake::obedient());
         let socket = Socket::bind(&path).unwrap();
-        let handler = Handler::new(fake.clone(), Policy::default(), timeouts);
+        let handler = Handler::new(Served::new(fake.clone(), Policy::default()), timeouts);
         let server = Server::new(socket, handler, limits);
         let (stop, stopped) = UnixStream::pair().unwrap();
         let accepting = {
