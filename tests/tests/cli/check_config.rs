@@ -37,7 +37,7 @@ fn check(builder: Builder, more: &[&str]) -> Checked {
 fn json(builder: Builder) -> (i32, Value) {
     let checked = check(builder, &["--json"]);
     assert_eq!(checked.stderr, "");
-    let value = serde_json::from_str(&checked.stdout).expect(&checked.stdout);
+    let value = serde_json::from_str(&checked.stdout).unwrap();
     (checked.code, value)
 }
 

@@ -113,7 +113,7 @@ fn what_was_done_is_counted() {
 #[test]
 fn an_accepted_pin_is_told_with_its_time_and_its_owner() {
     let before = now();
-    let (_fixture, server, key) = Fixture::steady();
+    let (fixture, server, key) = Fixture::steady();
     let told = device(&server.client());
     assert_eq!(told.pin, LoginState::Accepted);
     assert_eq!(told.pin_owner, Some(PinOwner::Server));
@@ -125,9 +125,13 @@ fn an_accepted_pin_is_told_with_its_time_and_its_owner() {
     let since = told.since.unwrap();
     assert!((before..=now()).contains(&since), "{since}");
     assert_contains(&told.uri, ["token=device", "serial="]);
-    // It stays the first time.
+    // It stays the first time, also after another login.
     thread::sleep(Duration::from_millis(1100));
+    fixture
+        .faults
+        .set([on(C_SignInit).next(1).returns(CKR_CRYPTOKI_NOT_INITIALIZED)]);
     key.sign().unwrap();
+    assert_eq!(counters(&server).logins, 2);
     assert_eq!(device(&server.client()).since, Some(since));
 }
 
