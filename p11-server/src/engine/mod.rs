@@ -143,7 +143,8 @@ impl Engine {
             if key.lies_idle(self.0.module.timeouts().idle) {
                 self.0.session_of(client, key)?;
             }
-            let opened = key.opened(&query.meaning());
+            let meaning = query.expected.is_none().then(|| query.meaning());
+            let opened = key.opened(meaning.as_deref());
             match opened.schemes.is_empty() {
                 true => Err(Error::NotSupported(format!(
                     "{} cannot sign: its token has no mechanism for it that it does not refuse",

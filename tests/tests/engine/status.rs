@@ -236,12 +236,15 @@ fn a_client_that_opens_a_token_does_not_hide_that_the_servers_pin_is_wrong() {
 fn the_pin_that_a_client_has_set_is_the_servers_by_change_pin() {
     let (_fixture, server, _key) = Fixture::steady();
     let client = server.client();
+    let before = device(&client).since;
+    thread::sleep(Duration::from_millis(1100));
     let change = p11_client::message::ChangePin::new("other-sesame").old_pin(Some(PIN.into()));
     client.change_pin(change).unwrap();
     server.secrets().add("other-sesame");
     let told = device(&client);
     assert_eq!(told.pin, LoginState::Accepted);
     assert_eq!(told.pin_origin.as_deref(), Some("ChangePin"));
+    assert!(told.since > before, "{told:?}");
 }
 
 #[test]

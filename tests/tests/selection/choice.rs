@@ -18,17 +18,22 @@ fn the_first_by_label_is_chosen_with_a_warning_that_lists_all() {
     let store = Store::new();
     let (token, keys) = three_of_one_id(&store);
     let server = store.server().start();
+    let note = |uri: &str| server.client().open(uri).unwrap().told().note.clone();
+    assert_eq!(note(&full_uri(&token, &keys[0])), None, "it means one");
     assert_opens(&server, "pkcs11:id=%01", &token, &keys[0]);
     let warning = server.wait_for_log("several keys match pkcs11:id=%01");
     assert!(warning.contains("WARN"), "{warning}");
     for key in &keys {
         assert!(warning.contains(&full_uri(&token, key)), "{warning}");
     }
-    let note = |uri: &str| server.client().open(uri).unwrap().told().note.clone();
     for _ in 0..2 {
         let note = note("pkcs11:id=%01").unwrap();
         assert_contains(&note, ["3 keys match pkcs11:id=%01", "this one was taken"]);
     }
+    let opened = server
+        .client()
+        .open_certified("pkcs11:id=%01", &keys[0].spki);
+    assert_eq!(opened.unwrap().told().note, None, "the client has said it");
     // Each has its own public key, although their ids are the same.
     for key in &keys {
         let uri = full_uri(&token, key);

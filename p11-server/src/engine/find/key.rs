@@ -119,12 +119,12 @@ impl Key {
         &self.message.uri
     }
 
-    /// What a client is told of it that asks by this URI.
-    pub fn opened(&self, meaning: &str) -> OpenedKey {
+    /// What a client is told of it that asks by this URI, and has not said which key it is.
+    pub fn opened(&self, meaning: Option<&str>) -> OpenedKey {
         let schemes = self.schemes().into_iter().map(Scheme::number);
         let mut opened = self.message.clone();
         opened.schemes = schemes.collect();
-        let is_of_it = self.is_taken_at_word() || meaning == self.meant_by;
+        let is_of_it = self.is_taken_at_word() || meaning == Some(&self.meant_by);
         opened.note(self.note.clone().filter(|_| is_of_it))
     }
 

@@ -94,7 +94,7 @@ impl Logins {
                 state: LoginState::Accepted,
                 owner: Some(owner),
                 since: since(&outcomes, |one| {
-                    one.owner == owner && one.state == LoginState::Accepted
+                    one.pin == open && one.state == LoginState::Accepted
                 }),
                 error: is_refused.then(|| about.of_state(state)),
             };
