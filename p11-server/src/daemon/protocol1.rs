@@ -29,12 +29,19 @@ pub(super) fn answer(context: &mut RequestContext<'_>, request: &Request) -> Res
     }
 }
 
+/// Tokens of which `Status` tells in an answer that is no listing yet: it is answered while all else waits.
+const FEW_TOKENS: usize = 8;
+
 /// Whether it may be long.
 pub(super) fn is_listing(response: &Response) -> bool {
-    matches!(
-        response,
-        Response::Tokens(_) | Response::Objects(_) | Response::Certificates(_)
-    )
+    match response {
+        Response::Tokens(_) | Response::Objects(_) | Response::Certificates(_) => true,
+        Response::Status(status) => {
+            let details = status.details.as_ref();
+            details.is_some_and(|details| details.tokens.len() > FEW_TOKENS)
+        }
+        _ => false,
+    }
 }
 
 /// Cuts a list that is too long for a frame, and says so.
@@ -49,11 +56,26 @@ fn truncate(response: &mut Response) {
 
 #[cfg(test)]
 mod tests {
+    use p11_proto::message::{
+        Counters, LoginState, ModuleStatus, Status, StatusDetails, TokenStatus,
+    };
     use p11_proto::{frame, tedge1};
 
     use super::*;
     use crate::daemon::net::tests::frames::every_request;
     use crate::daemon::tedge1 as old;
+
+    #[test]
+    fn a_status_of_many_tokens_is_a_listing() {
+        for (count, expected) in [(FEW_TOKENS, false), (FEW_TOKENS + 1, true)] {
+            let token = TokenStatus::new("pkcs11:token=t", "t", LoginState::NotTried);
+            let counters = Counters::new(0_u64, 0_u64, 0_u64, 0_u64);
+            let details = StatusDetails::new(ModuleStatus::new("m"), counters);
+            let details = details.tokens(vec![token; count]);
+            let status = Status::new("s", true).details(Box::new(details));
+            assert_eq!(is_listing(&Response::Status(status)), expected, "{count}");
+        }
+    }
 
     #[test]
     fn what_a_card_may_take_minutes_for_has_minutes_in_both_protocols() {

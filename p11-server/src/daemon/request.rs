@@ -78,8 +78,11 @@ impl RequestContext<'_> {
     /// Adds what the daemon knows, and takes away what is not for who asks.
     fn complete(&self, status: &mut Status) {
         let (policy, Peer { uid, gid, .. }) = (&self.served.policy, *self.peer);
-        let allowed = policy.allowed(uid, gid).into_iter();
-        status.allowed = Some(allowed.map(|operation| operation.name().into()).collect());
+        // Without a configuration there is no policy.
+        if status.details.is_some() {
+            let allowed = policy.allowed(uid, gid).into_iter();
+            status.allowed = Some(allowed.map(|operation| operation.name().into()).collect());
+        }
         status.uptime = Some(self.process.uptime());
         status.account = Some(self.process.account().clone());
         let may_list = policy.grant(uid, gid, Operation::List);

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fs};
 
 use p11_client::message::{Setting, Source};
 use p11_tests::{
+    client::TestClient,
     fixture::{Fixture, PIN},
     keys::KeyKind,
     server::Server,
@@ -73,6 +74,23 @@ fn each_setting_is_told_with_its_place() {
     assert_eq!(places(&told["uri"]), (Source::File, Some(&*file), Some(3)));
     assert_eq!(places(&told["pin"]), (Source::File, Some(&*file), Some(2)));
     assert_eq!(told["module-path"].source, Source::Flag);
+}
+
+#[test]
+fn a_socket_that_was_passed_is_the_service_managers() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("passed.sock");
+    let server = fixture.server().pin(PIN).activate(&socket);
+    let status = TestClient::at(&socket).status();
+    let settings = status.details.unwrap().settings;
+    let told = settings.iter().find(|it| it.name == "socket-path");
+    assert_eq!(
+        told.unwrap().source,
+        Source::ServiceManager,
+        "{}",
+        server.log()
+    );
 }
 
 #[test]

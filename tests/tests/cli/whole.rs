@@ -193,6 +193,8 @@ fn is_misconfigured(client: &TestClient, expected: &str) {
     let status = client.status();
     assert!(!status.available);
     assert_contains(status.trouble.unwrap(), [expected]);
+    assert!(status.version.is_some() && status.account.is_some());
+    assert_eq!((status.allowed, status.details), (None, None));
     let refused = [
         refused(client.open(KEY).map(drop), ErrorCode::Misconfigured),
         refused(client.delete_key(KEY).map(drop), ErrorCode::Misconfigured),
