@@ -5,9 +5,6 @@ use std::time::Duration;
 
 use p11_proto::Pin;
 
-/// Where the server's systemd unit listens.
-pub(crate) const DEFAULT_SOCKET: &str = "/run/tedge-p11-server/tedge-p11-server.sock";
-
 /// A signature that takes longer is told in the log.
 pub(crate) const SLOW_SIGNATURE: Duration = Duration::from_secs(1);
 
@@ -42,6 +39,9 @@ pub enum Protocol {
 }
 
 impl Config {
+    /// Where the server's systemd unit listens.
+    pub const DEFAULT_SOCKET: &str = "/run/tedge-p11-server/tedge-p11-server.sock";
+
     /// The server that listens on this socket.
     pub fn new(socket_path: impl AsRef<Path>) -> Self {
         Config {
@@ -131,6 +131,6 @@ impl Config {
 /// The socket at `/run/tedge-p11-server/tedge-p11-server.sock`.
 impl Default for Config {
     fn default() -> Self {
-        Config::new(DEFAULT_SOCKET)
+        Config::new(Config::DEFAULT_SOCKET)
     }
 }

@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 
 use crate::client::Client;
-use crate::config::{Config, DEFAULT_SOCKET};
+use crate::config::Config;
 use crate::error::Error;
 #[cfg(feature = "module")]
 use crate::module::ModuleConfig;
@@ -133,7 +133,9 @@ impl CryptokiConfig {
             Mode::Off => return Ok(None),
             Mode::Socket => {
                 let socket = self.socket_path.as_deref();
-                Client::new(Config::new(socket.unwrap_or(DEFAULT_SOCKET.as_ref())))
+                Client::new(Config::new(
+                    socket.unwrap_or(Config::DEFAULT_SOCKET.as_ref()),
+                ))
             }
             Mode::Module => self.module_client()?,
         };

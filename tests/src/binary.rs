@@ -18,6 +18,14 @@ pub fn server() -> Command {
     without_variables(Command::new(binary))
 }
 
+/// The same for the command line, which stands behind a feature.
+pub fn tedge_p11() -> Command {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    let features = ["--features", "cli"];
+    let binary = BINARY.get_or_init(|| built("p11-client", "tedge-p11", None, &features));
+    without_variables(Command::new(binary))
+}
+
 /// A command that runs an example, which is built with what it needs itself and no more.
 pub fn example(name: &str) -> Command {
     let features = ["--no-default-features", "--features", name];

@@ -22,6 +22,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("pkcs11-tool", "opensc"),
     ("pkcsslotd", "opencryptoki"),
     ("setpriv", "util-linux"),
+    ("setsid", "util-linux"),
     ("sh", "dash"),
     ("softhsm2-util", "softhsm2"),
     ("swtpm", "swtpm"),

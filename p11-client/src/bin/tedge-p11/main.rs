@@ -1,0 +1,104 @@
+//! `tedge-p11`: takes a person from a blank token to a device that is connected.
+//!
+//! # Map
+//! | file | what it holds |
+//! |---|---|
+//! | `status`, `tokens`, `keys`, `init`, `create_key`, `delete_key`, `public_key`, `sign` | a command each |
+//! | `verify` | whether a signature is good |
+//! | `stored` | the certificates of a key that are on its token |
+//! | `names` | a label, `token/label` or URI, and the one key or token that it means |
+//! | `inventory` | what the server shows, each with the shortest URI that means it alone |
+//! | `session` | the server that was reached, and the options of all commands |
+//! | `socket` | where the server is expected |
+//! | `pin` | PINs: from files and variables, or asked for without an echo |
+//! | `x509` | what a certificate says |
+//! | `progress` | the time that has passed, while something is waited for |
+//! | `output` | the thing on stdout, words on stderr, JSON |
+//! | `exit` | exit codes, and refusals with the command that helps |
+//!
+//! Each imports only from files below it.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod create_key;
+mod delete_key;
+mod exit;
+mod init;
+mod inventory;
+mod keys;
+mod names;
+mod output;
+mod pin;
+mod progress;
+mod public_key;
+mod session;
+mod sign;
+mod socket;
+mod status;
+mod stored;
+mod tokens;
+mod verify;
+mod x509;
+
+use exit::Refusal;
+use session::{Options, Session};
+
+/// Keys in TPMs, smart cards and other PKCS#11 tokens, through tedge-p11-server
+#[derive(Debug, Parser)]
+#[command(name = "tedge-p11", version, arg_required_else_help = true)]
+#[command(after_help = "\
+From a blank token to a key:
+  tedge-p11 init --label device
+  tedge-p11 create-key device-key
+
+The answer is on stdout, all words are on stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 not found or ambiguous, 4 PIN,
+5 server not reachable, 6 module or token unavailable, 7 not allowed.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Status(status::Status),
+    Tokens(tokens::Tokens),
+    Keys(keys::Keys),
+    Init(init::Init),
+    CreateKey(create_key::CreateKey),
+    DeleteKey(delete_key::DeleteKey),
+    PublicKey(public_key::PublicKey),
+    Sign(sign::Sign),
+}
+
+fn main() -> ExitCode {
+    let Arguments { command, options } = Arguments::parse();
+    let output = options.output();
+    match run(&command, &options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(refusal) => {
+            if !refusal.is_told() {
+                output.refusal(&refusal);
+            }
+            ExitCode::from(refusal.exit as u8)
+        }
+    }
+}
+
+fn run(command: &Command, options: &Options) -> Result<(), Refusal> {
+    let session = &mut Session::open(options)?;
+    match command {
+        Command::Status(status) => status.run(session),
+        Command::Tokens(tokens) => tokens.run(session),
+        Command::Keys(keys) => keys.run(session),
+        Command::Init(init) => init.run(session),
+        Command::CreateKey(create_key) => create_key.run(session),
+        Command::DeleteKey(delete_key) => delete_key.run(session),
+        Command::PublicKey(public_key) => public_key.run(session),
+        Command::Sign(sign) => sign.run(session),
+    }
+}
