@@ -8,6 +8,7 @@
     reason = "helpers of tests, which fail by panicking"
 )]
 
+mod certificate;
 mod create_key;
 mod delete_key;
 mod init;
@@ -48,7 +49,11 @@ fn json(server: &Server, arguments: &[&str]) -> (i32, serde_json::Value) {
         panic!("one line of JSON is expected: {ended:?}")
     };
     let answer = serde_json::from_str(line).unwrap();
-    schema::check(arguments[0], &answer);
+    let command = match arguments[0] {
+        "certificate" => arguments[..2].join(" "),
+        command => command.to_owned(),
+    };
+    schema::check(&command, &answer);
     (ended.code, answer)
 }
 

@@ -146,6 +146,12 @@ impl Token {
         uri.matches_token(&info)
     }
 
+    /// Whether the full URI of an object says that it is on this token.
+    pub fn has(&self, object: &Uri) -> bool {
+        let info = info(object, self.entry.slot);
+        self.full.matches_token(&info)
+    }
+
     /// The URI with all that is known of it.
     pub fn full(&self) -> &str {
         &self.entry.uri

@@ -3,9 +3,9 @@
 //! # Map
 //! | file | what it holds |
 //! |---|---|
-//! | `status`, `tokens`, `keys`, `init`, `create_key`, `delete_key`, `public_key`, `sign` | a command each |
+//! | `status`, `tokens`, `keys`, `init`, `create_key`, `delete_key`, `public_key`, `sign`, `certificate` | a command each |
 //! | `verify` | whether a signature is good |
-//! | `stored` | the certificates of a key that are on its token |
+//! | `stored` | the certificates of a key, or one that is named itself |
 //! | `names` | a label, `token/label` or URI, and the one key or token that it means |
 //! | `inventory` | what the server shows, each with the shortest URI that means it alone |
 //! | `session` | the server that was reached, and the options of all commands |
@@ -23,6 +23,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod certificate;
 mod create_key;
 mod delete_key;
 mod exit;
@@ -73,6 +74,7 @@ enum Command {
     DeleteKey(delete_key::DeleteKey),
     PublicKey(public_key::PublicKey),
     Sign(sign::Sign),
+    Certificate(certificate::Certificate),
 }
 
 fn main() -> ExitCode {
@@ -100,5 +102,6 @@ fn run(command: &Command, options: &Options) -> Result<(), Refusal> {
         Command::DeleteKey(delete_key) => delete_key.run(session),
         Command::PublicKey(public_key) => public_key.run(session),
         Command::Sign(sign) => sign.run(session),
+        Command::Certificate(certificate) => certificate.run(session),
     }
 }

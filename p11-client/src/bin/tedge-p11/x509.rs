@@ -79,6 +79,30 @@ impl Summary {
         };
         format!("{} {when}", self.subject_name)
     }
+
+    /// "CN=gw-0001, by CN=Maker CA, 2026-11-27 to 2026-12-27 (29 days)"
+    pub fn in_long(&self) -> String {
+        format!(
+            "{}, by {}, {} to {} ({} days)",
+            self.subject_name,
+            self.issuer_name,
+            day(&self.not_before),
+            day(&self.not_after),
+            self.days
+        )
+    }
+
+    /// Where a peer would refuse it today.
+    pub fn warning(&self) -> Option<String> {
+        if self.is_early {
+            let day = day(&self.not_before);
+            return Some(format!(
+                "It is not valid before {day}: is the clock of this device right?"
+            ));
+        }
+        self.is_late
+            .then(|| format!("It expired on {}.", day(&self.not_after)))
+    }
 }
 
 /// PEM (RFC 7468) under a label.
@@ -104,4 +128,47 @@ fn seconds(time: Time) -> i64 {
 
 fn whole_seconds(time: Duration) -> i64 {
     i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    fn certificate(name: &str, from: i32, until: i32) -> Summary {
+        let mut params = CertificateParams::default();
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, "Maker");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.not_before = date_time_ymd(from, 1, 1);
+        params.not_after = date_time_ymd(until, 3, 1);
+        let key = KeyPair::generate().unwrap();
+        Summary::of(params.self_signed(&key).unwrap().der()).unwrap()
+    }
+
+    #[test]
+    fn what_a_peer_would_refuse_today_is_said() {
+        let good = certificate("gw-0001", 2020, 2090);
+        assert_eq!(good.in_short(), "CN=gw-0001 until 2090-03-01");
+        assert_eq!(good.not_after, "2090-03-01T00:00:00Z");
+        assert!(good.days > 10_000 && good.warning().is_none(), "{good:?}");
+
+        let late = certificate("gw-0001", 2020, 2021);
+        assert_eq!(late.in_short(), "CN=gw-0001 expired 2021-03-01");
+        assert_eq!(late.warning().unwrap(), "It expired on 2021-03-01.");
+        assert!(late.days < 0 && late.is_late, "{late:?}");
+
+        let early = certificate("gw-0001", 2080, 2090);
+        assert_eq!(early.in_short(), "CN=gw-0001 not before 2080-01-01");
+        assert!(early.warning().unwrap().contains("clock"), "{early:?}");
+    }
+
+    #[test]
+    fn no_name_drives_the_terminal() {
+        let odd = certificate("a\u{1b}[2J", 2020, 2090);
+        let said = format!("{} {} {}", odd.in_long(), odd.subject, odd.issuer);
+        assert!(!said.contains('\u{1b}'), "{said:?}");
+    }
 }
