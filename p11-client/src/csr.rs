@@ -186,16 +186,23 @@ impl CertificateParams {
         builder.assemble(signature, &signer).map_err(refused)
     }
 
-    fn signer(&self, key: &SigningKey) -> Result<KeyWithScheme, Error> {
+    /// What is signed with: [`CertificateParams::scheme`], or the one that it says.
+    ///
+    /// # Errors
+    /// [`Error::CertificateParams`] where the key can make none.
+    pub fn scheme_with(&self, key: &SigningKey) -> Result<Scheme, Error> {
         let can = |scheme: &Scheme| key.schemes().contains(&scheme.number().into());
         let scheme = self.scheme.or_else(|| SCHEMES.into_iter().find(can));
-        let scheme = scheme.ok_or_else(|| {
+        scheme.ok_or_else(|| {
             refused(format_args!(
                 "the token can sign nothing with the key {}",
                 key.uri()
             ))
-        })?;
-        key.with_scheme(scheme)
+        })
+    }
+
+    fn signer(&self, key: &SigningKey) -> Result<KeyWithScheme, Error> {
+        key.with_scheme(self.scheme_with(key)?)
     }
 
     fn extensions(&self) -> Result<Vec<Extension>, Error> {

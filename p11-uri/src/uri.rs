@@ -239,6 +239,13 @@ impl Uri {
         uri
     }
 
+    /// The same URI with this `type`.
+    pub fn with_type(&self, object_type: ObjectType) -> Uri {
+        let mut uri = self.clone();
+        uri.object.object_type = Some(object_type);
+        uri
+    }
+
     /// Refuses what a client may not send to a service: attributes that would make the service read a
     /// file or load a library of the client's choice.
     ///

@@ -10,8 +10,10 @@
 
 mod certificate;
 mod create_key;
+mod csr;
 mod delete_key;
 mod init;
+mod key_file;
 mod listings;
 mod names;
 mod public_key;

@@ -6,6 +6,7 @@ use p11_uri::Uri;
 use serde::Serialize;
 
 use crate::exit::{Exit, Refusal};
+use crate::hex;
 use crate::inventory::{Inventory, Key, Token, kind};
 use crate::names::find_token;
 use crate::output::{printable, say};
@@ -61,7 +62,7 @@ struct Answer<'a> {
 
 impl CreateKey {
     pub fn run(&self, session: &mut Session) -> Result<(), Refusal> {
-        let id = self.id.as_deref().map(bytes).transpose()?;
+        let id = self.id.as_deref().map(id).transpose()?;
         let tokens = Inventory::of_tokens(session)?;
         let (token, label) = self.place(&tokens)?;
         if !self.another
@@ -179,32 +180,7 @@ fn existing(session: &mut Session, token: &Token, label: &str) -> Result<Option<
     Ok(listed.keys.into_iter().find(|key| key.label == label))
 }
 
-/// Hexadecimal digits, with colons between them or not.
-fn bytes(hex: &str) -> Result<Vec<u8>, Refusal> {
-    let digits: Vec<_> = hex
-        .chars()
-        .filter(|c| *c != ':')
-        .map(|c| c.to_digit(16))
-        .collect();
-    let pairs = digits.chunks(2).map(|pair| match pair {
-        [Some(high), Some(low)] => u8::try_from(16 * high + low).ok(),
-        _ => None,
-    });
-    let bytes: Option<Vec<u8>> = pairs.collect();
-    let bytes = bytes.filter(|bytes| !bytes.is_empty());
-    bytes.ok_or_else(|| Refusal::usage("--id takes hexadecimal digits, two for each byte: --id 01"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::bytes;
-
-    #[test]
-    fn an_id_is_read_as_other_tools_print_it() {
-        assert_eq!(bytes("01aB").unwrap(), [1, 0xab]);
-        assert_eq!(bytes("01:ab").unwrap(), [1, 0xab]);
-        for bad in ["", "1", "012", "0x01", "key"] {
-            assert!(bytes(bad).is_err(), "{bad}");
-        }
-    }
+fn id(digits: &str) -> Result<Vec<u8>, Refusal> {
+    let no_digits = || Refusal::usage("--id takes hexadecimal digits, two for each byte: --id 01");
+    hex::bytes(digits).ok_or_else(no_digits)
 }

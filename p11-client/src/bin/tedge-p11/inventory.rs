@@ -213,6 +213,15 @@ impl Key {
         }
     }
 
+    /// The URI of its private half, with all that is known of it.
+    pub fn private_uri(&self) -> String {
+        let uri = Uri::parse(&self.full);
+        uri.map_or_else(
+            |_| self.full.clone(),
+            |uri| uri.with_type(ObjectType::Private).to_string(),
+        )
+    }
+
     /// "P-256"
     pub fn kind(&self) -> String {
         kind(self.key_type, self.bits)

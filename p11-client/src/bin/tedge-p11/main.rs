@@ -3,8 +3,8 @@
 //! # Map
 //! | file | what it holds |
 //! |---|---|
-//! | `status`, `tokens`, `keys`, `init`, `create_key`, `delete_key`, `public_key`, `sign`, `certificate` | a command each |
-//! | `verify` | whether a signature is good |
+//! | `status`, `tokens`, `keys`, `init`, `create_key`, `delete_key`, `public_key`, `sign`, `csr`, `certificate`, `key_file` | a command each |
+//! | `verify` | which scheme is signed with, and whether a signature is good |
 //! | `stored` | the certificates of a key, or one that is named itself |
 //! | `names` | a label, `token/label` or URI, and the one key or token that it means |
 //! | `inventory` | what the server shows, each with the shortest URI that means it alone |
@@ -14,6 +14,7 @@
 //! | `x509` | what a certificate says |
 //! | `progress` | the time that has passed, while something is waited for |
 //! | `output` | the thing on stdout, words on stderr, JSON |
+//! | `hex` | bytes as people write them |
 //! | `exit` | exit codes, and refusals with the command that helps |
 //!
 //! Each imports only from files below it.
@@ -25,10 +26,13 @@ use clap::{Parser, Subcommand};
 
 mod certificate;
 mod create_key;
+mod csr;
 mod delete_key;
 mod exit;
+mod hex;
 mod init;
 mod inventory;
+mod key_file;
 mod keys;
 mod names;
 mod output;
@@ -74,7 +78,9 @@ enum Command {
     DeleteKey(delete_key::DeleteKey),
     PublicKey(public_key::PublicKey),
     Sign(sign::Sign),
+    Csr(csr::Csr),
     Certificate(certificate::Certificate),
+    KeyFile(key_file::KeyFile),
 }
 
 fn main() -> ExitCode {
@@ -102,6 +108,8 @@ fn run(command: &Command, options: &Options) -> Result<(), Refusal> {
         Command::DeleteKey(delete_key) => delete_key.run(session),
         Command::PublicKey(public_key) => public_key.run(session),
         Command::Sign(sign) => sign.run(session),
+        Command::Csr(csr) => csr.run(session),
         Command::Certificate(certificate) => certificate.run(session),
+        Command::KeyFile(key_file) => key_file.run(session),
     }
 }

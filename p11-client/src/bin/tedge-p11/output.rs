@@ -1,7 +1,9 @@
 //! What is printed where: the thing that was asked for on stdout, words on stderr.
 
 use std::fmt::Display;
+use std::fs::File;
 use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
 use std::process;
 
 use anstyle::{AnsiColor, Style};
@@ -52,6 +54,41 @@ impl Output {
         for command in &refusal.next {
             say(format_args!("  {command}"));
         }
+    }
+}
+
+/// Where the thing itself goes: to stdout, or into a file that is not there yet.
+pub struct Place(Option<PathBuf>);
+
+impl Place {
+    /// The file of `--out`; `-` is stdout.
+    pub fn new(out: Option<&Path>) -> Result<Place, Refusal> {
+        match out.filter(|out| *out != Path::new("-")) {
+            Some(out) if out.exists() => Err(Refusal::usage(format_args!(
+                "{out:?} is there already, and is not overwritten"
+            ))),
+            out => Ok(Place(out.map(Path::to_owned))),
+        }
+    }
+
+    pub fn file(&self) -> Option<&Path> {
+        self.0.as_deref()
+    }
+
+    /// Puts it there, and the answer in JSON on stdout where that was asked for.
+    pub fn put(
+        &self,
+        output: Output,
+        answer: &impl Serialize,
+        bytes: &[u8],
+    ) -> Result<(), Refusal> {
+        if let Some(file) = &self.0 {
+            let written = File::create_new(file).and_then(|mut file| file.write_all(bytes));
+            written.map_err(|e| Refusal::failed(format_args!("{file:?}: {e}")))?;
+        } else if !output.json {
+            return write(&mut io::stdout(), bytes);
+        }
+        output.answer(answer, String::new)
     }
 }
 

@@ -6,15 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use base64ct::{Base64, Encoding};
-use p11_client::Scheme;
-use p11_client::message::{OpenKey, OpenedKey, Sign as Request};
+use p11_client::message::{OpenKey, Sign as Request};
 use serde::Serialize;
 
 use crate::exit::{Refusal, this_command};
 use crate::names::find_key;
-use crate::output::{print_raw, say};
+use crate::output::{Place, say};
 use crate::session::Session;
-use crate::verify::verifies;
+use crate::verify::{choose, verifies};
 
 /// What `--test` signs: it says by itself that it is nothing else.
 const TEST: &[u8] = b"tedge-p11 sign --test: a proof that the key can sign, and nothing else";
@@ -59,7 +58,7 @@ struct Answer<'a> {
 
 impl Sign {
     pub fn run(&self, session: &mut Session) -> Result<(), Refusal> {
-        self.check_place(session)?;
+        let place = self.place(session)?;
         let message = match &self.file {
             Some(file) => read(file)?,
             None => TEST.to_vec(),
@@ -73,7 +72,7 @@ impl Sign {
         let opened = session.ask("looking for the key", |client| {
             client.open_key(open.clone())
         })?;
-        let scheme = self.scheme_of(&opened)?;
+        let scheme = choose(opened.schemes.iter().copied(), self.scheme.as_deref())?;
         let request = Request::new(
             opened.uri.as_str(),
             scheme.number(),
@@ -100,12 +99,6 @@ impl Sign {
             scheme.name(),
             took.as_millis()
         ));
-        if let Some(out) = &self.out {
-            fs::write(out, &signature)
-                .map_err(|e| Refusal::failed(format_args!("{out:?}: {e}")))?;
-        } else if !self.test && !session.output.json {
-            return print_raw(&signature);
-        }
         let answer = Answer {
             uri: &key.uri,
             full_uri: &opened.uri,
@@ -114,45 +107,25 @@ impl Sign {
             milliseconds: took.as_millis(),
             signature: Base64::encode_string(&signature),
         };
-        let shown = match (&self.out, session.output.verbose) {
-            (Some(_), _) => String::new(),
-            (None, true) => opened.uri.clone(),
-            (None, false) => key.uri.clone(),
+        if !self.test {
+            return place.put(session.output, &answer, &signature);
+        }
+        let shown = match session.output.verbose {
+            true => &opened.uri,
+            false => &key.uri,
         };
-        session.output.answer(&answer, || shown)
+        session.output.answer(&answer, || shown.clone())
     }
 
     /// A signature has a place to go before anything is signed.
-    fn check_place(&self, session: &Session) -> Result<(), Refusal> {
-        match &self.out {
-            Some(out) if out.exists() => Err(Refusal::usage(format_args!(
-                "{out:?} is there already, and is not overwritten"
-            ))),
-            None if !self.test && !session.output.json && io::stdout().is_terminal() => {
-                let what = "a signature is no text for a terminal";
-                Err(Refusal::usage(what).next(this_command("--out FILE")))
-            }
-            _ => Ok(()),
+    fn place(&self, session: &Session) -> Result<Place, Refusal> {
+        let place = Place::new(self.out.as_deref())?;
+        let is_printed = place.file().is_none() && !self.test && !session.output.json;
+        if is_printed && io::stdout().is_terminal() {
+            let what = "a signature is no text for a terminal";
+            return Err(Refusal::usage(what).next(this_command("--out FILE")));
         }
-    }
-
-    fn scheme_of(&self, key: &OpenedKey) -> Result<Scheme, Refusal> {
-        let schemes = || {
-            key.schemes
-                .iter()
-                .filter_map(|number| Scheme::from_number(*number))
-        };
-        let wanted = |scheme: &Scheme| match &self.scheme {
-            Some(name) => scheme.name() == name,
-            None => true,
-        };
-        schemes().find(wanted).ok_or_else(|| {
-            let names: Vec<_> = schemes().map(Scheme::name).collect();
-            Refusal::usage(format_args!(
-                "the key cannot make that; it makes {}",
-                names.join(", ")
-            ))
-        })
+        Ok(place)
     }
 }
 

@@ -1,10 +1,12 @@
-//! Whether a signature is good, by ring, and by the crate p521 for the curve that ring has not.
+//! Which scheme is signed with, and whether a signature is good, by ring, and by the crate p521 for the curve that ring has not.
 
 use p11_client::Scheme;
 use p521::ecdsa::signature::Verifier;
 use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use x509_cert::der::Decode;
 use x509_cert::spki::SubjectPublicKeyInfoRef;
+
+use crate::exit::Refusal;
 
 /// `None` where neither knows such keys: RSA below 2048 bits.
 pub fn verifies(
@@ -32,6 +34,22 @@ pub fn verifies(
     };
     let key = UnparsedPublicKey::new(algorithm, key);
     Some(key.verify(message, signature).is_ok())
+}
+
+/// The scheme of this name, or without a name the first one, of those that a key makes.
+pub fn choose(
+    schemes: impl Iterator<Item = u16> + Clone,
+    name: Option<&str>,
+) -> Result<Scheme, Refusal> {
+    let mut known = schemes.clone().filter_map(Scheme::from_number);
+    let is_wanted = |scheme: &Scheme| name.is_none_or(|name| scheme.name() == name);
+    known.find(is_wanted).ok_or_else(|| {
+        let names = schemes.filter_map(Scheme::from_number).map(Scheme::name);
+        Refusal::usage(format_args!(
+            "the key cannot make that; it makes {}",
+            names.collect::<Vec<_>>().join(", ")
+        ))
+    })
 }
 
 fn p521_verifies(point: &[u8], message: &[u8], signature: &[u8]) -> Option<bool> {

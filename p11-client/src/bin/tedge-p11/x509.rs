@@ -47,7 +47,7 @@ impl Summary {
             .map_err(|e| Refusal::failed(format_args!("the certificate cannot be read: {e}")))
     }
 
-    fn read(der: &[u8]) -> Result<Summary, x509_cert::der::Error> {
+    fn read(der: &[u8]) -> Result<Summary, der::Error> {
         let certificate = Certificate::from_der(der)?;
         let certificate = certificate.tbs_certificate();
         let validity = certificate.validity();
