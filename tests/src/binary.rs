@@ -109,6 +109,13 @@ fn cargo_build(package: &str, binary: &str, folder: &Path) -> Command {
         .parent()
         .expect("a profile lies in the target folder");
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // What the test was told of its own package would have cargo build ring anew each time.
+    for (name, _) in env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&*name);
+        }
+    }
     cargo
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .args(["build", "--quiet", "--package", package, "--bin", binary])

@@ -17,6 +17,7 @@
 //! - [`fixture`]: a token with a key, and a server that loads a module which misbehaves on demand
 //! - [`broker`], [`openssl`]: the peers of a TLS handshake
 //! - [`program`]: a test that is a process of its own, with a module in it
+//! - [`terminal`]: a program at a terminal, as a person drives it
 //! - [`mqtt`]: the shortest MQTT exchange that proves a login
 //! - [`compare`]: whether something takes longer when others disturb it
 //! - [`text`]: assertions on what a message or a log says
@@ -67,6 +68,7 @@ pub mod requests;
 pub mod secrets;
 pub mod server;
 pub mod softhsm;
+pub mod terminal;
 pub mod text;
 pub mod tools;
 pub mod tpm;

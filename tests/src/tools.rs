@@ -8,6 +8,7 @@ use std::{
 
 /// Which Debian package brings each program.
 const PACKAGES: &[(&str, &str)] = &[
+    ("bash", "bash"),
     ("certtool", "gnutls-bin"),
     ("chroot", "coreutils"),
     ("certutil", "libnss3-tools"),

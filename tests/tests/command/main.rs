@@ -9,9 +9,11 @@
 )]
 
 mod certificate;
+mod change_pin;
 mod create_key;
 mod csr;
 mod delete_key;
+mod help;
 mod init;
 mod key_file;
 mod listings;
@@ -20,10 +22,11 @@ mod public_key;
 mod reaching;
 mod schema;
 mod sign;
+mod terminal;
 
 use std::{ffi::OsStr, process::Command};
 
-use p11_tests::{binary, server::Server, tools::command};
+use p11_tests::{binary, server::Server, terminal::Terminal, tools::command};
 
 /// What a command printed, and how it ended.
 #[derive(Debug)]
@@ -57,6 +60,19 @@ fn json(server: &Server, arguments: &[&str]) -> (i32, serde_json::Value) {
     };
     schema::check(&command, &answer);
     (ended.code, answer)
+}
+
+/// The same at a terminal.
+fn at_terminal(server: &Server, arguments: &[&str]) -> Terminal {
+    let mut command = binary::tedge_p11();
+    command
+        .args(arguments)
+        .current_dir(server.folder())
+        .env("TERM", "xterm")
+        .env_remove("NO_COLOR")
+        .env("TEDGE_CONFIG_DIR", server.folder())
+        .env("TEDGE_DEVICE_CRYPTOKI_SOCKET_PATH", server.socket());
+    Terminal::start(&command)
 }
 
 impl CommandLine {

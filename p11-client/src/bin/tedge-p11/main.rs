@@ -3,7 +3,7 @@
 //! # Map
 //! | file | what it holds |
 //! |---|---|
-//! | `status`, `tokens`, `keys`, `init`, `create_key`, `delete_key`, `public_key`, `sign`, `csr`, `certificate`, `key_file` | a command each |
+//! | `status`, `tokens`, `keys`, `init`, `create_key`, `delete_key`, `public_key`, `sign`, `csr`, `certificate`, `key_file`, `change_pin`, `completions` | a command each |
 //! | `verify` | which scheme is signed with, and whether a signature is good |
 //! | `stored` | the certificates of a key, or one that is named itself |
 //! | `names` | a label, `token/label` or URI, and the one key or token that it means |
@@ -22,9 +22,11 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 mod certificate;
+mod change_pin;
+mod completions;
 mod create_key;
 mod csr;
 mod delete_key;
@@ -81,6 +83,8 @@ enum Command {
     Csr(csr::Csr),
     Certificate(certificate::Certificate),
     KeyFile(key_file::KeyFile),
+    ChangePin(change_pin::ChangePin),
+    Completions(completions::Completions),
 }
 
 fn main() -> ExitCode {
@@ -98,18 +102,20 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &Command, options: &Options) -> Result<(), Refusal> {
-    let session = &mut Session::open(options)?;
+    let session = || Session::open(options);
     match command {
-        Command::Status(status) => status.run(session),
-        Command::Tokens(tokens) => tokens.run(session),
-        Command::Keys(keys) => keys.run(session),
-        Command::Init(init) => init.run(session),
-        Command::CreateKey(create_key) => create_key.run(session),
-        Command::DeleteKey(delete_key) => delete_key.run(session),
-        Command::PublicKey(public_key) => public_key.run(session),
-        Command::Sign(sign) => sign.run(session),
-        Command::Csr(csr) => csr.run(session),
-        Command::Certificate(certificate) => certificate.run(session),
-        Command::KeyFile(key_file) => key_file.run(session),
+        Command::Status(status) => status.run(&mut session()?),
+        Command::Tokens(tokens) => tokens.run(&mut session()?),
+        Command::Keys(keys) => keys.run(&mut session()?),
+        Command::Init(init) => init.run(&mut session()?),
+        Command::CreateKey(create_key) => create_key.run(&mut session()?),
+        Command::DeleteKey(delete_key) => delete_key.run(&mut session()?),
+        Command::PublicKey(public_key) => public_key.run(&mut session()?),
+        Command::Sign(sign) => sign.run(&mut session()?),
+        Command::Csr(csr) => csr.run(&mut session()?),
+        Command::Certificate(certificate) => certificate.run(&mut session()?),
+        Command::KeyFile(key_file) => key_file.run(&mut session()?),
+        Command::ChangePin(change_pin) => change_pin.run(&mut session()?),
+        Command::Completions(completions) => completions.run(Arguments::command()),
     }
 }

@@ -5,8 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::process;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use p11_client::Pin;
 use signal_hook::consts::SIGINT;
@@ -38,6 +38,14 @@ macro_rules! flags {
     };
 }
 
+flags!(
+    NewPin,
+    "the new PIN",
+    new_pin_file,
+    new_pin_env,
+    "new_pin_file",
+    "--new-pin-file FILE or --new-pin-env NAME"
+);
 flags!(
     SoPin,
     "the security officer's PIN",
@@ -128,18 +136,37 @@ fn checked(text: String, source: &str) -> Result<Pin, Refusal> {
 
 /// Asks without an echo. Ctrl-C ends the program, with the terminal as it was.
 fn prompt(question: &str) -> io::Result<String> {
-    // rpassword raises the signal while the echo is still off, and turns it on when its call returns. So the signal
-    // is only noted until then.
-    let (interrupted, is_idle) = (Arc::default(), Arc::new(AtomicBool::new(false)));
-    flag::register_conditional_default(SIGINT, Arc::clone(&is_idle))?;
-    flag::register(SIGINT, Arc::clone(&interrupted))?;
+    let interrupt = interrupt()?;
+    interrupt.is_default.store(false, Ordering::SeqCst);
     let typed = rpassword::prompt_password(question);
-    is_idle.store(true, Ordering::SeqCst);
-    if interrupted.load(Ordering::SeqCst) {
+    interrupt.is_default.store(true, Ordering::SeqCst);
+    if interrupt.is_noted.load(Ordering::SeqCst) {
         let _ = low_level::emulate_default_handler(SIGINT);
         process::exit(130);
     }
     typed
+}
+
+/// What SIGINT does. rpassword raises it while the echo is still off, and turns that on when its call returns: until then
+/// the signal is only noted.
+struct Interrupt {
+    is_default: Arc<AtomicBool>,
+    is_noted: Arc<AtomicBool>,
+}
+
+/// Made with the first question, since handlers stay.
+fn interrupt() -> io::Result<&'static Interrupt> {
+    static INTERRUPT: OnceLock<Interrupt> = OnceLock::new();
+    if let Some(interrupt) = INTERRUPT.get() {
+        return Ok(interrupt);
+    }
+    let interrupt = Interrupt {
+        is_default: Arc::default(),
+        is_noted: Arc::default(),
+    };
+    flag::register_conditional_default(SIGINT, Arc::clone(&interrupt.is_default))?;
+    flag::register(SIGINT, Arc::clone(&interrupt.is_noted))?;
+    Ok(INTERRUPT.get_or_init(|| interrupt))
 }
 
 #[cfg(test)]
