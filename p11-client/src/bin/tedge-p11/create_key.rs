@@ -5,7 +5,7 @@ use p11_client::message::{CreateKey as Request, KeySpec, KeyType};
 use p11_uri::Uri;
 use serde::Serialize;
 
-use crate::exit::{Exit, Refusal};
+use crate::exit::{Exit, Refusal, quoted};
 use crate::hex;
 use crate::inventory::{Inventory, Key, Token, kind};
 use crate::names::find_token;
@@ -96,15 +96,17 @@ impl CreateKey {
             bits: made.bits,
             created: true,
         };
-        self.answer(session, &answer)
+        self.answer(session, &answer)?;
+        say(format_args!(
+            "Next: tedge-p11 csr {} --subject CN=gw-0001 --out gw-0001.csr",
+            quoted(&label)
+        ));
+        Ok(())
     }
 
     /// On which token, and under which label.
     fn place(&self, tokens: &Inventory) -> Result<(Token, String), Refusal> {
-        let command = format!(
-            "tedge-p11 create-key {} --token",
-            crate::exit::quoted(&self.label)
-        );
+        let command = format!("tedge-p11 create-key {} --token", quoted(&self.label));
         if self.token.is_none()
             && let Some((token, label)) = self.label.split_once('/')
             && tokens.initialized().any(|one| one.entry.label == token)
