@@ -48,7 +48,7 @@ pub struct Status {
     /// As which user it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<Account>,
-    /// What the policy lets the user who asks do, be it with one token or key alone, by the names that a policy has.
+    /// What the policy lets the user who asks do (absent while the server is misconfigured), be it with one token or key alone, by the names that a policy has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed: Option<Vec<String>>,
     /// The rest, for who may list all tokens.
@@ -66,7 +66,7 @@ pub struct StatusDetails {
     pub counters: Counters,
     /// How its PINs stand with each initialised token that it has seen, at most 256.
     pub tokens: Vec<TokenStatus>,
-    /// The calls of the module that have not returned within their limit, the oldest first.
+    /// The calls of the module that have not returned within their limit, those that are the furthest past it first.
     pub hung: Vec<HungCall>,
     /// What is configured, and where. Empty in a program that has the module in its process.
     pub settings: Vec<Setting>,
@@ -92,7 +92,7 @@ pub struct Account {
 pub struct ModuleStatus {
     /// The file that was loaded.
     pub path: String,
-    /// `libraryDescription`, once the module was initialised.
+    /// `libraryDescription`, once tokens were listed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// `manufacturerID`, likewise.

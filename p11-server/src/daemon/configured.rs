@@ -95,8 +95,8 @@ fn load_with(
         show(&config);
     }
     let settings = config.cryptoki.settings(warnings)?;
-    let uri_before = before.and_then(|before| before.config.cryptoki.uri.as_ref());
-    if let (Some(uri), None) = (uri_before, &config.cryptoki.uri) {
+    let uri_before = before.and_then(|before| before.config.cryptoki.uri());
+    if let (Some(uri), None) = (uri_before, config.cryptoki.uri()) {
         return Err(config::Error::UriGone(p11_uri::redact(uri)));
     }
     let pin_before = before.and_then(|before| before.pin_origin.as_ref());

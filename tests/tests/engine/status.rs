@@ -276,3 +276,51 @@ fn a_token_out_of_scope_is_not_told_of() {
     let tokens = details(&server.client()).tokens;
     assert_eq!(tokens.len(), 1, "{tokens:?}");
 }
+
+#[test]
+fn a_pin_that_is_never_sent_is_guarded_with_the_reason() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let builder = fixture.server();
+    let server = builder.envs([("TEDGE_DEVICE_CRYPTOKI_PIN", "12")]).start();
+    server.client().token("device");
+    let told = device(&server.client());
+    assert_eq!((told.pin, told.since), (LoginState::Guarded, None));
+    assert_contains(told.reason.unwrap(), ["takes PINs of 4 to"]);
+
+    // Two were refused, and the default one is not sent any more.
+    let server = fixture.server().start();
+    server.secrets().add(WRONG);
+    let client = server.client();
+    for pin in [WRONG, "wrong-pin-2"] {
+        refused(client.with_pin(pin).open(KEY), ErrorCode::PinIncorrect);
+    }
+    let told = device(&client);
+    assert_eq!(told.pin, LoginState::Guarded);
+    assert_eq!(told.pin_owner, Some(PinOwner::Default));
+    assert!(told.since.is_some());
+    assert_contains(told.reason.unwrap(), ["has refused PINs"]);
+    assert_eq!(fixture.faults.count(C_Login), 2);
+}
+
+#[test]
+fn a_pin_pad_and_a_token_without_a_login_are_told_as_such() {
+    let fixture = Fixture::new(KeyKind::P256);
+    fixture.faults.set([token("device").pin_pad(PIN)]);
+    let server = fixture.server().start();
+    let client = server.client();
+    client.token("device");
+    let told = device(&client);
+    assert_eq!(told.pin, LoginState::NotTried);
+    assert_eq!(told.pin_owner, Some(PinOwner::PinPad));
+    client.open(KEY).unwrap().sign().unwrap();
+    let told = device(&client);
+    assert_eq!(told.pin, LoginState::Accepted);
+    assert_eq!(told.pin_owner, Some(PinOwner::PinPad));
+    assert!(told.since.is_some());
+
+    fixture.faults.set([token("device").asks_no_login()]);
+    let server = fixture.server().pin(PIN).start();
+    server.client().token("device");
+    let told = device(&server.client());
+    assert_eq!((told.pin, told.pin_owner), (LoginState::NotNeeded, None));
+}

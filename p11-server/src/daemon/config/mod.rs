@@ -55,10 +55,8 @@ pub(crate) struct CryptokiConfigDirect {
     pins: Vec<ConfiguredPin>,
     /// Whether the default PIN is used where there is none.
     takes_default_pin: bool,
-    /// The server's URI, as given.
-    pub(crate) uri: Option<String>,
-    /// Where that is set.
-    uri_origin: Origin,
+    /// The server's URI as given, and where.
+    uri: Option<(String, Origin)>,
     /// Whether a token that is not there is looked for by a reload.
     pub reload_for_new_tokens: bool,
 }
@@ -71,7 +69,10 @@ impl fmt::Debug for CryptokiConfigDirect {
         f.debug_struct("CryptokiConfigDirect")
             .field("module_path", &self.module_path)
             .field("pin", pin.map_or(&"none", |pin| pin as &dyn fmt::Debug))
-            .field("uri", &self.uri.as_deref().map(p11_uri::redact))
+            .field(
+                "uri",
+                &self.uri.as_ref().map(|(uri, _)| p11_uri::redact(uri)),
+            )
             .finish()
     }
 }
@@ -139,10 +140,7 @@ impl Config {
                 pins,
                 takes_default_pin,
                 reload_for_new_tokens: args.reload_for_new_tokens,
-                uri_origin: uri
-                    .as_ref()
-                    .map_or_else(Origin::default, |(_, origin)| origin.clone()),
-                uri: uri.map(|(uri, _)| uri),
+                uri,
             },
         })
     }
@@ -216,28 +214,45 @@ fn read_file(args: &Args, before: Option<&Config>) -> Result<Option<TedgeToml>, 
     Err(Error::Missing { path, why })
 }
 
+/// The server's URI, and the file that it names as the source of the PIN.
+fn scope(
+    uri: &str,
+    origin: &Origin,
+    warnings: &mut Vec<Notice>,
+) -> Result<(Uri, Option<PathBuf>), Error> {
+    let unusable = |cause| Error::Uri {
+        origin: origin.clone(),
+        cause,
+    };
+    let uri = Uri::parse(uri).map_err(unusable)?;
+    let pin_source = uri.pin_source_path().map_err(unusable)?;
+    if let Some(hint) = uri.hint() {
+        let shown = uri.shown();
+        warnings.push(Notice {
+            text: format!(
+                "the server's URI {shown}, of {origin}, matches nothing, or nearly nothing: {hint}"
+            ),
+            place: origin.place_in_file(),
+        });
+    }
+    Ok((uri, pin_source))
+}
+
 impl CryptokiConfigDirect {
+    /// The server's URI, as given.
+    pub(crate) fn uri(&self) -> Option<&str> {
+        self.uri.as_ref().map(|(uri, _)| uri.as_str())
+    }
+
     /// What the engine needs: parses the URI and reads the PIN that it may name.
     ///
     /// # Errors
     /// [`Error::Uri`], [`Error::PinSource`]
     pub(crate) fn settings(&self, warnings: &mut Vec<Notice>) -> Result<Settings, Error> {
-        let unusable = |cause| Error::Uri {
-            origin: self.uri_origin.clone(),
-            cause,
+        let (scope, pin_source) = match &self.uri {
+            Some((uri, origin)) => scope(uri, origin, warnings)?,
+            None => (Uri::default(), None),
         };
-        let scope = Uri::parse(self.uri.as_deref().unwrap_or("pkcs11:")).map_err(unusable)?;
-        if let Some(hint) = scope.hint() {
-            warnings.push(Notice {
-                text: format!(
-                    "the server's URI {}, of {}, matches nothing, or nearly nothing: {hint}",
-                    scope.shown(),
-                    self.uri_origin
-                ),
-                place: self.uri_origin.place_in_file(),
-            });
-        }
-        let pin_source = scope.pin_source_path().map_err(unusable)?;
         let of_uri = match (scope.pin_value(), pin_source) {
             (Some(pin), _) => Some(ConfiguredPin {
                 pin: Pin::from(pin.clone()),

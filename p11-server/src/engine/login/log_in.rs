@@ -210,7 +210,7 @@ impl Logins {
             Ok(()) => {
                 self.change_if(|guard| guard.accepted(&subject, given.owner, attempt.pin));
                 token.set_accepted(attempt.pin);
-                add_outcome(
+                answered(
                     token,
                     &subject,
                     given.owner,
@@ -258,7 +258,7 @@ impl Logins {
     ) -> Error {
         let token = session.token();
         let digest = given.pin.map(|pin| self.digest(subject, pin));
-        let note = |answer| add_outcome(token, subject, given.owner, digest, answer);
+        let note = |answer| answered(token, subject, given.owner, digest, answer);
         match error {
             Cryptoki::Pkcs11(rv, _) if means_refused(rv) => {
                 note(LoginState::Refused);
@@ -330,7 +330,7 @@ impl Logins {
 }
 
 /// Notes what the token has answered to a PIN of its user, for `Status`.
-pub(super) fn add_outcome(
+fn answered(
     token: &Token,
     subject: &Subject,
     owner: Owner,

@@ -7,12 +7,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use p11_proto::Pin;
 use p11_proto::message::{LoginState, PinOwner, TokenStatus};
 
+use super::Logins;
 use super::attempt::Attempt;
 use super::checks::check_len;
 use super::states::{Fate, Owner, Role, State, Tries, fate};
-use super::{Given, Logins};
 use crate::engine::settings::Settings;
-use crate::engine::token::{Login, Outcome, Token};
+use crate::engine::token::{Login, Outcome, PinDigest, Token};
 use crate::error::Error;
 
 /// How a PIN stands, and why a request without one would fail.
@@ -54,73 +54,61 @@ impl Logins {
     fn standing(&self, token: &Token, settings: &Settings) -> Standing {
         let has_pin_pad = token.flags().protected_authentication_path();
         let server = self.server_pin(token, settings);
-        let given = match (&server, has_pin_pad) {
-            (_, true) => Given {
-                pin: None,
-                owner: Owner::PinPad,
-            },
-            (Some((pin, owner)), false) => Given {
-                pin: Some(pin),
-                owner: *owner,
-            },
-            (None, false) => return self.standing_of_clients(token, settings),
+        let (pin, owner) = match &server {
+            _ if has_pin_pad => (None, Owner::PinPad),
+            Some((pin, owner)) => (Some(pin.as_ref()), *owner),
+            None => return self.standing_of_clients(token, settings),
         };
         let subject = self.subject(token, Role::User);
-        let pin = given.pin.map(|pin| self.digest(&subject, pin));
+        let digest = |pin: &Pin| self.digest(&subject, pin);
         let login = token.life().login_state();
         let open = match &login {
-            Login::In {
-                pin: Some(open), ..
-            } => Some(self.digest(&subject, open)),
-            _ => None,
+            Login::In { pin, .. } => pin.as_ref().map(digest),
+            Login::Out => None,
         };
         let attempt = Attempt {
             open,
             tries: Tries::of(&token.flags(), Role::User),
-            server: pin.filter(|_| given.owner == Owner::Server),
-            ..Attempt::new(given.owner, pin)
+            ..Attempt::new(owner, pin.map(digest))
         };
         let state = self.guard.lock().state(&subject, &attempt);
-        let about = self.about(token, Role::User, given.owner, settings);
+        let about = self.about(token, Role::User, owner, settings);
+        let refusal = || (fate(state, owner) == Fate::Refuse).then(|| about.of_state(state));
         let outcomes = token.outcomes();
-        let of_pin = outcomes.iter().rev().find(|outcome| outcome.pin == pin);
-        if let Login::In { by_server, .. } = login {
-            let owner = match by_server {
-                true => given.owner.into(),
-                false => PinOwner::Client,
-            };
-            let is_refused = !by_server && fate(state, given.owner) == Fate::Refuse;
-            return Standing {
+        match login {
+            Login::In { by_server, .. } => Standing {
                 state: LoginState::Accepted,
-                owner: Some(owner),
+                owner: Some(match by_server {
+                    true => owner.into(),
+                    false => PinOwner::Client,
+                }),
                 since: since(&outcomes, |one| {
                     one.pin == open && one.state == LoginState::Accepted
                 }),
-                error: is_refused.then(|| about.of_state(state)),
-            };
-        }
-        let misfit = given.pin.and_then(|pin| self.misfit(token, pin, &about));
-        let state_of_pin = match (state, &misfit) {
-            (State::New | State::Reloaded, None) if has_pin_pad => {
-                of_pin.map_or(LoginState::NotTried, |outcome| outcome.state)
-            }
-            (_, Some(_)) => LoginState::Guarded,
-            (state, None) => login_state(state),
-        };
-        let is_refused = fate(state, given.owner) == Fate::Refuse;
-        Standing {
-            state: state_of_pin,
-            owner: Some(given.owner.into()),
-            since: match state_of_pin {
-                LoginState::Accepted | LoginState::Refused => of_pin
-                    .filter(|outcome| outcome.state == state_of_pin)
-                    .map(|outcome| outcome.since),
-                LoginState::Guarded | LoginState::Locked => {
-                    since(&outcomes, |one| one.state != LoginState::Accepted)
-                }
-                _ => None,
+                error: (!by_server).then(refusal).flatten(),
             },
-            error: misfit.or_else(|| is_refused.then(|| about.of_state(state))),
+            Login::Out => {
+                let misfit = || check_len(&token.flags(), pin?, &about).err();
+                let error = refusal().or_else(misfit);
+                let state = match (state, &error) {
+                    // What was typed before is not known to be typed again.
+                    (State::New, _) if has_pin_pad => outcome_of(&outcomes, attempt.pin),
+                    (State::New | State::Accepted, Some(_)) => LoginState::Guarded,
+                    _ => login_state(state),
+                };
+                Standing {
+                    state,
+                    owner: Some(owner.into()),
+                    since: since(&outcomes, |one| match state {
+                        LoginState::Accepted | LoginState::Refused => {
+                            one.pin == attempt.pin && one.state == state
+                        }
+                        LoginState::NotTried => false,
+                        _ => one.state != LoginState::Accepted,
+                    }),
+                    error,
+                }
+            }
         }
     }
 
@@ -145,11 +133,6 @@ impl Logins {
         }
     }
 
-    /// Why a PIN is never sent to this token, if it is of no length that the token takes.
-    fn misfit(&self, token: &Token, pin: &Pin, about: &super::About<'_>) -> Option<Error> {
-        check_len(&token.flags(), pin, about).err()
-    }
-
     fn was_replaced(&self, token: &Token) -> bool {
         matches!(self.replaced.lock().get(token.id()), Some(Some(_)))
     }
@@ -159,6 +142,12 @@ impl Logins {
 fn since(outcomes: &[Outcome], is_of_these: impl Fn(&Outcome) -> bool) -> Option<SystemTime> {
     let last = outcomes.iter().rev().find(|outcome| is_of_these(outcome))?;
     Some(last.since)
+}
+
+/// What the token has answered to this PIN last.
+fn outcome_of(outcomes: &[Outcome], pin: Option<PinDigest>) -> LoginState {
+    let last = outcomes.iter().rev().find(|outcome| outcome.pin == pin);
+    last.map_or(LoginState::NotTried, |outcome| outcome.state)
 }
 
 fn login_state(state: State) -> LoginState {
