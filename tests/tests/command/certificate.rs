@@ -18,8 +18,9 @@ fn text(path: &Path) -> &str {
 
 #[test]
 fn a_certificate_goes_beside_its_key_and_comes_back_as_it_was() {
-    let (fixture, server) = Fixture::started();
+    let fixture = Fixture::new(KeyKind::P256);
     fixture.add_key(KeyKind::P256, "second", 2);
+    let server = fixture.start();
     let pki = Pki::new();
     let certificate = pki.client("gw-0001", &fixture.key.spki, Version::V3);
 

@@ -6,6 +6,7 @@ use p11_tests::{
     keys::KeyKind,
     server::Server,
     softhsm::SoftHsm,
+    text::assert_contains,
 };
 
 use super::{json, tedge_p11};
@@ -14,14 +15,48 @@ use super::{json, tedge_p11};
 fn status_is_one_line_that_a_script_can_decide_on() {
     let (_fixture, server) = Fixture::started();
     let ended = tedge_p11(&server, &["status"]);
-    assert_eq!(ended.done(), "ok: tedge-p11-server 0.1.0, 1 token");
-    assert_eq!(ended.stderr, "");
+    assert_contains(
+        ended.done(),
+        [
+            "ok: tedge-p11-server 0.1.0, up ",
+            " s, 1 token, no signature yet",
+        ],
+    );
+    assert_eq!(
+        (ended.stdout.lines().count(), ended.stderr.as_str()),
+        (1, "")
+    );
 
+    tedge_p11(&server, &["sign", "--test", "key"]).done();
+    let ended = tedge_p11(&server, &["status"]);
+    assert_contains(
+        ended.done(),
+        [" 1 token, 1 signature, the last ", " s ago ("],
+    );
+    let (code, answer) = json(&server, &["status"]);
+    assert_eq!((code, &answer["ok"]), (0, &true.into()));
+    assert_eq!(answer["counters"]["signatures"], 1);
+    assert_eq!(
+        (&answer["tokens"][0]["label"], &answer["tokens"][0]["pin"]),
+        (&"device".into(), &"accepted".into())
+    );
+}
+
+#[test]
+fn a_token_that_has_refused_the_pin_is_not_ok() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.server().pin("a-wrong-one").start();
+    tedge_p11(&server, &["sign", "--test", "key"]).refused(4, &["The specified PIN is incorrect"]);
+    let ended = tedge_p11(&server, &["status"]);
+    assert_eq!(ended.code, 4, "{ended:?}");
+    let line = "NOT OK: the token \"device\" has refused the PIN (from TEDGE_DEVICE_CRYPTOKI_PIN) since 20";
+    assert!(ended.stdout.starts_with(line), "{ended:?}");
     let (code, answer) = json(&server, &["status"]);
     assert_eq!(
-        (code, &answer["ok"], &answer["tokens"]),
-        (0, &true.into(), &1.into())
+        (code, &answer["ok"], &answer["tokens"][0]["pin"]),
+        (4, &false.into(), &"refused".into())
     );
+    assert_eq!(answer["last_error"]["code"], "PinIncorrect");
 }
 
 #[test]
@@ -105,9 +140,10 @@ fn tokens_are_listed_with_the_shortest_uri_that_means_one() {
 
 #[test]
 fn keys_are_listed_with_what_they_may_do_and_their_certificates() {
-    let (fixture, server) = Fixture::started();
+    let fixture = Fixture::new(KeyKind::P256);
     fixture.store_certificate();
     fixture.add_key(KeyKind::Rsa2048, "dec", 2);
+    let server = fixture.start();
 
     let ended = tedge_p11(&server, &["keys"]);
     let lines: Vec<_> = ended.done().lines().collect();

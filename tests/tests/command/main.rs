@@ -18,11 +18,13 @@ mod init;
 mod key_file;
 mod listings;
 mod names;
+mod old_server;
 mod public_key;
 mod reaching;
 mod schema;
 mod sign;
 mod terminal;
+mod tpm;
 
 use std::{ffi::OsStr, process::Command};
 

@@ -78,13 +78,21 @@ fn nothing_is_guessed_among_several() {
     );
     tedge_p11(&server, &["sign", "--test", "pkcs11:id=02"])
         .refused(3, &["the `id` is the text 02; bytes are written `id=%02`"]);
+    tedge_p11(&server, &["delete-key", "pkcs11:token=none;object=key"]).refused(
+        3,
+        &[
+            "there is no token pkcs11:token=none;object=key",
+            "tedge-p11 tokens",
+        ],
+    );
     tedge_p11(&server, &["sign", "--test", "pkcs11:label=key"]).refused(2, &["write `object=…`"]);
 }
 
 #[test]
 fn without_a_name_it_is_the_configured_key() {
-    let (fixture, server) = Fixture::started();
+    let fixture = Fixture::new(KeyKind::P256);
     fixture.add_key(KeyKind::P256, "second", 2);
+    let server = fixture.start();
     tedge_p11(&server, &["sign", "--test"]).refused(
         3,
         &[

@@ -1,12 +1,13 @@
 //! The tokens and keys that the server shows, each with the shortest URI that means it alone.
 
 use p11_client::ErrorCode;
-use p11_client::message::{Class, KeyType, ListKeys, ObjectEntry, TokenEntry};
+use p11_client::message::{Class, KeyType, ListKeys, ObjectEntry, Objects, TokenEntry};
 use p11_uri::{ObjectInfo, ObjectType, TokenInfo, Uri};
 
 use crate::exit::Refusal;
 use crate::output::printable;
 use crate::session::Session;
+use crate::short_uri::{info, short_uri, shortest};
 
 /// What was listed.
 #[derive(Debug, Default)]
@@ -15,6 +16,8 @@ pub struct Inventory {
     pub keys: Vec<Key>,
     /// Certificates on the tokens whose keys were listed.
     pub certificates: Vec<ObjectEntry>,
+    /// What the server remarks on the keys of a token, by the token's label.
+    pub notes: Vec<(String, String)>,
     /// Tokens whose keys could not be listed, and why.
     pub troubles: Vec<(String, Refusal)>,
     /// Whether something is missing, since it does not fit into an answer.
@@ -78,7 +81,7 @@ impl Inventory {
         {
             let wanted = label.map_or_else(|| uri.clone(), of_label);
             match objects(session, &token.full, &wanted) {
-                Ok((objects, is_cut)) => inventory.add(token, objects, is_cut),
+                Ok(listed) => inventory.add(token, listed),
                 Err(refusal) => {
                     let token = printable(&token.entry.label);
                     inventory.troubles.push((token, refusal));
@@ -104,9 +107,10 @@ impl Inventory {
         self.tokens.iter().filter(|token| token.entry.initialized)
     }
 
-    fn add(&mut self, token: &Token, objects: Vec<ObjectEntry>, is_cut: bool) {
+    fn add(&mut self, token: &Token, listed: Objects) {
         let mut keys: Vec<Key> = Vec::new();
-        let (certificates, halves): (Vec<_>, Vec<_>) = objects
+        let (certificates, halves): (Vec<_>, Vec<_>) = listed
+            .objects
             .into_iter()
             .filter(|object| object.class != Class::Unknown)
             .partition(|object| object.class == Class::Certificate);
@@ -120,7 +124,7 @@ impl Inventory {
                 None => keys.push(Key::new(token, half)),
             }
         }
-        if !is_cut {
+        if !listed.truncated {
             let short: Vec<_> = keys.iter().map(|key| key.shortest(token, &keys)).collect();
             for (key, short) in keys.iter_mut().zip(short) {
                 key.uri = short;
@@ -128,7 +132,10 @@ impl Inventory {
         }
         self.keys.extend(keys);
         self.certificates.extend(certificates);
-        self.is_cut |= is_cut;
+        self.is_cut |= listed.truncated;
+        if let Some(note) = listed.note {
+            self.notes.push((printable(&token.entry.label), note));
+        }
     }
 }
 
@@ -269,12 +276,8 @@ pub fn kind(key_type: KeyType, bits: u32) -> String {
     }
 }
 
-/// The objects of a token, and whether there are more.
-fn objects(
-    session: &mut Session,
-    token: &Uri,
-    wanted: &Uri,
-) -> Result<(Vec<ObjectEntry>, bool), Refusal> {
+/// The objects of a token; where those are too many, the ones that are wanted.
+fn objects(session: &mut Session, token: &Uri, wanted: &Uri) -> Result<Objects, Refusal> {
     let mut list = |uri: String| {
         session.ask("looking for keys", |client| {
             client.list_keys(ListKeys::new(uri.as_str()))
@@ -282,10 +285,11 @@ fn objects(
     };
     let all = list(token.to_string())?;
     if !all.truncated || !wanted.names_object() {
-        return Ok((all.objects, all.truncated));
+        return Ok(all);
     }
-    let narrow = wanted.without_query().without_type().apply_scope(token).uri;
-    Ok((list(narrow.to_string())?.objects, true))
+    let narrow = wanted.without_query().without_type();
+    let listed = list(narrow.apply_scope(token).uri.to_string())?;
+    Ok(listed.truncated(true))
 }
 
 fn of_label(label: &str) -> Uri {
@@ -318,47 +322,6 @@ fn tokens(entries: Vec<TokenEntry>) -> Result<Vec<Token>, Refusal> {
     Ok(tokens)
 }
 
-/// What a URI says of a token.
-fn info(uri: &Uri, slot: u64) -> TokenInfo {
-    let told = |value: Option<&str>| value.unwrap_or_default().to_owned();
-    let mut info = TokenInfo::default();
-    info.label = told(uri.token());
-    info.serial = told(uri.serial());
-    info.manufacturer = told(uri.manufacturer());
-    info.model = told(uri.model());
-    info.slot_id = slot;
-    info.is_ambiguous = uri.slot_id().is_some();
-    info
-}
-
-/// As little of a token's facts as no other token shares.
-fn shortest(token: &TokenInfo, all: &[TokenInfo]) -> TokenInfo {
-    let with = |label: bool, serial: bool| {
-        let mut short = TokenInfo::default();
-        if label {
-            short.label.clone_from(&token.label);
-        }
-        if serial {
-            short.serial.clone_from(&token.serial);
-        }
-        short
-    };
-    let mut ways = [with(true, false), with(true, true), with(false, true)].into_iter();
-    let is_enough = |short: &TokenInfo| {
-        let uri = Uri::of_token(short);
-        uri.names_token() && all.iter().filter(|other| uri.matches_token(other)).count() == 1
-    };
-    ways.find(is_enough).unwrap_or_else(|| token.clone())
-}
-
-fn short_uri(token: &TokenInfo, label: &str, id: &[u8]) -> String {
-    if label.is_empty() && id.is_empty() {
-        return Uri::of_token(token).to_string();
-    }
-    let object = ObjectInfo::new(ObjectType::Private, label, id);
-    Uri::of_object(token, &object).without_type().to_string()
-}
-
 /// Whether the policy keeps this user from listing, so that a name is taken to the server as it is.
 pub fn may_not_list(error: &Refusal) -> bool {
     error.code == ErrorCode::NotAllowed.to_string().as_str()
@@ -366,18 +329,11 @@ pub fn may_not_list(error: &Refusal) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use p11_client::message::{Objects, Request, Response, Tokens};
+    use p11_client::message::{Request, Response, Tokens};
     use p11_client::{Client, CryptokiConfig};
 
     use super::*;
     use crate::output::Output;
-
-    fn token(label: &str, serial: &str) -> TokenInfo {
-        let mut info = TokenInfo::default();
-        (info.label, info.serial) = (label.to_owned(), serial.to_owned());
-        info.model = "m".to_owned();
-        info
-    }
 
     /// A token of so many objects that a listing of all of them never shows the key `last`.
     fn with_many_objects(request: &Request) -> Result<Response, p11_client::Error> {
@@ -427,28 +383,5 @@ mod tests {
         );
         let all = Inventory::of_keys(session, &Uri::default(), None).unwrap();
         assert!(all.is_cut && all.keys.len() == 1, "{all:?}");
-    }
-
-    #[test]
-    fn a_token_is_named_by_as_little_as_tells_it_from_others() {
-        let all = [
-            token("a", "1"),
-            token("b", "2"),
-            token("b", "3"),
-            token("", "4"),
-            token("", ""),
-        ];
-        let short = |token: &TokenInfo| Uri::of_token(&shortest(token, &all)).to_string();
-        let named: Vec<_> = all.iter().map(short).collect();
-        assert_eq!(
-            named,
-            [
-                "pkcs11:token=a",
-                "pkcs11:serial=2;token=b",
-                "pkcs11:serial=3;token=b",
-                "pkcs11:serial=4",
-                "pkcs11:model=m"
-            ]
-        );
     }
 }

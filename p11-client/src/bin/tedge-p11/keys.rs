@@ -24,6 +24,8 @@ pub struct Keys {
 #[derive(Serialize)]
 struct Answer<'a> {
     keys: Vec<Entry<'a>>,
+    /// What the server remarks.
+    notes: Vec<Note<'a>>,
     /// Tokens whose keys could not be listed.
     troubles: Vec<Trouble<'a>>,
     truncated: bool,
@@ -43,6 +45,12 @@ struct Entry<'a> {
     extractable: Option<bool>,
     always_authenticate: Option<bool>,
     certificate: Option<Summary>,
+}
+
+#[derive(Serialize)]
+struct Note<'a> {
+    token: &'a str,
+    message: &'a str,
 }
 
 #[derive(Serialize)]
@@ -71,7 +79,11 @@ impl Keys {
             entries.push(entry(key, certificate));
         }
         let troubles = inventory.troubles.iter();
+        let notes = inventory.notes.iter();
         let answer = Answer {
+            notes: notes
+                .map(|(token, message)| Note { token, message })
+                .collect(),
             troubles: troubles
                 .map(|(token, refusal)| trouble(token, refusal))
                 .collect(),
@@ -107,10 +119,11 @@ impl Keys {
                 trouble.token, trouble.message
             ));
         }
+        for note in &answer.notes {
+            say(format_args!("Token \"{}\": {}", note.token, note.message));
+        }
         if answer.keys.iter().any(|key| !key.private) {
-            say(
-                "Private keys are not shown where no PIN is known: --pin-file FILE or --pin-env NAME.",
-            );
+            say("A token's PIN is given by --pin-file FILE or --pin-env NAME.");
         }
         if answer.keys.is_empty() && answer.troubles.is_empty() && self.name.is_none() {
             say("There is no key yet. Next: tedge-p11 create-key device-key");

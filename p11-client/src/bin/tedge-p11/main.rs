@@ -8,6 +8,7 @@
 //! | `stored` | the certificates of a key, or one that is named itself |
 //! | `names` | a label, `token/label` or URI, and the one key or token that it means |
 //! | `inventory` | what the server shows, each with the shortest URI that means it alone |
+//! | `short_uri` | what such a URI has to say |
 //! | `session` | the server that was reached, and the options of all commands |
 //! | `socket` | where the server is expected |
 //! | `pin` | PINs: from files and variables, or asked for without an echo |
@@ -42,6 +43,7 @@ mod pin;
 mod progress;
 mod public_key;
 mod session;
+mod short_uri;
 mod sign;
 mod socket;
 mod status;

@@ -65,7 +65,12 @@ pub fn find_key(session: &mut Session, name: Option<&str>, command: &str) -> Res
     let found = keys(&inventory, &name);
     match found.as_slice() {
         [key] => Ok((*key).clone()),
-        [] => Err(no_key(inventory, &name, command)),
+        [] => Err(match &name {
+            Name::Uri(uri) if !inventory.initialized().any(|token| token.is_meant(uri)) => {
+                no_token(uri)
+            }
+            _ => no_key(inventory, &name, command),
+        }),
         several => Err(offer(
             Refusal::new(
                 Exit::NotFound,
@@ -156,6 +161,14 @@ fn unlisted(name: &Name) -> Option<Key> {
     };
     say("You may not list keys here, so nobody can tell whether this URI means one key alone.");
     Some(Key::unlisted(uri))
+}
+
+fn no_token(uri: &Uri) -> Refusal {
+    let what = match uri.names_token() {
+        true => format!("there is no token {}", uri.without_query()),
+        false => "there is no token that is ready for use".to_owned(),
+    };
+    Refusal::new(Exit::NotFound, "TokenNotFound", what).next("tedge-p11 tokens")
 }
 
 fn no_key(mut inventory: Inventory, name: &Name, command: &str) -> Refusal {

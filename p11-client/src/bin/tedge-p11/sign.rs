@@ -72,6 +72,9 @@ impl Sign {
         let opened = session.ask("looking for the key", |client| {
             client.open_key(open.clone())
         })?;
+        if let Some(note) = &opened.note {
+            say(note);
+        }
         let scheme = choose(opened.schemes.iter().copied(), self.scheme.as_deref())?;
         let request = Request::new(
             opened.uri.as_str(),

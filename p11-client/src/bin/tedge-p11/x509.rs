@@ -6,7 +6,7 @@ use serde::Serialize;
 use x509_cert::Certificate;
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::pem::{LineEnding, encode_string};
-use x509_cert::der::{Decode, Encode};
+use x509_cert::der::{DateTime, Decode, Encode};
 use x509_cert::name::Name;
 use x509_cert::time::Time;
 
@@ -103,6 +103,12 @@ impl Summary {
         self.is_late
             .then(|| format!("It expired on {}.", day(&self.not_after)))
     }
+}
+
+/// Seconds of Unix time as text.
+pub fn rfc3339(seconds: u64) -> Option<String> {
+    let time = DateTime::from_unix_duration(Duration::from_secs(seconds));
+    time.ok().map(|time| time.to_string())
 }
 
 /// PEM (RFC 7468) under a label.
