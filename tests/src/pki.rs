@@ -36,6 +36,10 @@ pub enum Version {
     V3,
 }
 
+/// The extensions of a TLS client's certificate.
+pub const CLIENT: &str =
+    "basicConstraints = CA:FALSE\nkeyUsage = digitalSignature\nextendedKeyUsage = clientAuth\n";
+
 impl Pki {
     /// A new authority.
     pub fn new() -> Self {
@@ -51,11 +55,6 @@ impl Pki {
             .arg(pki.authority())
             .arg("-keyout")
             .arg(pki.authority_key()));
-        fs::write(
-            pki.file("client.ext"),
-            "basicConstraints = CA:FALSE\nkeyUsage = digitalSignature\nextendedKeyUsage = clientAuth\n",
-        )
-        .unwrap();
         pki
     }
 
@@ -90,13 +89,26 @@ impl Pki {
     /// A client certificate (a PEM file) for a public key whose private half is elsewhere, given
     /// as SubjectPublicKeyInfo in DER.
     pub fn client(&self, common_name: &str, spki: &[u8], version: Version) -> PathBuf {
+        let extensions = (version == Version::V3).then_some(CLIENT);
+        self.issue(common_name, spki, &["-days", "2"], extensions)
+    }
+
+    /// The same with any arguments of `openssl x509`, `-days 90` for example, and any extensions.
+    pub fn issue(
+        &self,
+        common_name: &str,
+        spki: &[u8],
+        arguments: &[&str],
+        extensions: Option<&str>,
+    ) -> PathBuf {
         let number = self.next_number();
         let certificate = self.file(&format!("client-{number}.pem"));
         let public_key = self.file(&format!("client-{number}.spki"));
         fs::write(&public_key, spki).unwrap();
         let mut issue = command("openssl");
         issue
-            .args(["x509", "-new", "-days", "2"])
+            .args(["x509", "-new"])
+            .args(arguments)
             .args(["-subj", &format!("/CN={common_name}"), "-CA"])
             .arg(self.authority())
             .arg("-CAkey")
@@ -105,8 +117,10 @@ impl Pki {
             .arg(&public_key)
             .arg("-out")
             .arg(&certificate);
-        if version == Version::V3 {
-            issue.arg("-extfile").arg(self.file("client.ext"));
+        if let Some(extensions) = extensions {
+            let file = self.file(&format!("client-{number}.ext"));
+            fs::write(&file, extensions).unwrap();
+            issue.arg("-extfile").arg(file);
         }
         run(&mut issue);
         certificate

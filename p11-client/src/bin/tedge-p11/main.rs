@@ -4,6 +4,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `status`, `tokens`, `keys`, `init`, `create_key`, `delete_key`, `public_key`, `sign`, `csr`, `certificate`, `key_file`, `change_pin`, `completions` | a command each |
+//! | `check` | the walk that says what is wrong; its own map is in `check/mod.rs` |
 //! | `verify` | which scheme is signed with, and whether a signature is good |
 //! | `stored` | the certificates of a key, or one that is named itself |
 //! | `names` | a label, `token/label` or URI, and the one key or token that it means |
@@ -27,6 +28,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 mod certificate;
 mod change_pin;
+mod check;
 mod completions;
 mod create_key;
 mod csr;
@@ -62,6 +64,8 @@ use session::{Options, Session};
 From a blank token to a key:
   tedge-p11 init --label device
   tedge-p11 create-key device-key
+Where something does not work:
+  tedge-p11 check
 
 The answer is on stdout, all words are on stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 not found or ambiguous, 4 PIN,
 5 server not reachable, 6 module or token unavailable, 7 not allowed.")]
@@ -74,6 +78,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(check::Check),
     Status(status::Status),
     Tokens(tokens::Tokens),
     Keys(keys::Keys),
@@ -106,6 +111,8 @@ fn main() -> ExitCode {
 fn run(command: &Command, options: &Options) -> Result<(), Refusal> {
     let session = || Session::open(options);
     match command {
+        // It looks for the server itself, which may not be there.
+        Command::Check(check) => check.run(options),
         Command::Status(status) => status.run(&mut session()?),
         Command::Tokens(tokens) => tokens.run(&mut session()?),
         Command::Keys(keys) => keys.run(&mut session()?),

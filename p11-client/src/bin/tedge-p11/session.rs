@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -65,6 +65,22 @@ pub struct Session {
 }
 
 impl Options {
+    /// The folder of tedge.toml.
+    pub fn config_dir(&self) -> &Path {
+        &self.config_dir
+    }
+
+    /// The socket, where the command line or the environment names one.
+    pub fn socket_path(&self) -> Option<PathBuf> {
+        let told = self.socket_path.clone();
+        told.filter(|path| !path.as_os_str().is_empty())
+    }
+
+    /// What --pin-file or --pin-env brings.
+    pub fn given_pin(&self) -> Result<Option<Pin>, Refusal> {
+        pin::read(self.pin_file.as_deref(), self.pin_env.as_deref())
+    }
+
     pub fn output(&self) -> Output {
         Output {
             json: self.json,
@@ -77,12 +93,9 @@ impl Session {
     /// Reaches the server, and says so if that takes a while.
     pub fn open(options: &Options) -> Result<Session, Refusal> {
         let config = configuration(options)?;
-        let told = options
-            .socket_path
-            .clone()
-            .filter(|path| !path.as_os_str().is_empty());
+        let told = options.socket_path();
         let socket_path = socket::choose(told.or_else(|| config.socket_path.clone()));
-        let given_pin = pin::read(options.pin_file.as_deref(), options.pin_env.as_deref())?;
+        let given_pin = options.given_pin()?;
         let pin = given_pin.clone().or_else(|| configured_pin(&config));
 
         let once = Config::new(&socket_path).retry_for(Duration::ZERO);

@@ -1,0 +1,90 @@
+//! What `tedge-p11-server --check-config` says of the configuration: the rules are the server's, and stand there once.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use p11_client::message::Setting;
+use serde::Deserialize;
+
+use super::process::Process;
+use super::units::Units;
+
+#[derive(Debug, Deserialize)]
+pub struct Judgement {
+    #[serde(default)]
+    errors: Vec<Remark>,
+    #[serde(default)]
+    pub warnings: Vec<Remark>,
+    #[serde(default)]
+    pub settings: Vec<Setting>,
+    /// Whether the server's own flags and variables are known, so that what is not set is not set.
+    #[serde(skip)]
+    pub is_whole: bool,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Remark {
+    pub message: String,
+    pub line: Option<u32>,
+}
+
+impl Judgement {
+    /// Runs the server's own check with what the server has, or would have. None where this user cannot run it.
+    pub fn ask(
+        process: Option<&Process>,
+        units: Option<&Units>,
+        config_dir: &Path,
+    ) -> Option<Judgement> {
+        let mut command = Command::new(server()?);
+        let mut is_whole = true;
+        match process {
+            Some(process) if !process.environment().is_empty() => {
+                command
+                    .env_clear()
+                    .envs(process.environment().iter().cloned());
+                command
+                    .args(process.arguments())
+                    .current_dir(process.current_dir());
+            }
+            // What another user's process has is not known.
+            Some(_) => return None,
+            None => match units {
+                Some(units) if units.is_installed() => {
+                    command.envs(units.environment()).args(units.arguments());
+                }
+                _ => {
+                    command.env("TEDGE_CONFIG_DIR", config_dir);
+                    is_whole = false;
+                }
+            },
+        }
+        command.args(["--check-config", "--json"]);
+        let output = command.stdin(Stdio::null()).output().ok()?;
+        let judgement: Judgement = serde_json::from_slice(&output.stdout).ok()?;
+        Some(Judgement {
+            is_whole,
+            ..judgement
+        })
+    }
+}
+
+impl Judgement {
+    /// What cannot be used. Of a server whose flags are not known, only what stands in a line of a file.
+    pub fn errors(&self) -> impl Iterator<Item = &Remark> {
+        let errors = self.errors.iter();
+        errors.filter(|error| self.is_whole || error.line.is_some())
+    }
+}
+
+/// The server's program: beside this one, or where programs are.
+fn server() -> Option<PathBuf> {
+    const NAME: &str = "tedge-p11-server";
+    let beside = env::current_exe().ok()?.with_file_name(NAME);
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).map(|folder| folder.join(NAME));
+    let usual = ["/usr/bin", "/usr/sbin", "/usr/local/bin"];
+    let usual = usual.iter().map(|folder| Path::new(folder).join(NAME));
+    let mut places = [beside].into_iter().chain(folders).chain(usual);
+    places.find(|file| file.is_file())
+}
