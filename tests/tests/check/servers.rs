@@ -157,13 +157,16 @@ fn a_module_that_does_not_start_is_told_in_the_servers_words() {
     );
 }
 
+/// A module, variables of its server, and what is said.
+type Lack<'a> = (&'a str, &'a [(&'a str, &'a Path)], &'a [&'a str]);
+
 #[test]
 fn what_a_module_lacks_beside_it_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("store");
     let at = |name: &str| pkcs11_module(name);
     let device = Device::new();
-    let cases: [(&str, &[(&str, &Path)], &[&str]); 5] = [
+    let cases: [Lack<'_>; 5] = [
         (
             "libsofthsm2.so",
             &[("SOFTHSM2_CONF", "/nonexistent/softhsm2.conf".as_ref())],

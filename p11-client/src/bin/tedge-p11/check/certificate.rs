@@ -30,10 +30,20 @@ pub fn look(walk: &mut Walk<'_>) -> Looked {
     let Some(path) = walk.session.config.cert_path.clone() else {
         return Ok(Finding::not_seen("device.cert_path is not set"));
     };
-    let shown = path.display().to_string();
-    walk.chain = match read(walk, &path)? {
-        Some(chain) => chain,
-        None => {
+    let mut shown = path.display().to_string();
+    walk.chain = match read(walk, &path) {
+        // Without thin-edge the one beside the key is enough.
+        Err(finding) if !path.exists() && !walk.is_for_tedge() => {
+            shown = "on the token".to_owned();
+            let stored = stored(walk);
+            match stored.is_empty() {
+                true => return Err(finding),
+                false => stored,
+            }
+        }
+        Err(finding) => return Err(finding),
+        Ok(Some(chain)) => chain,
+        Ok(None) => {
             return Ok(Finding::not_seen(format!(
                 "{shown} is not for you to read: run as root for more"
             )));
@@ -100,15 +110,11 @@ fn missing(walk: &Walk<'_>, path: &Path) -> Finding {
         "--subject {} --out request.csr",
         quoted(&format!("CN={name}"))
     );
-    let Some((key, opened)) = &walk.key else {
+    let Some((key, _)) = &walk.key else {
         return finding.next(format!("tedge-p11 csr {request}"));
     };
     let key = quoted(&key.uri);
-    let stored = walk
-        .session
-        .client
-        .get_certificates(GetCertificates::new(opened.uri.as_str()));
-    match stored.is_ok_and(|stored| !stored.certificates.is_empty()) {
+    match !stored(walk).is_empty() {
         true => finding
             .detail("The token has one of this key.")
             .next(format!(
@@ -119,6 +125,22 @@ fn missing(walk: &Walk<'_>, path: &Path) -> Finding {
             "tedge-p11 csr {key} {request} # for your CA to sign"
         )),
     }
+}
+
+/// The newest certificate of the key that is on its token.
+fn stored(walk: &Walk<'_>) -> Vec<CertificateDer<'static>> {
+    let Some((_, opened)) = &walk.key else {
+        return Vec::new();
+    };
+    let client = &walk.session.client;
+    let stored = client.get_certificates(GetCertificates::new(opened.uri.as_str()));
+    let newest = stored
+        .ok()
+        .and_then(|stored| stored.certificates.into_iter().next());
+    newest
+        .into_iter()
+        .map(|certificate| certificate.certificate.into_vec().into())
+        .collect()
 }
 
 /// ", of this key", or nothing where no key was seen.

@@ -39,7 +39,7 @@ pub fn look(walk: &mut Walk<'_>) -> Looked {
         Seen::Read => Finding::ok(summary(walk, &file.display().to_string())),
     };
     finding.warnings.extend(uri);
-    if walk.session.config.mode != Mode::Socket && is_there == Seen::Read {
+    if walk.session.config.mode != Mode::Socket && is_there == Seen::Read && walk.is_for_tedge() {
         finding = finding
             .warn(match walk.session.config.mode {
                 Mode::Module => {

@@ -1,11 +1,12 @@
 //! What the walk knows: the command line, the server's answer, and what the steps have found so far.
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use p11_client::message::{LoginState, OpenedKey, Setting, Status, StatusDetails, TokenStatus};
 use p11_client::rustls::pki_types::CertificateDer;
-use p11_client::{Client, Config, CryptokiConfig, Error};
+use p11_client::{Client, Config, CryptokiConfig, Error, Mode};
 
 use super::arguments::Check;
 use super::judgement::Judgement;
@@ -94,6 +95,13 @@ impl<'a> Walk<'a> {
         })
     }
 
+    /// Whether it is thin-edge that shall use the key: it is configured to, or it is installed.
+    pub fn is_for_tedge(&self) -> bool {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let is_installed = || env::split_paths(&path).any(|folder| folder.join("tedge").is_file());
+        self.session.config.mode != Mode::Off || is_installed()
+    }
+
     /// Whether a server answers that has its module.
     pub fn server_works(&self) -> bool {
         self.status.as_ref().is_ok_and(|status| status.available)
@@ -146,7 +154,7 @@ impl<'a> Walk<'a> {
         let of_units = || self.units.as_ref()?.variable(name);
         match &self.process {
             Some(process) if !process.environment().is_empty() => process.variable(name),
-            _ => of_units().or_else(|| std::env::var(name).ok()),
+            _ => of_units().or_else(|| env::var(name).ok()),
         }
     }
 
