@@ -270,7 +270,9 @@ fn stops_by_sigterm(row: &Row) {
     let socket = server.socket().to_owned();
     let hung = socket.clone();
     thread::spawn(move || ask(&hung, &request));
-    wait_until(|| fixture.faults.counts().injected() > 0);
+    // What leads to the call comes first.
+    let before = row.with.len() as u64;
+    wait_until(|| fixture.faults.counts().injected() > before);
     let (began, finalized) = (Instant::now(), fixture.faults.count(C_Finalize));
     server.signal(Signal::SIGTERM);
     thread::sleep(Duration::from_millis(500));
