@@ -87,6 +87,27 @@ fn of_several_tokens_the_one_that_is_in_use_is_taken() {
 }
 
 #[test]
+fn of_several_tokens_that_were_not_used_yet_the_server_finds_the_key() {
+    let device = Device::new();
+    device.fixture.hsm.init_token("second", PIN, SO_PIN);
+    let server = device.server().start();
+    key_uri(&device, "pkcs11:object=key");
+    let told = device.check(&server, &[]);
+    assert_eq!(told.result("token"), "not-seen", "{}", told.text);
+    assert_in_order(
+        &told.text,
+        [
+            "2 tokens, none of which has accepted a PIN yet",
+            "tedge config set device.key_uri pkcs11:token=device",
+            "tedge-p11 check --login",
+        ],
+    );
+    let told = device.check_at(server.socket(), &["--login"]);
+    assert_in_order(&told.text, ["token           \"device\""]);
+    assert_eq!(told.code, 0, "{}", told.text);
+}
+
+#[test]
 fn a_key_that_is_not_there_is_told_with_those_that_are() {
     let device = Device::new();
     device.fixture.add_key(KeyKind::Rsa2048, "other key", 2);

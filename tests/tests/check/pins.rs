@@ -61,7 +61,8 @@ fn a_server_without_a_pin_says_so() {
         4,
         &[
             "the server has no PIN for the token \"device\"",
-            "device.cryptoki.pin",
+            "sudoedit ",
+            "[device.cryptoki] pin = ",
         ],
     );
 }

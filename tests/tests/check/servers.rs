@@ -135,7 +135,10 @@ fn an_old_server_is_told_by_what_it_cannot_tell() {
         &told.text,
         ["server ", "an old tedge-p11-server", "signing works"],
     );
+    assert_eq!(told.result("token"), "not-seen", "{}", told.text);
     assert_eq!(told.code, 0, "{}", told.text);
+    let told = device.check_at(old.socket(), &["--login"]);
+    assert_eq!(told.result("signature"), "ok", "{}", told.text);
 }
 
 #[test]

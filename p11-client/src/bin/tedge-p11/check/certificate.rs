@@ -13,6 +13,7 @@ use x509_cert::der::Decode;
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage};
 
+use super::files::quoted_path;
 use super::finding::{Finding, Looked};
 use super::walk::{Walk, now};
 use crate::exit::quoted;
@@ -81,7 +82,7 @@ pub fn look(walk: &mut Walk<'_>) -> Looked {
 
 /// The certificates in the file; None where this user may not read it.
 fn read(walk: &Walk<'_>, path: &Path) -> Result<Option<Vec<CertificateDer<'static>>>, Finding> {
-    let shown = path.display();
+    let (shown, file) = (path.display(), quoted_path(path));
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(None),
@@ -93,7 +94,7 @@ fn read(walk: &Walk<'_>, path: &Path) -> Result<Option<Vec<CertificateDer<'stati
         Ok(chain) if !chain.is_empty() => Ok(Some(chain)),
         Ok(_) if CertificateDer::from(text.as_slice()).first() == Some(&0x30) => Err(
             Finding::failed(format!("{shown} is DER, and has to be PEM")).next(format!(
-                "openssl x509 -inform DER -in {shown} -out {shown}.pem && mv {shown}.pem {shown}"
+                "openssl x509 -inform DER -in {file} -out {file}.pem && mv {file}.pem {file}"
             )),
         ),
         Ok(_) => Err(Finding::failed(format!(
@@ -119,7 +120,7 @@ fn missing(walk: &Walk<'_>, path: &Path) -> Finding {
             .detail("The token has one of this key.")
             .next(format!(
                 "tedge-p11 certificate show {key} >{}",
-                path.display()
+                quoted_path(path)
             )),
         false => finding.next(format!(
             "tedge-p11 csr {key} {request} # for your CA to sign"

@@ -8,7 +8,7 @@ use std::path::Path;
 use p11_client::message::{Setting, Source};
 use p11_client::{Mode, Uri};
 
-use super::files::{closed_folder, may, owner_and_mode, user};
+use super::files::{closed_folder, may, owner_and_mode, quoted_path, user};
 use super::finding::{Finding, Looked};
 use super::judgement::Judgement;
 use super::walk::Walk;
@@ -89,13 +89,16 @@ fn is_readable(walk: &Walk<'_>, file: &Path) -> Result<Seen, Finding> {
                 folder.display(),
                 owner_and_mode(&metadata)
             );
-            return Err(unreadable(what, format!("chmod o+x {}", folder.display())));
+            return Err(unreadable(
+                what,
+                format!("chmod o+x {}", quoted_path(folder)),
+            ));
         }
         if !may(uid, &metadata, 4) {
             let what = format!("{} ({})", file.display(), owner_and_mode(&metadata));
             let step = match metadata.mode() & 0o400 == 0 {
-                true => format!("chmod u+r {}", file.display()),
-                false => format!("chown {name} {}", file.display()),
+                true => format!("chmod u+r {}", quoted_path(file)),
+                false => format!("chown {name} {}", quoted_path(file)),
             };
             return Err(unreadable(what, step));
         }

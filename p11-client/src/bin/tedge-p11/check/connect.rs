@@ -36,6 +36,9 @@ pub fn look(walk: &mut Walk<'_>) -> Looked {
     let Some((_, opened)) = &walk.key else {
         return Ok(Finding::not_seen("the key was not seen"));
     };
+    if walk.chain.is_empty() {
+        return Ok(Finding::not_seen("the certificate was not seen"));
+    }
     let (host, _) = peer
         .rsplit_once(':')
         .ok_or_else(|| Finding::failed(format!("{peer:?} is not HOST:PORT")).exit(Exit::Usage))?;

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use nix::unistd::{Gid, Group, Uid, User};
 
+use crate::exit::quoted;
+
 /// "root:tss 0660"
 pub fn owner_and_mode(file: &Metadata) -> String {
     let mode = file.mode() & 0o7777;
@@ -26,6 +28,11 @@ pub fn group(gid: u32) -> String {
         Ok(Some(group)) => group.name,
         _ => gid.to_string(),
     }
+}
+
+/// A path as a shell takes it.
+pub fn quoted_path(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
 }
 
 /// Whether another user may do this with a file, by its mode: 4 to read it, 2 to change it.

@@ -1,6 +1,7 @@
 //! What `tedge-p11-server --check-config` says of the configuration: the rules are the server's, and stand there once.
 
 use std::env;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -37,29 +38,30 @@ impl Judgement {
         config_dir: &Path,
     ) -> Option<Judgement> {
         let mut command = Command::new(server()?);
+        command.args(["--check-config", "--json"]);
         let mut is_whole = true;
-        match process {
-            Some(process) if !process.environment().is_empty() => {
+        match (process, units) {
+            (Some(process), _) if !process.environment().is_empty() => {
                 command
                     .env_clear()
-                    .envs(process.environment().iter().cloned());
+                    .envs(process.environment().iter().filter(is_setting));
                 command
                     .args(process.arguments())
                     .current_dir(process.current_dir());
             }
             // What another user's process has is not known.
-            Some(_) => return None,
-            None => match units {
-                Some(units) if units.is_installed() => {
-                    command.envs(units.environment()).args(units.arguments());
-                }
-                _ => {
-                    command.env("TEDGE_CONFIG_DIR", config_dir);
-                    is_whole = false;
-                }
-            },
+            (Some(_), _) => return None,
+            (None, Some(units)) if units.is_installed() => {
+                command
+                    .env_clear()
+                    .envs(units.environment().iter().filter(is_setting));
+                command.args(units.arguments());
+            }
+            _ => {
+                command.env("TEDGE_CONFIG_DIR", config_dir);
+                is_whole = false;
+            }
         }
-        command.args(["--check-config", "--json"]);
         let output = command.stdin(Stdio::null()).output().ok()?;
         let judgement: Judgement = serde_json::from_slice(&output.stdout).ok()?;
         Some(Judgement {
@@ -67,6 +69,13 @@ impl Judgement {
             ..judgement
         })
     }
+}
+
+/// Whether the server reads it for its configuration. A process can write anything into its environment, and root runs this
+/// program: LD_PRELOAD for one may not come from there.
+fn is_setting<T: AsRef<OsStr>>((name, _): &(T, T)) -> bool {
+    let name = name.as_ref().to_string_lossy();
+    name.starts_with("TEDGE_") || name == "CREDENTIALS_DIRECTORY"
 }
 
 impl Judgement {
@@ -87,4 +96,20 @@ fn server() -> Option<PathBuf> {
     let usual = usual.iter().map(|folder| Path::new(folder).join(NAME));
     let mut places = [beside].into_iter().chain(folders).chain(usual);
     places.find(|file| file.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_another_process_only_what_configures_the_server_is_taken() {
+        let taken = |name: &'static str| is_setting(&(name, "x"));
+        assert!(taken("TEDGE_DEVICE_CRYPTOKI_PIN") && taken("CREDENTIALS_DIRECTORY"));
+        assert!(
+            ["LD_PRELOAD", "PATH", "XTEDGE_"]
+                .into_iter()
+                .all(|name| !taken(name))
+        );
+    }
 }

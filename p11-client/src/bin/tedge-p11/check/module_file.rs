@@ -7,9 +7,10 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::elf::Library;
-use super::files::owner_and_mode;
+use super::files::{owner_and_mode, quoted_path};
 use super::finding::{Finding, Looked};
 use super::walk::Walk;
+use crate::exit::quoted;
 
 /// Where distributions keep modules.
 const FOLDERS: [&str; 4] = ["softhsm", "pkcs11", "opensc", ""];
@@ -87,8 +88,10 @@ pub fn judge(path: &Path) -> Looked {
         for (other, _) in others {
             finding = finding.detail(format!("so is {other}"));
         }
-        let package = format!("apt-file search {name}   # which package has it");
-        return Err(finding.next(package).next(format!("ldd {shown}")));
+        let package = format!("apt-file search {}   # which package has it", quoted(name));
+        return Err(finding
+            .next(package)
+            .next(format!("ldd {}", quoted_path(path))));
     }
     match library.has_function_list {
         true => Ok(Finding::ok(format!("{shown}, with all that it needs"))),
@@ -120,7 +123,7 @@ fn offer(finding: Finding) -> Finding {
 fn set(path: &Path) -> String {
     format!(
         "tedge config set device.cryptoki.module_path {}",
-        path.display()
+        quoted_path(path)
     )
 }
 

@@ -1,6 +1,7 @@
 //! The server's process: its environment and its view of the file system, as far as this user may see them.
 
-use std::ffi::OsString;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -15,7 +16,7 @@ const NAME: &str = "tedge-p11-serve";
 #[derive(Clone, Debug)]
 pub struct Process {
     folder: PathBuf,
-    environment: Vec<(OsString, OsString)>,
+    environment: HashMap<OsString, OsString>,
     arguments: Vec<OsString>,
 }
 
@@ -51,7 +52,7 @@ impl Process {
         })
     }
 
-    pub fn environment(&self) -> &[(OsString, OsString)] {
+    pub fn environment(&self) -> &HashMap<OsString, OsString> {
         &self.environment
     }
 
@@ -64,8 +65,8 @@ impl Process {
     }
 
     pub fn variable(&self, name: &str) -> Option<String> {
-        let found = self.environment.iter().find(|(known, _)| known == name);
-        found?.1.clone().into_string().ok()
+        let value = self.environment.get(OsStr::new(name))?;
+        value.clone().into_string().ok()
     }
 
     /// Where the server's view of a path is. Only root, and the server's own user, can look there.

@@ -3,7 +3,7 @@
 use p11_client::Error;
 use p11_client::message::Status;
 
-use super::files::user;
+use super::files::{quoted_path, user};
 use super::finding::{Finding, Looked};
 use super::walk::{Walk, span};
 
@@ -26,7 +26,7 @@ pub fn look(walk: &mut Walk<'_>) -> Looked {
             .next("journalctl -u tedge-p11-server -n 20")),
         Err(error) => Err(Finding::failed(error.to_string()).next(format!(
             "fuser -v {}   # who listens there",
-            walk.socket.display()
+            quoted_path(&walk.socket)
         ))),
     }
 }

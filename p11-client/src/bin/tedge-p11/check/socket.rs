@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::unistd::Uid;
 use p11_client::Error;
 
-use super::files::{group, owner_and_mode};
+use super::files::{group, owner_and_mode, quoted_path};
 use super::finding::{Finding, Looked};
 use super::units::SOCKET;
 use super::walk::Walk;
@@ -51,8 +51,8 @@ fn start(walk: &Walk<'_>, finding: Finding) -> Finding {
             let module = module.as_deref().unwrap_or(Path::new("MODULE"));
             finding.next(format!(
                 "tedge-p11-server --module-path {} --socket-path {}",
-                module.display(),
-                walk.socket.display()
+                quoted_path(module),
+                quoted_path(&walk.socket)
             ))
         }
     }

@@ -10,6 +10,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::finding::Finding;
 use super::walk::Walk;
+use crate::exit::quoted;
 
 /// What a module needs, and what lets a sandbox see it.
 struct Need {
@@ -43,13 +44,12 @@ pub fn hidden(walk: &Walk<'_>, module: &Path) -> Option<Finding> {
             return None;
         };
         let folder = "/etc/systemd/system/tedge-p11-server.service.d";
+        let unit = format!("[Service]\\n{}\\n", need.lines);
+        let make = format!("printf {} >{folder}/{}", quoted(&unit), need.drop_in);
         Some(
             finding
                 .next(format!("mkdir -p {folder}"))
-                .next(format!(
-                    "printf '[Service]\\n{}\\n' >{folder}/{}",
-                    need.lines, need.drop_in
-                ))
+                .next(make)
                 .next("systemctl daemon-reload; systemctl restart tedge-p11-server"),
         )
     })

@@ -1,14 +1,18 @@
 //! Step `token`: the one that is meant, and how its PIN stands.
 
 use p11_client::Uri;
-use p11_client::message::{LoginState, PinOwner, PinState, TokenStatus};
+use p11_client::message::{LoginState, OpenKey, PinOwner, PinState, Source, TokenStatus};
 
-use super::finding::{Finding, Looked};
+use super::files::quoted_path;
+use super::finding::{Finding, Looked, Outcome};
 use super::tpm;
 use super::walk::{Walk, ago};
-use crate::exit::{Exit, quoted};
+use crate::exit::{Exit, Refusal, quoted};
 use crate::inventory::Token;
 use crate::output::say;
+
+/// How the server takes over another PIN.
+const RELOAD: &str = "systemctl reload tedge-p11-server # or SIGHUP: it is tried once more";
 
 pub fn look(walk: &mut Walk<'_>) -> Looked {
     if !walk.may_list {
@@ -28,7 +32,21 @@ pub fn look(walk: &mut Walk<'_>) -> Looked {
         [token] => token.clone(),
         several => match open_one(walk, several) {
             Some(token) => token,
-            None => return Err(ambiguous(several)),
+            None if wanted.names_token() => return Err(ambiguous(several)),
+            None if walk.check.login => opened(walk, &wanted, several)?,
+            None => {
+                let refused = ambiguous(several);
+                return Ok(Finding {
+                    outcome: Outcome::NotSeen,
+                    found: format!(
+                        "{} tokens, none of which has accepted a PIN yet",
+                        several.len()
+                    ),
+                    ..refused.next(
+                        "tedge-p11 check --login # the server looks for the key on all of them",
+                    )
+                });
+            }
         },
     };
     let found = pin(walk, &token);
@@ -71,6 +89,22 @@ fn open_one(walk: &Walk<'_>, several: &[Token]) -> Option<Token> {
     let mut open = several.iter().filter(|token| walk.is_open(token.full()));
     let first = open.next()?;
     open.next().is_none().then(|| first.clone())
+}
+
+/// Of several tokens the one that the server finds the key on.
+fn opened(walk: &Walk<'_>, wanted: &Uri, several: &[Token]) -> Result<Token, Finding> {
+    let uri = wanted.without_query().to_string();
+    let opened = walk.session.client.open_key(OpenKey::new(uri.as_str()));
+    let opened = opened.map_err(Refusal::from)?;
+    let is_its = |token: &&Token| {
+        let uri = Uri::parse(&opened.uri);
+        uri.is_ok_and(|uri| token.is_meant(&uri))
+    };
+    several
+        .iter()
+        .find(is_its)
+        .cloned()
+        .ok_or_else(|| ambiguous(several))
 }
 
 fn none(walk: &Walk<'_>, wanted: &Uri) -> Finding {
@@ -167,7 +201,10 @@ fn pin(walk: &mut Walk<'_>, token: &Token) -> Looked {
     let found = format!("{name:?} ({})", model.join(" "));
     let finding = match (&status, state) {
         (_, LoginState::NotNeeded) => Finding::ok(format!("{found}, wants no PIN")),
-        _ if !entry.login_required => Finding::ok(format!("{found}, wants no PIN")),
+        // An old server does not tell.
+        _ if !entry.login_required && walk.status.is_ok() => {
+            Finding::ok(format!("{found}, wants no PIN"))
+        }
         (Some(status), LoginState::Accepted) => {
             let since = status.since.map(|since| format!(" {}", ago(since)));
             Finding::ok(format!(
@@ -186,7 +223,8 @@ fn pin(walk: &mut Walk<'_>, token: &Token) -> Looked {
                 "the server has no PIN for the token {name:?}"
             ))
             .exit(Exit::Pin)
-            .next("tedge config set device.cryptoki.pin PIN; systemctl reload tedge-p11-server")
+            .next(set_pin(walk))
+            .next(RELOAD)
             .next("tedge-p11 check --login --pin-file FILE # where tedge sends it with each request"));
         }
         _ => {
@@ -236,11 +274,29 @@ fn closed(walk: &Walk<'_>, token: &Token, status: Option<&TokenStatus>, is_tpm: 
         return of_tpm(walk, finding, state);
     }
     match state {
-        LoginState::Refused | LoginState::Guarded => finding
-            .next("tedge config set device.cryptoki.pin PIN # the user's PIN, not the security officer's")
-            .next("systemctl reload tedge-p11-server # or SIGHUP: it is tried once more"),
+        LoginState::Refused | LoginState::Guarded => finding.next(set_pin(walk)).next(RELOAD),
         _ => finding.next(format!("tedge-p11 change-pin --reset {}", quoted(name))),
     }
+}
+
+/// Where the PIN is set: it is on no command line, which all users see.
+fn set_pin(walk: &Walk<'_>) -> String {
+    let setting = walk.setting("pin");
+    let file = match setting {
+        Some(pin) if pin.source == Source::File => pin.place.clone(),
+        Some(pin) if pin.source != Source::Default => {
+            let place = pin.place.clone().unwrap_or_else(|| pin.source.to_string());
+            return format!(
+                "# set the user's PIN, not the security officer's, where it is set: {place}"
+            );
+        }
+        _ => None,
+    };
+    let file = file.map_or_else(|| walk.config_dir.join("tedge.toml"), Into::into);
+    format!(
+        "sudoedit {} # [device.cryptoki] pin = \"...\", the user's, not the security officer's",
+        quoted_path(&file)
+    )
 }
 
 /// All tokens of a TPM share one count, which it tells to everybody.
@@ -270,13 +326,15 @@ fn of_tpm(walk: &Walk<'_>, finding: Finding, state: LoginState) -> Finding {
                 "The TPM counts {} wrong PINs, and locks itself at {}.",
                 lockout.wrong, lockout.most
             ))
-            .next("tedge config set device.cryptoki.pin PIN # the user's PIN, not the security officer's")
-            .next("systemctl reload tedge-p11-server # or SIGHUP: it is tried once more"),
+            .next(set_pin(walk))
+            .next(RELOAD),
         Err(why) if state == LoginState::Locked => finding
-            .detail(format!("Whether the TPM has locked itself was not seen: {why}"))
+            .detail(format!(
+                "Whether the TPM has locked itself was not seen: {why}"
+            ))
             .next("tpm2_getcap properties-variable # inLockout")
             .next("tpm2_dictionarylockout --clear-lockout"),
-        Err(_) => finding.next("systemctl reload tedge-p11-server # once the right PIN is set"),
+        Err(_) => finding.next(set_pin(walk)).next(RELOAD),
     }
 }
 

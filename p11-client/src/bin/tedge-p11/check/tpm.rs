@@ -1,12 +1,13 @@
 //! Whether a TPM has locked itself: TPM2_GetCapability, which needs no authorisation (TPM 2.0 Library part 3, 30.2).
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::os::fd::AsFd;
 
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -54,7 +55,14 @@ pub fn lockout(tcti: Option<&str>) -> Result<Lockout, String> {
     parse(&answer).ok_or_else(|| format!("the TPM at {way} gave no answer that is understood"))
 }
 
+/// The path comes from the server's environment, where anything may stand, and root writes to it.
 fn ask_device(path: &str) -> io::Result<Vec<u8>> {
+    let is_tpm = path
+        .strip_prefix("/dev/tpm")
+        .is_some_and(|rest| !rest.contains('/'));
+    if !is_tpm || !fs::metadata(path)?.file_type().is_char_device() {
+        return Err(io::Error::other("it is no device of a TPM"));
+    }
     let mut device = OpenOptions::new().read(true).write(true).open(path)?;
     device.write_all(&GET_CAPABILITY)?;
     let mut ready = [PollFd::new(device.as_fd(), PollFlags::POLLIN)];
@@ -112,6 +120,17 @@ fn parse(answer: &[u8]) -> Option<Lockout> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_written_to_what_is_no_device_of_a_tpm() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap().to_owned();
+        for path in [path.as_str(), "/dev/null", "/dev/tpm/../null"] {
+            let why = lockout(Some(&format!("device:{path}"))).unwrap_err();
+            assert!(why.ends_with("it is no device of a TPM"), "{why}");
+        }
+        assert_eq!(file.path().metadata().unwrap().len(), 0);
+    }
 
     #[test]
     fn an_answer_is_read_and_half_of_one_is_none() {
