@@ -152,3 +152,26 @@ fn a_tpm_that_has_locked_itself_is_told_with_its_count() {
         ],
     );
 }
+
+#[test]
+fn a_wrong_pin_of_a_tpm_is_told_with_how_many_it_takes() {
+    let tpm = Tpm::new();
+    tpm.init_token("device", "482915", "771122");
+    tpm.generate("device", "482915", "ecc256", "key");
+    let tpm = tpm.straight();
+    let server = Server::builder().module(&tpm.module()).envs(tpm.envs());
+    let server = server.pin("wrong-482915").start();
+    server.client().open(KEY).map(drop).unwrap_err();
+    let before = tpm.lockout_counter();
+    let told = Device::new().check_at(server.socket(), &[]);
+    told.fails(
+        "token",
+        4,
+        &[
+            "the token \"device\" refused the PIN from TEDGE_DEVICE_CRYPTOKI_PIN",
+            &format!("The TPM has counted {before} of the "),
+            "systemctl reload",
+        ],
+    );
+    assert_eq!(tpm.lockout_counter(), before);
+}

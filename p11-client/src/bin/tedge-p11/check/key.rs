@@ -1,6 +1,7 @@
 //! Step `key`: exactly one that is meant, with both halves, which may sign.
 
-use p11_client::message::{ByteBuf, KeyType, OpenKey};
+use p11_client::Uri;
+use p11_client::message::{ByteBuf, KeyType, OpenKey, OpenedKey};
 use p11_client::rustls::pki_types::CertificateDer;
 use p11_client::rustls::pki_types::pem::PemObject;
 use p11_client::spki::PublicKey;
@@ -35,65 +36,58 @@ pub fn look(walk: &mut Walk<'_>) -> Looked {
         .filter(|key| wanted.matches_key(&key.label, &key.id))
         .collect();
     let usable: Vec<_> = meant.iter().filter(|key| key.has_private).collect();
-    let (uri, spki) = match usable.as_slice() {
+    let request = match usable.as_slice() {
         [] => return Err(none(&token.entry.label, &meant, &listed, wanted.object())),
-        [only] if only.can_sign == Some(false) => {
-            return Err(Finding::failed(format!(
-                "the key {:?} may not sign (CKA_SIGN is false)",
-                only.name()
-            ))
-            .exit(Exit::Failed)
-            .next("tedge-p11 create-key device-key # or another key: tedge-p11 keys"));
-        }
-        [only] => (only.full.clone(), None),
+        [only] if only.can_sign == Some(false) => return Err(may_not_sign(only)),
+        [only] => OpenKey::new(only.full.as_str()),
         // The certificate says which.
-        several => match spki(walk) {
-            Some(spki) => (
-                wanted
-                    .apply_scope(token.uri())
-                    .uri
-                    .without_query()
-                    .to_string(),
-                Some(spki),
-            ),
-            None => return Err(ambiguous(several)),
-        },
+        several => {
+            let spki = spki(walk).ok_or_else(|| ambiguous(several))?;
+            let uri = wanted.apply_scope(token.uri()).uri.without_query();
+            OpenKey::new(uri.to_string()).spki(Some(spki))
+        }
     };
-    let request = OpenKey::new(uri.as_str()).spki(spki);
     let opened = walk
         .session
         .client
         .open_key(request)
         .map_err(Refusal::from)?;
-    // The one that was opened, by its label and id.
-    let is_opened = |key: &&&Key| {
-        let uri = p11_client::Uri::parse(&opened.uri);
-        uri.is_ok_and(|uri| uri.matches_key(&key.label, &key.id))
-    };
-    let Some(key) = usable
+    let uri = Uri::parse(&opened.uri).unwrap_or_default();
+    let mut opened_key = usable
         .iter()
-        .copied()
-        .find(|key| is_opened(key))
-        .copied()
-        .cloned()
-    else {
+        .filter(|key| uri.matches_key(&key.label, &key.id));
+    let Some(key) = opened_key.next().map(|key| Key::clone(key)) else {
         return Err(Finding::failed(format!(
             "the server opened {} instead",
             opened.uri
         )));
     };
-    let mut finding = Finding::ok(summary(&key));
+    let finding = told(&key, &opened);
+    walk.key = Some((key, opened));
+    Ok(finding)
+}
+
+fn may_not_sign(key: &Key) -> Finding {
+    Finding::failed(format!(
+        "the key {:?} may not sign (CKA_SIGN is false)",
+        key.name()
+    ))
+    .exit(Exit::Failed)
+    .next("tedge-p11 create-key device-key # or another key: tedge-p11 keys")
+}
+
+fn told(key: &Key, opened: &OpenedKey) -> Finding {
+    let mut finding = Finding::ok(summary(key));
     if key.key_type == KeyType::Rsa && opened.bits < LEAST_RSA_BITS {
         finding = finding.warn(format!("{} bits: brokers refuse it", opened.bits));
     }
     if key.extractable == Some(true) {
         finding = finding.warn("it can be taken out of the token (CKA_EXTRACTABLE)");
     }
-    if let Some(note) = &opened.note {
-        finding = finding.warn(note);
+    match &opened.note {
+        Some(note) => finding.warn(note),
+        None => finding,
     }
-    walk.key = Some((key, opened));
-    Ok(finding)
 }
 
 /// The certificates in the file, as far as there are some; the step `certificate` says what is wrong with it.

@@ -3,6 +3,7 @@
 //! | file | what it looks at |
 //! |---|---|
 //! | `configuration` ... `connect` | a step each, in the order of [`STEPS`] |
+//! | `pin` | how the PIN of the token stands |
 //! | `judgement` | what `tedge-p11-server --check-config` says |
 //! | `surroundings` | what a kind of module needs beside it, and whether the server's sandbox shows it |
 //! | `tpm` | whether a TPM has locked itself |
@@ -29,6 +30,7 @@ mod judgement;
 mod key;
 mod module;
 mod module_file;
+mod pin;
 mod process;
 mod report;
 mod server;

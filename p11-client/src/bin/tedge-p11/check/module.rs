@@ -2,17 +2,19 @@
 
 use std::path::Path;
 
-use p11_client::ErrorCode;
-
 use super::finding::{Finding, Looked};
 use super::walk::Walk;
 use super::{module_file, surroundings};
+use crate::exit::Refusal;
 use crate::inventory::{Inventory, may_not_list};
+
+const LOG: &str = "journalctl -u tedge-p11-server -n 20   # the module's own lines";
 
 pub fn look(walk: &mut Walk<'_>) -> Looked {
     if walk.status.is_err() {
         // An old server tells nothing of it.
-        return listed(walk).map(|()| Finding::not_seen("the server does not tell"));
+        let listed = listed(walk).map_err(failure);
+        return listed.map(|()| Finding::not_seen("the server does not tell"));
     }
     // A scan of the slots, after which the status is of now.
     let listed = listed(walk);
@@ -36,27 +38,28 @@ pub fn look(walk: &mut Walk<'_>) -> Looked {
     }
     match listed {
         Ok(()) if walk.server_works() || shows_slots => Ok(Finding::ok(summary(walk))),
-        Ok(()) => Err(explained(walk, trouble(walk))),
-        Err(failed) => Err(match walk.server_works() {
-            true => failed,
-            false => explained(walk, trouble(walk)),
-        }),
+        Err(refusal) if walk.server_works() => Err(failure(refusal)),
+        Err(refusal) if refusal.code == "Misconfigured" => Err(not_loaded(walk)),
+        _ => Err(not_ready(walk)),
     }
 }
 
 /// The tokens; none where this user may not list them.
-fn listed(walk: &mut Walk<'_>) -> Result<(), Finding> {
+fn listed(walk: &mut Walk<'_>) -> Result<(), Refusal> {
     match Inventory::of_tokens(&mut walk.session) {
         Ok(inventory) => walk.inventory = inventory,
         Err(refusal) if may_not_list(&refusal) => walk.may_list = false,
-        Err(refusal) => {
-            return Err(Finding {
-                exit: None,
-                ..refusal.into()
-            });
-        }
+        Err(refusal) => return Err(refusal),
     }
     Ok(())
+}
+
+/// Whatever its code, it is the module's.
+fn failure(refusal: Refusal) -> Finding {
+    Finding {
+        exit: None,
+        ..refusal.into()
+    }
 }
 
 /// What the server says of it.
@@ -70,37 +73,28 @@ fn trouble(walk: &Walk<'_>) -> Finding {
     }
 }
 
+/// The file says more than the server does, which only knows that dlopen(3) failed.
+fn not_loaded(walk: &Walk<'_>) -> Finding {
+    let judged = walk.module_path().map(|path| module_file::judge(&path));
+    match judged {
+        Some(Err(reason)) => reason,
+        _ => trouble(walk).next(LOG),
+    }
+}
+
 /// What is to be seen beside the server goes before what it says.
-fn explained(walk: &Walk<'_>, told: Finding) -> Finding {
-    const LOG: &str = "journalctl -u tedge-p11-server -n 20   # the module's own lines";
-    let Some(path) = walk.module_path() else {
-        return told.next(LOG);
-    };
-    if let Some(hidden) = surroundings::hidden(walk, &path) {
-        return hidden.detail(format!("The server says: {}", told.found));
+fn not_ready(walk: &Walk<'_>) -> Finding {
+    let told = trouble(walk);
+    let hidden = walk
+        .module_path()
+        .and_then(|path| surroundings::hidden(walk, &path));
+    match hidden {
+        Some(hidden) => hidden.detail(format!("The server says: {}", told.found)),
+        None if surroundings::is_closed(walk) => told
+            .detail("What the server's sandbox shows is not for you to see: run as root for more.")
+            .next(LOG),
+        None => told.next(LOG),
     }
-    // A file that cannot be loaded is a reason, too; that it can is none.
-    if is_loaded(walk) {
-        return closed(walk, told).next(LOG);
-    }
-    match module_file::judge(&path) {
-        Err(reason) => reason,
-        Ok(_) => closed(walk, told).next(LOG),
-    }
-}
-
-fn closed(walk: &Walk<'_>, told: Finding) -> Finding {
-    match surroundings::is_closed(walk) {
-        true => told
-            .detail("What the server's sandbox shows is not for you to see: run as root for more."),
-        false => told,
-    }
-}
-
-fn is_loaded(walk: &Walk<'_>) -> bool {
-    let asked = walk.session.client.list_tokens();
-    let misconfigured = |error: &p11_client::Error| matches!(error, p11_client::Error::Server(failure) if failure.code == ErrorCode::Misconfigured);
-    !asked.is_err_and(|error| misconfigured(&error))
 }
 
 /// "libtpm2_pkcs11.so 1.9, ready"

@@ -78,20 +78,8 @@ pub fn judge(path: &Path) -> Looked {
             env::consts::ARCH
         ))));
     }
-    let missing = library.missing(path);
-    if let Some(((name, by), others)) = missing.split_first() {
-        let by = match by == path {
-            true => shown.to_string(),
-            false => format!("{shown}, by way of {},", by.display()),
-        };
-        let mut finding = Finding::failed(format!("{by} needs {name}, which is not installed"));
-        for (other, _) in others {
-            finding = finding.detail(format!("so is {other}"));
-        }
-        let package = format!("apt-file search {}   # which package has it", quoted(name));
-        return Err(finding
-            .next(package)
-            .next(format!("ldd {}", quoted_path(path))));
+    if let Some(failed) = lacks(path, &library) {
+        return Err(failed);
     }
     match library.has_function_list {
         true => Ok(Finding::ok(format!("{shown}, with all that it needs"))),
@@ -99,6 +87,29 @@ pub fn judge(path: &Path) -> Looked {
             "{shown} is no PKCS#11 module: it has no C_GetFunctionList"
         )))),
     }
+}
+
+/// A library that it needs and that is not there.
+fn lacks(path: &Path, library: &Library) -> Option<Finding> {
+    let shown = path.display();
+    let missing = library.missing(path);
+    let ((name, by), others) = missing.split_first()?;
+    let by = match by == path {
+        true => shown.to_string(),
+        false => format!("{shown}, by way of {},", by.display()),
+    };
+    let mut finding = Finding::failed(format!("{by} needs {name}, which is not installed"));
+    for (other, _) in others {
+        finding = finding.detail(format!("So is {other}."));
+    }
+    Some(
+        finding
+            .next(format!(
+                "apt-file search {}   # which package has it",
+                quoted(name)
+            ))
+            .next(format!("ldd {}", quoted_path(path))),
+    )
 }
 
 /// The modules that are there instead.

@@ -53,6 +53,13 @@ fn judge(units: &Units, answers: bool, last_error: fn() -> Option<String>) -> Lo
         .next(format!("systemctl edit {SOCKET} # [Socket] Accept=no"))
         .next(format!("systemctl restart {SOCKET}")));
     }
+    is_active(units, last_error)?;
+    Ok(running(units))
+}
+
+/// Whether the service runs, or its socket waits for somebody who connects.
+fn is_active(units: &Units, last_error: fn() -> Option<String>) -> Result<(), Finding> {
+    let (service, socket) = (&units.service, &units.socket);
     if service.get("ActiveState") == "failed" {
         let failed = Finding::failed(format!(
             "the service has failed ({})",
@@ -60,19 +67,15 @@ fn judge(units: &Units, answers: bool, last_error: fn() -> Option<String>) -> Lo
         ));
         return Err(with_log(failed, last_error).next(format!("systemctl restart {SERVICE}")));
     }
-    if socket.is_loaded() && socket.get("ActiveState") != "active" {
-        return Err(
-            Finding::failed(format!("{SOCKET} is {}", socket.get("ActiveState")))
-                .next(format!("systemctl enable --now {SOCKET}")),
-        );
+    let (unit, name) = match socket.is_loaded() {
+        true => (socket, SOCKET),
+        false => (service, SERVICE),
+    };
+    match unit.get("ActiveState") {
+        "active" => Ok(()),
+        state => Err(Finding::failed(format!("{name} is {state}"))
+            .next(format!("systemctl enable --now {name}"))),
     }
-    if !socket.is_loaded() && service.get("ActiveState") != "active" {
-        return Err(
-            Finding::failed(format!("{SERVICE} is {}", service.get("ActiveState")))
-                .next(format!("systemctl enable --now {SERVICE}")),
-        );
-    }
-    Ok(running(units))
 }
 
 fn running(units: &Units) -> Finding {
