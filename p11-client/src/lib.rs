@@ -109,7 +109,7 @@
 //! | `tokio` | `Client::sign_async` and its like | 1 | 73,000 | no |
 //! | `signature` | `SigningKey::with_scheme`: the traits of RustCrypto's `signature` 3 and `spki` 0.8 | 1 | 3,000 | no |
 //! | `csr` | `CertificateParams`: certificate requests and self-signed certificates, by x509-cert; brings `signature` | 6 | 331,000 | no |
-//! | `cli` | the program `tedge-p11`, and nothing in the library | 66 | 0 | ring's, in the program |
+//! | `cli` | the program `tedge-p11`, and nothing in the library | 56 | 0 | ring's, in the program |
 //!
 //! # Old servers
 //! `tedge-p11-server` 1.7 to 2.0 speaks tedge1 instead of protocol 1. The client finds out and speaks

@@ -2,9 +2,9 @@
 
 use std::{fs, path::Path};
 
-use p11_tests::{text::assert_in_order, tools::pkcs11_module};
+use p11_tests::{fixture::KEY, text::assert_in_order, tools::pkcs11_module};
 
-use super::device::Device;
+use super::device::{Device, check};
 
 /// A socket where nothing is.
 const NOWHERE: &str = "/nonexistent/p11.sock";
@@ -76,16 +76,26 @@ fn a_tedge_toml_that_broke_while_the_server_runs_is_a_warning() {
 fn a_mode_with_which_tedge_does_not_ask_the_server_is_a_warning() {
     let device = Device::new();
     let server = device.in_use();
-    for mode in ["off", "module"] {
+    let told = |mode: &str, programs: &Path| {
         device.write_toml(&format!(
-            "[device]\nkey_uri = \"pkcs11:token=device\"\n[device.cryptoki]\nmode = \"{mode}\"\n"
+            "[device]\nkey_uri = \"{KEY}\"\n[device.cryptoki]\nmode = \"{mode}\"\n"
         ));
-        let words = format!("device.cryptoki.mode is \"{mode}\"");
-        device.check(&server, &[]).warns(
-            "configuration",
-            &[&words, "tedge config set device.cryptoki.mode socket"],
-        );
-    }
+        check(&[("PATH", programs)], |check| {
+            check.arg("--socket-path").arg(server.socket());
+            check.arg("--config-dir").arg(device.folder.path());
+        })
+    };
+    let programs = tempfile::tempdir().unwrap();
+    let words = "tedge config set device.cryptoki.mode socket";
+    told("module", programs.path()).warns(
+        "configuration",
+        &["device.cryptoki.mode is \"module\"", words],
+    );
+    // Another program than thin-edge needs no mode.
+    assert_eq!(told("off", programs.path()).result("configuration"), "ok");
+    fs::write(programs.path().join("tedge"), "").unwrap();
+    told("off", programs.path())
+        .warns("configuration", &["device.cryptoki.mode is \"off\"", words]);
 }
 
 /// A copy of SoftHSM's module in which some bytes are others.
