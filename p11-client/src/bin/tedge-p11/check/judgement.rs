@@ -56,6 +56,7 @@ impl Judgement {
                     .env_clear()
                     .envs(units.environment().iter().filter(is_setting));
                 command.args(units.arguments());
+                is_whole = units.shows_environment();
             }
             _ => {
                 command.env("TEDGE_CONFIG_DIR", config_dir);

@@ -198,6 +198,12 @@ mod tests {
                 "systemd-sysusers",
             ),
             ("Accept=no", "Accept=yes", "Accept=yes", "Accept=no"),
+            (
+                "active\nResult=success\nAccept",
+                "inactive\nResult=success\nAccept",
+                "tedge-p11-server.socket is inactive",
+                "systemctl enable --now tedge-p11-server.socket",
+            ),
         ];
         for (from, to, words, command) in cases {
             let found = judged(from, to, false);
@@ -208,6 +214,11 @@ mod tests {
                 "{found:?}"
             );
         }
+        let nothing = Units::parse("LoadState=not-found\n\nLoadState=not-found\n").unwrap();
+        let found = judge(&nothing, false, || None).unwrap_err();
+        assert!(found.found.contains("is not installed"), "{found:?}");
+        let found = judge(&nothing, true, || None).unwrap();
+        assert_eq!(found.outcome, Outcome::NotSeen);
         let found = judged("active\nResult", "failed\nResult", false);
         assert_eq!(found.details, ["The log says: ERROR there is no module"]);
         let found = judged("ProtectSystem=strict", "ProtectSystem=no", true);

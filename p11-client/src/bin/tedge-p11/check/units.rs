@@ -89,20 +89,25 @@ impl Units {
         let mut variables = HashMap::new();
         let set = self.service.get("Environment").split_whitespace();
         variables.extend(set.filter_map(variable));
-        let files = self.service.get("EnvironmentFiles");
-        // "/etc/tedge/plugins/tedge-p11-server.conf (ignore_errors=yes)"
-        for file in files
-            .split(['\n', ' '])
-            .filter(|file| file.starts_with('/'))
-        {
+        for file in self.environment_files() {
             let text = fs::read_to_string(file).unwrap_or_default();
-            let lines = text
-                .lines()
-                .map(str::trim)
-                .filter(|line| !line.starts_with(['#', ';']));
+            let lines = text.lines().map(str::trim);
+            let lines = lines.filter(|line| !line.starts_with(['#', ';']));
             variables.extend(lines.filter_map(variable));
         }
         variables
+    }
+
+    /// Whether this user can read all of that.
+    pub fn shows_environment(&self) -> bool {
+        let is_open = |file: &str| !Path::new(file).exists() || fs::File::open(file).is_ok();
+        self.environment_files().all(is_open)
+    }
+
+    /// Of `/etc/tedge/plugins/tedge-p11-server.conf (ignore_errors=yes)` the path.
+    fn environment_files(&self) -> impl Iterator<Item = &str> {
+        let words = self.service.get("EnvironmentFiles").split(['\n', ' ']);
+        words.filter(|word| word.starts_with('/'))
     }
 
     /// Those of its command line.
