@@ -61,7 +61,8 @@ fn a_pin_that_was_never_tried_is_not_sent_without_login() {
         [
             "was not tried yet",
             "do this:",
-            "tedge-p11 check --login",
+            "tedge-p11 check --socket-path ",
+            " --login",
             "as far as it was seen",
         ],
     );

@@ -20,7 +20,7 @@ use p11_client::{Error, Resolver, SigningKey};
 
 use super::finding::{Finding, Looked};
 use super::walk::Walk;
-use crate::exit::{Exit, Refusal};
+use crate::exit::{Exit, Refusal, this_command};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// For how long a peer that has finished the handshake may still refuse the certificate: in TLS 1.3 it says so afterwards.
@@ -245,7 +245,8 @@ fn of_certificate(peer: &str, why: &CertificateError) -> Finding {
             format!("the certificate of {peer} is by nobody whom this machine trusts"),
         )
         .next(format!(
-            "tedge-p11 check --connect {peer} --ca FILE # the authority's certificate"
+            "{} # the authority's certificate",
+            this_command("--ca FILE")
         )),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => Finding::failed(
             format!("the certificate of {peer} has expired, or the clock of this machine is wrong"),

@@ -6,7 +6,7 @@ use super::files::quoted_path;
 use super::finding::{Finding, Looked};
 use super::tpm;
 use super::walk::{Walk, ago};
-use crate::exit::{Exit, quoted};
+use crate::exit::{Exit, quoted, this_command};
 use crate::inventory::Token;
 use crate::output::say;
 
@@ -45,20 +45,23 @@ pub fn look(walk: &mut Walk<'_>, token: &Token) -> Looked {
             Finding::ok(found)
         }
         Some(status) if status.pin_owner.is_none() => {
-            return Err(Finding::failed(format!(
-                "the server has no PIN for the token {name:?}"
-            ))
-            .exit(Exit::Pin)
-            .next(set_pin(walk))
-            .next(RELOAD)
-            .next("tedge-p11 check --login --pin-file FILE # where tedge sends it with each request"));
+            return Err(
+                Finding::failed(format!("the server has no PIN for the token {name:?}"))
+                    .exit(Exit::Pin)
+                    .next(set_pin(walk))
+                    .next(RELOAD)
+                    .next(format!(
+                        "{} # where tedge sends it with each request",
+                        this_command("--login --pin-file FILE")
+                    )),
+            );
         }
         _ => {
             walk.may_log_in = false;
             return Ok(Finding::not_seen(format!(
                 "{found}: its PIN was not tried yet, and is not sent without --login"
             ))
-            .next("tedge-p11 check --login"));
+            .next(this_command("--login")));
         }
     };
     walk.may_log_in = true;

@@ -6,7 +6,7 @@ use p11_client::message::OpenKey;
 use super::finding::{Finding, Looked, Outcome};
 use super::pin;
 use super::walk::Walk;
-use crate::exit::{Refusal, quoted};
+use crate::exit::{Refusal, quoted, this_command};
 use crate::inventory::Token;
 
 pub fn look(walk: &mut Walk<'_>) -> Looked {
@@ -37,9 +37,10 @@ pub fn look(walk: &mut Walk<'_>) -> Looked {
                         "{} tokens, none of which has accepted a PIN yet",
                         several.len()
                     ),
-                    ..refused.next(
-                        "tedge-p11 check --login # the server looks for the key on all of them",
-                    )
+                    ..refused.next(format!(
+                        "{} # the server looks for the key on all of them",
+                        this_command("--login")
+                    ))
                 });
             }
         },
