@@ -9,7 +9,7 @@ use p11_tests::{
     text::assert_contains,
 };
 
-use super::{json, tedge_p11};
+use super::{CommandLine, json, tedge_p11};
 
 #[test]
 fn status_is_one_line_that_a_script_can_decide_on() {
@@ -43,6 +43,51 @@ fn status_is_one_line_that_a_script_can_decide_on() {
 }
 
 #[test]
+fn metrics_are_those_of_prometheus_and_tell_of_a_server_that_is_away() {
+    let (_fixture, server) = Fixture::started();
+    tedge_p11(&server, &["sign", "--test", "key"]).done();
+    let ended = tedge_p11(&server, &["status", "--metrics"]);
+    let lines: Vec<_> = ended.done().lines().collect();
+    for line in [
+        "# TYPE p11_up gauge",
+        "p11_up 1",
+        "p11_available 1",
+        "# TYPE p11_signatures_total counter",
+        "p11_signatures_total 1",
+        "p11_hung_calls 0",
+    ] {
+        assert!(lines.contains(&line), "{line:?} is not in {ended:?}");
+    }
+    let token = lines
+        .iter()
+        .find(|line| line.starts_with("p11_token_pin{token=\"device\",uri=\"pkcs11:"))
+        .unwrap();
+    assert!(token.ends_with(",state=\"accepted\"} 1"), "{token}");
+    // Each sample stands below the type of its metric.
+    for line in lines.iter().filter(|line| !line.starts_with('#')) {
+        let name = line.split([' ', '{']).next().unwrap();
+        assert!(
+            lines
+                .iter()
+                .any(|line| line.starts_with(&format!("# TYPE {name} "))),
+            "{name}"
+        );
+    }
+
+    let away = [
+        "status",
+        "--metrics",
+        "--wait",
+        "0",
+        "--socket-path",
+        "/none",
+    ];
+    let ended = tedge_p11(&server, &away);
+    assert_eq!(ended.done().lines().last(), Some("p11_up 0"));
+    ended.says(&["there is no socket"]);
+}
+
+#[test]
 fn a_token_that_has_refused_the_pin_is_not_ok() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.server().pin("a-wrong-one").start();
@@ -57,6 +102,19 @@ fn a_token_that_has_refused_the_pin_is_not_ok() {
         (4, &false.into(), &"refused".into())
     );
     assert_eq!(answer["last_error"]["code"], "PinIncorrect");
+
+    // A client's own wrong PIN is nobody else's trouble.
+    let server = fixture
+        .server()
+        .envs([("TEDGE_DEVICE_CRYPTOKI_PIN", "")])
+        .start();
+    server.secrets().add("another-wrong-one");
+    let sign = CommandLine::new(&server, &["sign", "--test", "key", "--pin-env", "OWN"]);
+    sign.env("OWN", "another-wrong-one")
+        .run()
+        .refused(4, &["PIN is incorrect"]);
+    let (code, answer) = json(&server, &["status"]);
+    assert_eq!((code, &answer["tokens"][0]["pin"]), (0, &"refused".into()));
 }
 
 #[test]
@@ -214,7 +272,7 @@ fn without_a_pin_the_public_halves_are_shown_and_that_is_said() {
     );
     ended.says(&["--pin-file FILE or --pin-env NAME"]);
 
-    let ended = super::CommandLine::new(&server, &["keys", "--pin-env", "THE_PIN"])
+    let ended = CommandLine::new(&server, &["keys", "--pin-env", "THE_PIN"])
         .env("THE_PIN", PIN)
         .run();
     assert!(ended.done().starts_with("key  P-256  signs"), "{ended:?}");

@@ -108,6 +108,19 @@ fn a_socket_beside_is_used_if_it_is_the_users_own() {
 }
 
 #[test]
+fn at_a_socket_beside_nobody_else_may_listen() {
+    let hsm = SoftHsm::new();
+    let server = Server::builder().softhsm(&hsm).as_user(54321).start();
+    // As if the file had been another one a moment ago.
+    chown(server.socket(), Some(0), None).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    symlink(server.socket(), folder.path().join("tedge-p11-server.sock")).unwrap();
+    status_in(folder.path(), &["--wait", "0"]).refused(5, &["is uid 54321 and not 0"]);
+    let told = status_in(folder.path(), &["--socket-path", "./tedge-p11-server.sock"]);
+    assert!(told.stdout.contains("tedge-p11-server 0.1.0"), "{told:?}");
+}
+
+#[test]
 fn the_socket_of_tedge_toml_is_used_where_no_flag_or_variable_names_one() {
     let (_fixture, server) = Fixture::started();
     let folder = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `status`, `tokens`, `keys`, `init`, `create_key`, `delete_key`, `public_key`, `sign`, `csr`, `certificate`, `key_file`, `change_pin`, `completions` | a command each |
 //! | `check` | the walk that says what is wrong; its own map is in `check/mod.rs` |
+//! | `metrics` | a status for Prometheus |
 //! | `verify` | which scheme is signed with, and whether a signature is good |
 //! | `stored` | the certificates of a key, or one that is named itself |
 //! | `names` | a label, `token/label` or URI, and the one key or token that it means |
@@ -39,6 +40,7 @@ mod init;
 mod inventory;
 mod key_file;
 mod keys;
+mod metrics;
 mod names;
 mod output;
 mod pin;
@@ -113,7 +115,7 @@ fn run(command: &Command, options: &Options) -> Result<(), Refusal> {
     match command {
         // It looks for the server itself, which may not be there.
         Command::Check(check) => check.run(options),
-        Command::Status(status) => status.run(&mut session()?),
+        Command::Status(status) => status.run(options),
         Command::Tokens(tokens) => tokens.run(&mut session()?),
         Command::Keys(keys) => keys.run(&mut session()?),
         Command::Init(init) => init.run(&mut session()?),

@@ -92,6 +92,11 @@ impl Place {
     }
 }
 
+/// Lines on stdout.
+pub fn print_text(text: &str) -> Result<(), Refusal> {
+    print(text.trim_end_matches('\n'))
+}
+
 /// A line on stdout, or none where there is nothing to print.
 fn print(text: &str) -> Result<(), Refusal> {
     if text.is_empty() {

@@ -94,13 +94,19 @@ impl Session {
     pub fn open(options: &Options) -> Result<Session, Refusal> {
         let config = configuration(options)?;
         let told = options.socket_path();
-        let socket_path = socket::choose(told.or_else(|| config.socket_path.clone()));
+        let told = told.or_else(|| config.socket_path.clone());
+        let is_told = told.is_some();
+        let socket_path = socket::choose(told);
+        let of_socket = || match socket::server_uid(&socket_path) {
+            Some(uid) if !is_told => Config::new(&socket_path).server_uid(uid),
+            _ => Config::new(&socket_path),
+        };
         let given_pin = options.given_pin()?;
         let pin = given_pin.clone().or_else(|| configured_pin(&config));
 
-        let once = Config::new(&socket_path).retry_for(Duration::ZERO);
+        let once = of_socket().retry_for(Duration::ZERO);
         let wait = Duration::from_secs(options.wait);
-        let patient = Client::new(Config::new(&socket_path).retry_for(wait));
+        let patient = Client::new(of_socket().retry_for(wait));
         match Client::new(once).ping() {
             Err(Error::NoSocket(_) | Error::Refused(_) | Error::ConnectionLost(_))
                 if !wait.is_zero() =>

@@ -1,8 +1,9 @@
 //! Which socket the server is expected at.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::Uid;
 use p11_client::Config;
@@ -19,8 +20,9 @@ pub fn choose(told: Option<PathBuf>) -> PathBuf {
         return told;
     }
     let of_service = PathBuf::from(Config::DEFAULT_SOCKET);
-    if fs::symlink_metadata(&of_service).is_ok() {
-        return of_service;
+    match fs::symlink_metadata(&of_service) {
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        _ => return of_service,
     }
     // In a folder where others may write, anybody can wait for PINs.
     match fs::metadata(BESIDE) {
@@ -40,4 +42,9 @@ pub fn choose(told: Option<PathBuf>) -> PathBuf {
         }
         Err(_) => of_service,
     }
+}
+
+/// Who alone may listen on a socket that nobody has told: the file may be another one by the time of the connection.
+pub fn server_uid(chosen: &Path) -> Option<u32> {
+    (chosen == Path::new(BESIDE)).then(|| Uid::effective().as_raw())
 }

@@ -3,19 +3,28 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use p11_client::message::{
-    Account, Counters, LoginState, Status as Told, StatusDetails, TokenStatus,
+    Account, Counters, LoginState, PinOwner, Status as Told, StatusDetails, TokenStatus,
 };
 use serde::Serialize;
 
 use crate::exit::{Exit, Refusal};
-use crate::output::{BAD, GOOD, printable};
-use crate::session::Session;
+use crate::metrics;
+use crate::output::{BAD, GOOD, print_text, printable, say};
+use crate::session::{Options, Session};
 use crate::x509::rfc3339;
 
 /// In one line, whether the server can sign
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  tedge-p11 status\n  tedge-p11 status --json")]
-pub struct Status {}
+#[command(after_help = "\
+Examples:
+  tedge-p11 status
+  tedge-p11 status --json
+  tedge-p11 status --metrics >/var/lib/node_exporter/p11.prom")]
+pub struct Status {
+    /// Metrics in Prometheus' text format, for the textfile collector of node_exporter; a server that is away is one, too
+    #[arg(long, conflicts_with = "json")]
+    metrics: bool,
+}
 
 /// See docs/command.md.
 #[derive(Serialize)]
@@ -68,58 +77,77 @@ struct LastError<'a> {
 }
 
 impl Status {
-    pub fn run(&self, session: &mut Session) -> Result<(), Refusal> {
-        let mut status = session.ask("asking for the status", |client| client.status())?;
-        let is_new = |details: &StatusDetails| details.tokens.is_empty();
-        if status.available && status.details.as_deref().is_some_and(is_new) {
-            // A server that was just started has looked for no token yet.
-            session.ask("looking for tokens", |client| client.list_tokens())?;
-            status = session.ask("asking for the status", |client| client.status())?;
+    pub fn run(&self, options: &Options) -> Result<(), Refusal> {
+        match (self.metrics, ask(options)) {
+            (false, asked) => asked.and_then(|(session, status)| answer(&session, &status)),
+            (true, Ok((_, status))) => print_text(&metrics::of(Some(&status))),
+            (true, Err(refusal)) if refusal.exit == Exit::Unreachable => {
+                say(&refusal.message);
+                print_text(&metrics::of(None))
+            }
+            (true, Err(refusal)) => Err(refusal),
         }
-        let details = status.details.as_deref();
-        let mut tokens = details.into_iter().flat_map(|details| &details.tokens);
-        let closed = tokens.find(|token| is_closed(token));
-        let exit = match (status.available, closed) {
-            (false, _) => Some(Exit::Unavailable),
-            (true, Some(_)) => Some(Exit::Pin),
-            (true, None) => None,
-        };
-        let answer = Answer {
-            ok: exit.is_none(),
-            server: &status.server,
-            trouble: status.trouble.as_deref(),
-            uptime: status.uptime,
-            account: status.account.as_ref().map(account),
-            module: details.map(|details| details.module.path.as_str()),
-            tokens: details.map(|details| details.tokens.iter().map(token).collect()),
-            hung: details.map(hung),
-            counters: details.map(|details| count(&details.counters)),
-            last_error: details.and_then(last_error),
-        };
-        session.output.answer(&answer, || match (exit, closed) {
-            (None, _) => format!("{GOOD}ok:{GOOD:#} {}", fares(&status)),
-            (Some(_), Some(token)) if status.available => {
-                format!("{BAD}NOT OK:{BAD:#} {}", why_closed(token))
-            }
-            (Some(_), _) => {
-                let trouble = status
-                    .trouble
-                    .as_deref()
-                    .unwrap_or("its module cannot be used");
-                format!("{BAD}NOT OK:{BAD:#} {}: {trouble}", status.server)
-            }
-        })?;
-        // The answer says it.
-        exit.map_or(Ok(()), |exit| Err(Refusal::told(exit)))
     }
 }
 
-/// Whether the server's PIN does not open a token, and no request without a PIN can use its keys.
+fn ask(options: &Options) -> Result<(Session, Told), Refusal> {
+    let mut session = Session::open(options)?;
+    let mut status = session.ask("asking for the status", |client| client.status())?;
+    let is_new = |details: &StatusDetails| details.tokens.is_empty();
+    if status.available && status.details.as_deref().is_some_and(is_new) {
+        // A server that was just started has looked for no token yet.
+        session.ask("looking for tokens", |client| client.list_tokens())?;
+        status = session.ask("asking for the status", |client| client.status())?;
+    }
+    Ok((session, status))
+}
+
+fn answer(session: &Session, status: &Told) -> Result<(), Refusal> {
+    let details = status.details.as_deref();
+    let mut tokens = details.into_iter().flat_map(|details| &details.tokens);
+    let closed = tokens.find(|token| is_closed(token));
+    let exit = match (status.available, closed) {
+        (false, _) => Some(Exit::Unavailable),
+        (true, Some(_)) => Some(Exit::Pin),
+        (true, None) => None,
+    };
+    let answer = Answer {
+        ok: exit.is_none(),
+        server: &status.server,
+        trouble: status.trouble.as_deref(),
+        uptime: status.uptime,
+        account: status.account.as_ref().map(account),
+        module: details.map(|details| details.module.path.as_str()),
+        tokens: details.map(|details| details.tokens.iter().map(token).collect()),
+        hung: details.map(hung),
+        counters: details.map(|details| count(&details.counters)),
+        last_error: details.and_then(last_error),
+    };
+    session.output.answer(&answer, || match (exit, closed) {
+        (None, _) => format!("{GOOD}ok:{GOOD:#} {}", fares(status)),
+        (Some(_), Some(token)) if status.available => {
+            format!("{BAD}NOT OK:{BAD:#} {}", why_closed(token))
+        }
+        (Some(_), _) => {
+            let trouble = status
+                .trouble
+                .as_deref()
+                .unwrap_or("its module cannot be used");
+            format!("{BAD}NOT OK:{BAD:#} {}: {trouble}", status.server)
+        }
+    })?;
+    // The answer says it.
+    exit.map_or(Ok(()), |exit| Err(Refusal::told(exit)))
+}
+
+/// Whether no request without a PIN can use a token's keys, since the one that the server has for it is not taken.
 fn is_closed(token: &TokenStatus) -> bool {
-    matches!(
-        token.pin,
-        LoginState::Refused | LoginState::Guarded | LoginState::Locked
-    )
+    match token.pin {
+        LoginState::Locked => true,
+        // A client that brings a wrong one harms itself alone.
+        LoginState::Refused | LoginState::Guarded => token.pin_owner != Some(PinOwner::Client),
+        _ => false,
+    }
 }
 
 /// "1 token, 1284 signatures in 10 h, the last 4 s ago (12 ms)"
