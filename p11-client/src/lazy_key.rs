@@ -1,6 +1,6 @@
 //! A rustls signing key that is opened by the first handshake.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use p11_proto::spki::PublicKey;
@@ -11,6 +11,7 @@ use rustls::{SignatureAlgorithm, SignatureScheme, sign};
 
 use crate::client::Client;
 use crate::error::Error;
+use crate::per_process::{Inherit, PerProcess};
 use crate::signing_key::{KeySource, SigningKey, algorithm};
 use crate::unusable_key::UnusableKey;
 
@@ -28,11 +29,16 @@ pub struct LazyKey(Arc<Inner>);
 struct Inner {
     source: KeySource,
     certificate: Option<(CertificateDer<'static>, SignatureAlgorithm)>,
-    state: Mutex<State>,
+    state: PerProcess<State>,
 }
 
-#[derive(Debug)]
-enum State {
+/// Held by the one who opens the key.
+#[derive(Debug, Default)]
+struct State(Mutex<Opening>);
+
+#[derive(Debug, Default)]
+enum Opening {
+    #[default]
     Closed,
     Opened(SigningKey),
     Failed(Instant, Arc<Error>),
@@ -57,7 +63,7 @@ impl LazyKey {
         Ok(LazyKey(Arc::new(Inner {
             source: KeySource::new(client, uri, pin),
             certificate: certificate.map(with_algorithm).transpose()?,
-            state: Mutex::new(State::Closed),
+            state: PerProcess::default(),
         })))
     }
 
@@ -85,23 +91,39 @@ impl LazyKey {
     /// Those of [`SigningKey::open`].
     pub fn open(&self) -> Result<SigningKey, Arc<Error>> {
         let came = Instant::now();
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*state {
-            State::Opened(key) => return Ok(key.clone()),
+        let mut opening = self.0.state.get().lock();
+        match &*opening {
+            Opening::Opened(key) => return Ok(key.clone()),
             // While this thread waited, or a moment before.
-            State::Failed(when, error) if *when + FAILED_JUST_NOW > came => {
+            Opening::Failed(when, error) if *when + FAILED_JUST_NOW > came => {
                 return Err(error.clone());
             }
-            State::Failed(..) | State::Closed => {}
+            Opening::Failed(..) | Opening::Closed => {}
         }
         let certificate = self.0.certificate.as_ref();
         let opened = self.0.source.open(certificate.map(|(leaf, _)| leaf), None);
         let opened = opened.map_err(Arc::new);
-        *state = match &opened {
-            Ok(key) => State::Opened(key.clone()),
-            Err(error) => State::Failed(Instant::now(), error.clone()),
+        *opening = match &opened {
+            Ok(key) => Opening::Opened(key.clone()),
+            Err(error) => Opening::Failed(Instant::now(), error.clone()),
         };
         opened
+    }
+}
+
+impl State {
+    fn lock(&self) -> MutexGuard<'_, Opening> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inherit for State {
+    fn inherit(&self) -> Self {
+        let opening = match self.0.try_lock().as_deref() {
+            Ok(Opening::Opened(key)) => Opening::Opened(key.clone()),
+            _ => Opening::Closed,
+        };
+        State(Mutex::new(opening))
     }
 }
 
@@ -148,8 +170,7 @@ impl sign::Signer for LazySigner {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
         self.signer.sign(message).inspect_err(|error| {
             if Error::in_handshake(error).is_some_and(Error::is_key_changed) {
-                let state = &self.key.0.state;
-                *state.lock().unwrap_or_else(PoisonError::into_inner) = State::Closed;
+                *self.key.0.state.get().lock() = Opening::Closed;
             }
         })
     }

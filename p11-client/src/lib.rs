@@ -11,7 +11,6 @@
 //! | `rustcrypto` | feature `signature`: `KeyWithScheme` and what it signs |
 //! | `key_provider` | [`KeyProvider`]: keys for libraries that take a PEM file only |
 //! | `tls` | [`SigningKey::client_config`], [`RenewingResolver::client_config`] and their twins for servers |
-//! | `session_store` | sessions end with the certificate that they were begun with |
 //! | `renewing_resolver` | [`RenewingResolver`]: follows a certificate file and its key |
 //! | `chain_file` | that file |
 //! | `resolver` | [`Resolver`]: certificate chains and keys, checked to belong together |
@@ -31,6 +30,8 @@
 //! | `config` | [`Config`]: which socket, which [`Protocol`], and how long to try |
 //! | `error` | [`Error`]: what can go wrong, and what to do about it |
 //! | `no_common_scheme`, `permission` | parts of its texts |
+//! | `refused` | what a peer has offered that no key can sign |
+//! | `per_process` | what a child of fork(2) has for itself |
 //!
 //! Each imports only from modules below it.
 //!
@@ -41,7 +42,8 @@
 //! no more. A request that changes a token is sent once: [`Error::OutcomeUnknown`] means that the answer was lost, and the
 //! token may have changed.
 //!
-//! After `fork(2)` parent and child may both go on: the child closes what it has inherited and connects anew.
+//! After `fork(2)` parent and child may both go on: the child closes what it has inherited and connects anew, and waits for
+//! no thread that only its parent has.
 //!
 //! # What blocks, and for how long
 //! Every method of [`Client`] and [`SigningKey`] blocks its thread until the answer is there, and so does a TLS handshake at
@@ -146,13 +148,14 @@ mod lazy_key;
 #[cfg(feature = "module")]
 mod module;
 mod no_common_scheme;
+mod per_process;
 mod permission;
+mod refused;
 mod renewing_resolver;
 mod resolver;
 mod retry;
 #[cfg(feature = "signature")]
 mod rustcrypto;
-mod session_store;
 mod signing_key;
 mod socket;
 mod socket_path;

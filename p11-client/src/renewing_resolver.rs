@@ -16,15 +16,13 @@ use rustls::{SignatureAlgorithm, SignatureScheme};
 use crate::chain_file::{FileState, read_chain};
 use crate::client::Client;
 use crate::error::Error;
+use crate::per_process::{Inherit, PerProcess};
 use crate::resolver::Resolver;
 use crate::signing_key::{KeySource, SigningKey, algorithm};
 use crate::unusable_key::UnusableKey;
 
 /// How long a handshake waits to hear whether its key is still the one.
 const LIMIT: Duration = Duration::from_secs(2);
-
-/// A handshake looks several times, and waits once for what does not answer.
-const FAILED_JUST_NOW: Duration = Duration::from_secs(1);
 
 /// A certificate file and its key, as they are when a handshake wants them: a new certificate, or a new key with a new
 /// certificate, needs no restart of the program.
@@ -54,6 +52,11 @@ pub struct RenewingResolver(Arc<Inner>);
 struct Inner {
     source: KeySource,
     path: PathBuf,
+    state: PerProcess<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
     current: Mutex<Option<Arc<Pair>>>,
     /// Held by the one who renews.
     renewal: Mutex<Renewal>,
@@ -66,8 +69,6 @@ struct Pair {
     chain: Vec<CertificateDer<'static>>,
     key: SigningKey,
     resolver: Resolver,
-    /// Counts the chains.
-    generation: u64,
 }
 
 /// How the last renewal ended.
@@ -90,8 +91,7 @@ impl RenewingResolver {
         RenewingResolver(Arc::new(Inner {
             source: KeySource::new(client, uri, pin),
             path: certificates.into(),
-            current: Mutex::default(),
-            renewal: Mutex::default(),
+            state: PerProcess::default(),
         }))
     }
 
@@ -100,38 +100,27 @@ impl RenewingResolver {
     /// # Errors
     /// Why there is no pair, not even one of before.
     pub fn check(&self) -> Result<SigningKey, Arc<Error>> {
-        Ok(self.renewed(false)?.key.clone())
+        Ok(self.renewed()?.key.clone())
     }
 
     /// Why no certificate was sent in the last handshake, if none was: see [`SigningKey::why_not_sent`].
     pub fn why_not_sent(&self) -> Option<Error> {
-        self.0.current()?.resolver.why_not_sent()
-    }
-
-    /// Which chain is in use, by a number: what was agreed on with another one is out of date. Looks at the file before, if
-    /// asked to, and asks for a key only if it was replaced.
-    pub(crate) fn generation(&self, look: bool) -> Option<u64> {
-        let known = self.0.current()?;
-        let pair = match look {
-            true => self.renewed(true).unwrap_or(known),
-            false => known,
-        };
-        Some(pair.generation)
+        self.0.state.get().current()?.resolver.why_not_sent()
     }
 
     /// The pair as it is now, or the last good one.
-    fn renewed(&self, only_if_replaced: bool) -> Result<Arc<Pair>, Arc<Error>> {
+    fn renewed(&self) -> Result<Arc<Pair>, Arc<Error>> {
         let inner = &self.0;
+        let state = inner.state.get();
         let came = Instant::now();
-        let known = inner.current();
-        let mut renewal = match (inner.renewal.try_lock(), known) {
+        let mut renewal = match (state.renewal.try_lock(), state.current()) {
             (Ok(renewal), _) => renewal,
             (Err(TryLockError::Poisoned(renewal)), _) => renewal.into_inner(),
             (Err(TryLockError::WouldBlock), Some(pair)) => return Ok(pair),
             (Err(TryLockError::WouldBlock), None) => {
-                let renewal = locked(&inner.renewal);
+                let renewal = locked(&state.renewal);
                 // What the other thread has found is for this one, too.
-                if let Some(pair) = inner.current() {
+                if let Some(pair) = state.current() {
                     return Ok(pair);
                 }
                 match &renewal.failed {
@@ -140,23 +129,15 @@ impl RenewingResolver {
                 }
             }
         };
-        let known = inner.current();
-        if only_if_replaced && let Some(pair) = &known {
-            let failed = renewal.failed.as_ref();
-            let failed_just_now = failed.is_some_and(|(when, _)| when.elapsed() < FAILED_JUST_NOW);
-            let file = FileState::of(&inner.path);
-            if failed_just_now || file.is_ok_and(|file| file == pair.file) {
-                return Ok(pair.clone());
-            }
-        }
+        let known = state.current();
         match inner.look(known.as_ref()) {
             Ok(pair) => {
                 *renewal = Renewal::default();
-                if known.is_none_or(|known| known.generation != pair.generation) {
+                if known.is_none_or(|known| known.chain != pair.chain) {
                     let (path, key) = (&inner.path, pair.key.uri());
                     tracing::info!("the certificate in {path:?} is used, with the key {key:?}");
                 }
-                *locked(&inner.current) = Some(pair.clone());
+                *locked(&state.current) = Some(pair.clone());
                 Ok(pair)
             }
             Err(error) => {
@@ -172,7 +153,7 @@ impl RenewingResolver {
         &self,
         of_pair: impl FnOnce(&Resolver) -> Option<Arc<CertifiedKey>>,
     ) -> Option<Arc<CertifiedKey>> {
-        match self.renewed(false) {
+        match self.renewed() {
             Ok(pair) => of_pair(&pair.resolver),
             Err(error) => Some(Arc::new(self.0.unusable(error))),
         }
@@ -180,10 +161,6 @@ impl RenewingResolver {
 }
 
 impl Inner {
-    fn current(&self) -> Option<Arc<Pair>> {
-        locked(&self.current).clone()
-    }
-
     /// What there is now: the known pair itself where nothing has changed.
     fn look(&self, known: Option<&Arc<Pair>>) -> Result<Arc<Pair>, Error> {
         let file = FileState::of(&self.path)?;
@@ -192,24 +169,17 @@ impl Inner {
             None => Cow::Owned(read_chain(&self.path)?),
         };
         let key = self.source.open(chain.first(), Some(LIMIT))?;
-        let same_chain = known.filter(|pair| pair.chain == *chain);
-        if let Some(pair) = same_chain
+        if let Some(pair) = known
             && pair.file == file
             && pair.key.is_as_opened(&key)
         {
             return Ok(pair.clone());
         }
-        let generation = match (known, same_chain) {
-            (None, _) => 0,
-            (Some(_), Some(pair)) => pair.generation,
-            (Some(pair), None) => pair.generation + 1,
-        };
         Ok(Arc::new(Pair {
             file,
             resolver: Resolver::new(chain.to_vec(), key.clone())?,
             chain: chain.into_owned(),
             key,
-            generation,
         }))
     }
 
@@ -223,6 +193,22 @@ impl Inner {
         };
         let algorithm = algorithm.unwrap_or(SignatureAlgorithm::ECDSA);
         CertifiedKey::new(chain, Arc::new(UnusableKey { error, algorithm }))
+    }
+}
+
+impl State {
+    fn current(&self) -> Option<Arc<Pair>> {
+        locked(&self.current).clone()
+    }
+}
+
+impl Inherit for State {
+    fn inherit(&self) -> Self {
+        let current = self.current.try_lock();
+        State {
+            current: Mutex::new(current.ok().and_then(|pair| pair.clone())),
+            renewal: Mutex::default(),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A rustls signing key: one request when it is opened, then one for each signature.
 
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use p11_proto::message::{OpenKey, Sign};
@@ -12,6 +12,7 @@ use rustls::{OtherError, SignatureAlgorithm, SignatureScheme, sign};
 
 use crate::client::Client;
 use crate::error::Error;
+use crate::refused::Refused;
 use crate::uri::split_pin;
 
 /// A private key in a token, for [`rustls::sign::CertifiedKey`].
@@ -34,7 +35,7 @@ struct Opened {
     lengths: RangeInclusive<usize>,
     schemes: Vec<SignatureScheme>,
     /// What the last peer has offered that took no scheme of the key.
-    refused: Mutex<Option<Vec<SignatureScheme>>>,
+    refused: Refused,
 }
 
 impl SigningKey {
@@ -132,12 +133,7 @@ impl SigningKey {
     ///
     /// rustls goes on without a certificate, and the peer's alert does not tell why.
     pub fn why_not_sent(&self) -> Option<Error> {
-        let refused = self
-            .0
-            .refused
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        Some(self.0.no_common_scheme(refused.as_ref()?))
+        Some(self.0.no_common_scheme(&self.0.refused.get()?))
     }
 
     /// The schemes that it can sign with, the preferred one first.
@@ -189,7 +185,7 @@ impl KeySource {
             })?,
             lengths: signature_lengths(public.kind()),
             schemes: key.schemes.into_iter().map(SignatureScheme::from).collect(),
-            refused: Mutex::default(),
+            refused: Refused::default(),
             identity: public.identity(),
             public,
         })))
@@ -279,11 +275,7 @@ impl sign::SigningKey for SigningKey {
         let mut available = self.schemes().iter();
         let scheme = available.find(|scheme| offered.contains(scheme)).copied();
         let refused = scheme.is_none().then(|| offered.to_vec());
-        *self
-            .0
-            .refused
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = refused;
+        self.0.refused.set(refused);
         let Some(scheme) = scheme else {
             tracing::warn!("{}", self.0.no_common_scheme(offered));
             return None;

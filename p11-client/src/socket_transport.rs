@@ -1,8 +1,7 @@
 //! Requests to the server over pooled connections, in the protocol that it speaks, again while it
 //! restarts or is busy.
 
-use std::process;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use p11_proto::frame;
@@ -14,6 +13,7 @@ use crate::config::Config;
 use crate::config::Protocol;
 use crate::connection::Connection;
 use crate::error::Error;
+use crate::per_process::{Inherit, PerProcess};
 use crate::retry::Retries;
 use crate::socket::{Deadline, Target};
 #[cfg(feature = "tedge1")]
@@ -29,18 +29,12 @@ const MAX_IDLE: usize = 8;
 #[derive(Debug)]
 pub struct SocketTransport {
     config: Config,
-    pool: Pool,
+    pool: PerProcess<Pool>,
 }
 
 /// The connections of one process. Two processes that share one would read each other's answers.
-#[derive(Debug)]
-struct Pool {
-    pid: u32,
-    state: Mutex<PoolState>,
-    /// Of the child of fork(2) that this is a copy in. A new one, since a thread that the child does not have may
-    /// hold the lock of the old.
-    of_child: OnceLock<Box<Pool>>,
-}
+#[derive(Debug, Default)]
+struct Pool(Mutex<PoolState>);
 
 /// What is known of the server, until a request fails.
 #[derive(Debug, Default)]
@@ -63,8 +57,10 @@ struct PreparedRequest<'a> {
 impl SocketTransport {
     /// Connects with the first request.
     pub fn new(config: Config) -> Self {
-        let pool = Pool::new(process::id());
-        SocketTransport { config, pool }
+        SocketTransport {
+            config,
+            pool: PerProcess::default(),
+        }
     }
 
     fn prepare<'a>(
@@ -142,7 +138,7 @@ impl Transport for SocketTransport {
 
     fn call_within(&self, request: &Request, limit: Duration) -> Result<Response, Error> {
         let prepared = self.prepare(request, limit)?;
-        let pool = self.pool.of_this_process();
+        let pool = self.pool.get();
         let Config {
             retry_for,
             busy_for,
@@ -180,37 +176,22 @@ impl Transport for SocketTransport {
 }
 
 impl Pool {
-    fn new(pid: u32) -> Self {
-        Pool {
-            pid,
-            state: Mutex::default(),
-            of_child: OnceLock::new(),
-        }
-    }
-
-    /// This pool, or in a child of fork(2) its own.
-    fn of_this_process(&self) -> &Pool {
-        let pid = process::id();
-        let mut pool = self;
-        while pool.pid != pid {
-            let inherited = pool;
-            pool = inherited.of_child.get_or_init(|| {
-                if let Ok(mut state) = inherited.state.try_lock() {
-                    // Closed, without a byte being sent: the parent goes on with them.
-                    state.idle.clear();
-                }
-                Box::new(Pool::new(pid))
-            });
-        }
-        pool
-    }
-
     fn state(&self) -> MutexGuard<'_, PoolState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reset(&self) {
         *self.state() = PoolState::default();
+    }
+}
+
+impl Inherit for Pool {
+    fn inherit(&self) -> Self {
+        if let Ok(mut state) = self.0.try_lock() {
+            // Closed, without a byte being sent: the parent goes on with them.
+            state.idle.clear();
+        }
+        Pool::default()
     }
 }
 

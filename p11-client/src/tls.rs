@@ -11,7 +11,6 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use crate::error::Error;
 use crate::renewing_resolver::RenewingResolver;
 use crate::resolver::Resolver;
-use crate::session_store::SessionStore;
 use crate::signing_key::SigningKey;
 
 impl SigningKey {
@@ -52,9 +51,9 @@ impl SigningKey {
 impl RenewingResolver {
     /// A client as that of [`SigningKey::client_config`], with the certificate and key as they are at each handshake.
     ///
-    /// It resumes no session that was begun with another certificate. A client that is built by hand does, so there
-    /// [`Resumption::disabled`] is right. (A ticket that comes late, over a connection that has outlived its
-    /// certificate, is used once more.)
+    /// It resumes no session: each connection is a full handshake, and costs one signature. The peer knows a session by the
+    /// certificate that it was begun with, and rustls does not tell which that was, so a renewal could not end it. For the
+    /// same reason a client that is built by hand wants [`Resumption::disabled`].
     ///
     /// # Errors
     /// [`Error::NoCryptoProvider`], [`Error::Tls`].
@@ -64,7 +63,7 @@ impl RenewingResolver {
         roots: impl Into<Arc<RootCertStore>>,
     ) -> Result<ClientConfig, Error> {
         let mut config = client_config(provider.into(), roots.into(), Arc::new(self.clone()))?;
-        config.resumption = Resumption::store(Arc::new(SessionStore::new(self.clone())));
+        config.resumption = Resumption::disabled();
         Ok(config)
     }
 

@@ -129,11 +129,17 @@ impl TlsServer {
         roots
     }
 
+    /// A connection of which nothing was sent yet.
+    pub fn pair(&self, client: Arc<ClientConfig>) -> (ClientConnection, ServerConnection) {
+        let name = ServerName::try_from("localhost").unwrap();
+        let client = ClientConnection::new(client, name).unwrap();
+        let server = ServerConnection::new(self.config.clone()).unwrap();
+        (client, server)
+    }
+
     /// How a client got in, and the certificate that it is known by.
     pub fn connect(&self, client: Arc<ClientConfig>) -> (HandshakeKind, CertificateDer<'static>) {
-        let name = ServerName::try_from("localhost").unwrap();
-        let mut client = ClientConnection::new(client, name).unwrap();
-        let mut server = ServerConnection::new(self.config.clone()).unwrap();
+        let (mut client, mut server) = self.pair(client);
         while client.is_handshaking() || server.is_handshaking() {
             send(&mut client, &mut server).unwrap();
             send(&mut server, &mut client).unwrap();
