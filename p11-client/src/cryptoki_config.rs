@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use p11_proto::{Pin, UriText};
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 
+use crate::chain_file::read_chain;
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::Error;
@@ -177,17 +177,12 @@ impl CryptokiConfig {
     /// [`Error::Config`] where it is not set, cannot be read, or is no PEM; [`Error::NoCertificate`] where none is in it.
     pub fn chain(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
         let path = self.chain_path()?;
-        let unreadable = |error: rustls::pki_types::pem::Error| {
-            Error::Config(format!(
-                "device.cert_path, {path:?}, cannot be used: {error}"
-            ))
-        };
-        let certificates = CertificateDer::pem_file_iter(path).map_err(unreadable)?;
-        let chain: Vec<_> = certificates.collect::<Result<_, _>>().map_err(unreadable)?;
-        match chain.is_empty() {
-            true => Err(Error::NoCertificate),
-            false => Ok(chain),
-        }
+        read_chain(path).map_err(|error| match error {
+            Error::ChainFile { cause, .. } => Error::Config(format!(
+                "device.cert_path, {path:?}, cannot be used: {cause}"
+            )),
+            other => other,
+        })
     }
 
     fn chain_path(&self) -> Result<&Path, Error> {

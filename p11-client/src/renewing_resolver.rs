@@ -30,7 +30,7 @@ const LIMIT: Duration = Duration::from_secs(2);
 /// Each handshake looks whether the file was replaced, and asks for the key of its first certificate, in one request of two
 /// seconds at most. One thread does that while others go on with the pair that was good before. What cannot be used, a
 /// certificate without its key for example, is a warning in the log, and that pair stays. Replace the file by `rename(2)`,
-/// so that no half of it is read.
+/// so that no half of it is read. What is no regular file, a FIFO for example, is not read.
 ///
 /// Nothing is asked or read before the first handshake, so a program may start before the server. A handshake without a
 /// usable pair fails with the reason: see [`Error::in_handshake`].

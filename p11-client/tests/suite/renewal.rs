@@ -185,6 +185,12 @@ fn what_cannot_be_used_is_a_warning_and_the_last_good_pair_stays() {
     stays("no such key");
     replace(&device.file, "-----BEGIN CERTIFICATE-----\nMIIB");
     stays("cannot be used");
+    fs::write(&device.file, vec![b'#'; 2 << 20]).unwrap();
+    stays("longer than 1 MiB");
+    fs::remove_file(&device.file).unwrap();
+    // Nobody writes into it.
+    nix::unistd::mkfifo(&device.file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    stays("no regular file");
     fs::remove_file(&device.file).unwrap();
     stays("No such file");
     device.is_certified(&other);
