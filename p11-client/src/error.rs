@@ -178,11 +178,17 @@ pub enum Error {
         "the PKCS#11 module was loaded before this process was forked, and is its parent's: load it after the fork, or use tedge-p11-server"
     )]
     Forked,
-    /// The module is in use in this process with another PIN or URI.
+    /// The module is in use in this process with another configuration.
     #[error(
-        "the PKCS#11 module {0:?} is in use in this process with another PIN or URI: use one configuration, and put what differs into the requests"
+        "the PKCS#11 module {path:?} is in use in this process with another {differs}: use one configuration (a request may have a URI and a PIN of its own), or drop all clients of the module first"
     )]
-    ModuleInUse(PathBuf),
+    #[non_exhaustive]
+    ModuleInUse {
+        /// The path that was given.
+        path: PathBuf,
+        /// What differs: "PIN and URI" for example.
+        differs: String,
+    },
     /// The configuration lacks something, or cannot be understood. Quotes no value, since it may be a PIN.
     #[error("the configuration cannot be used: {0}")]
     Config(String),
@@ -253,7 +259,7 @@ impl Error {
             Error::CertificateOrder { .. } => "CertificateOrder",
             Error::NoCommonScheme { .. } => "NoCommonScheme",
             Error::Forked => "Forked",
-            Error::ModuleInUse(_) => "ModuleInUse",
+            Error::ModuleInUse { .. } => "ModuleInUse",
             Error::Config(_) => "Config",
             Error::NoRuntime => "NoRuntime",
             Error::NoCryptoProvider => "NoCryptoProvider",

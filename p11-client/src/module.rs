@@ -23,7 +23,7 @@ const BUSY_FOR: Duration = Duration::from_secs(30);
 const DEFAULT_PIN: &str = "123456";
 
 /// Which module to load, and what the engine is told about its tokens.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct ModuleConfig {
     path: PathBuf,
     uri: Option<UriText>,
@@ -109,7 +109,7 @@ pub struct ModuleTransport {
 /// An engine of this process, and how many use it.
 struct InUse {
     file: Option<(u64, u64)>,
-    config: ModuleConfig,
+    settings: Settings,
     engine: Arc<Engine>,
     pid: u32,
     users: usize,
@@ -117,13 +117,15 @@ struct InUse {
 
 impl InUse {
     /// One more user, of the same configuration, or of another where there is no user now.
-    fn join(&mut self, config: ModuleConfig) -> Result<ModuleTransport, Error> {
-        if self.config != config {
+    fn join(&mut self, path: PathBuf, settings: Settings) -> Result<ModuleTransport, Error> {
+        let differing = differing(&self.settings, &settings);
+        if !differing.is_empty() {
             if self.users > 0 {
-                return Err(Error::ModuleInUse(config.path));
+                let differs = differing.join(" and ");
+                return Err(Error::ModuleInUse { path, differs });
             }
-            self.engine.reconfigure(config.settings()?);
-            self.config = config;
+            self.engine.reconfigure(settings.clone());
+            self.settings = settings;
         }
         self.users += 1;
         Ok(self.transport())
@@ -140,32 +142,40 @@ impl InUse {
 static ENGINES: Mutex<Vec<InUse>> = Mutex::new(Vec::new());
 
 impl ModuleTransport {
-    /// Loads the module, or uses the one that is loaded.
+    /// Loads the module, or uses the one that is loaded, by whatever path.
     ///
     /// # Errors
     /// `ModuleUnavailable` where the file is no usable module, `BadUri`; [`Error::ModuleInUse`] where the module is in use
-    /// with another configuration; [`Error::Forked`] where it is that of a parent process.
+    /// with another PIN, URI or folder of refusals; [`Error::Forked`] where it is that of a parent process.
     pub fn load(config: ModuleConfig) -> Result<Self, Error> {
+        let settings = config.settings()?;
         let file = file_id(&config.path);
         let mut engines = engines();
-        // A name without a folder is found by dlopen(3) alone.
-        let is_it = |known: &InUse| match file {
-            Some(_) => known.file == file,
-            None => known.config.path == config.path,
-        };
-        let place = engines.iter().position(is_it);
+        let load = || Engine::load(&config.path, settings.clone()).map_err(failure);
+        let mut loaded = None;
+        let mut place = engines
+            .iter()
+            .position(|known| file.is_some() && known.file == file);
+        if place.is_none() {
+            // What a name without a folder leads to is known when dlopen(3) has found it.
+            let engine = load()?;
+            place = engines
+                .iter()
+                .position(|known| known.engine.has_same_module(&engine));
+            loaded = Some(engine);
+        }
         if let Some(known) = place.and_then(|place| engines.get_mut(place)) {
             if known.pid == process::id() {
-                return known.join(config);
+                return known.join(config.path, settings);
             }
             if known.users > 0 {
                 return Err(Error::Forked);
             }
         }
-        let engine = Engine::load(&config.path, config.settings()?).map_err(failure)?;
+        let engine = loaded.map_or_else(load, Ok)?;
         let in_use = InUse {
             file,
-            config,
+            settings,
             engine: Arc::new(engine),
             pid: process::id(),
             users: 1,
@@ -243,8 +253,32 @@ fn engines() -> MutexGuard<'static, Vec<InUse>> {
     ENGINES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// By which dlopen(3) tells whether a library is loaded already.
+/// What two configurations of one module differ in.
+fn differing(one: &Settings, other: &Settings) -> Vec<&'static str> {
+    let pin = |settings: &Settings| (settings.pin.clone(), settings.pin_is_default);
+    // Without the PIN in it, which is compared as such, and without the module's path.
+    let uri = |settings: &Settings| {
+        let vendor = settings.scope.vendor_query();
+        let vendor = vendor.map(|(name, value)| (name.to_owned(), value.to_vec()));
+        (settings.scope.without_query(), vendor.collect::<Vec<_>>())
+    };
+    let folder = |settings: &Settings| {
+        let folder = settings.refusals.as_ref()?;
+        Some(fs::canonicalize(folder).unwrap_or_else(|_| folder.clone()))
+    };
+    let all = [
+        ("PIN", pin(one) != pin(other)),
+        ("URI", uri(one) != uri(other)),
+        ("folder of refusals", folder(one) != folder(other)),
+    ];
+    let differing = all.into_iter().filter(|(_, differs)| *differs);
+    differing.map(|(what, _)| what).collect()
+}
+
+/// By which dlopen(3) tells whether a library is loaded already. A name without a folder is not that of a file here.
 fn file_id(path: &Path) -> Option<(u64, u64)> {
+    path.parent()
+        .filter(|folder| !folder.as_os_str().is_empty())?;
     let file = fs::metadata(path).ok()?;
     Some((file.dev(), file.ino()))
 }

@@ -8,6 +8,8 @@
 
 use std::{
     io::{Read, Write, pipe},
+    os::unix::fs::symlink,
+    path::Path,
     process,
     sync::{Arc, Barrier},
     thread,
@@ -131,6 +133,69 @@ fn program_with_two_configurations() {
     assert_eq!(refused(config().uri("http:")).code(), "BadUri");
     let error = refused(ModuleConfig::new("/nowhere/module.so"));
     assert_eq!(error.code(), "ModuleUnavailable");
+}
+
+#[test]
+fn one_module_is_one_engine_however_it_is_configured() {
+    let path = Faults::module_path();
+    // By its name alone dlopen(3) finds it there.
+    let folder = [("LD_LIBRARY_PATH", path.parent().unwrap())];
+    for test in [
+        "program_with_other_paths",
+        "program_that_begins_with_a_name",
+    ] {
+        program::run_with(&Fixture::new(KeyKind::P256), test, &folder);
+    }
+}
+
+#[test]
+#[ignore = "run by another test"]
+fn program_with_other_paths() {
+    let path = Faults::module_path();
+    let (folder, name) = (path.parent().unwrap(), path.file_name().unwrap());
+    let links = tempfile::tempdir().unwrap();
+    let link = links.path().join("link.so");
+    symlink(&path, &link).unwrap();
+    let first = Client::with_module(config()).unwrap();
+    sign(&open(&first)).unwrap();
+    let by_uri = |path: &Path| ModuleConfig::new(path).uri(format!("pkcs11:?pin-value={PIN}"));
+    for path in [
+        &path,
+        &folder.join("../deps").join(name),
+        &link,
+        Path::new(name),
+    ] {
+        let with = |pin| ModuleConfig::new(path).pin(Pin::from(pin));
+        for same in [with(PIN), with(PIN).default_pin(), by_uri(path)] {
+            sign(&open(&Client::with_module(same).unwrap())).unwrap();
+        }
+        let differs = |config| {
+            let error = Client::with_module(config).unwrap_err();
+            assert_eq!(error.code(), "ModuleInUse");
+            error.to_string()
+        };
+        let told = differs(with("another-pin"));
+        assert!(told.contains("with another PIN:"), "{told}");
+        let told = differs(with(PIN).uri("pkcs11:token=device"));
+        assert!(told.contains("with another URI:"), "{told}");
+        let told = differs(with("another-pin").uri("pkcs11:token=device"));
+        assert!(told.contains("with another PIN and URI:"), "{told}");
+    }
+    assert_eq!(program::faults().count(C_Initialize), 1);
+}
+
+#[test]
+#[ignore = "run by another test"]
+fn program_that_begins_with_a_name() {
+    let path = Faults::module_path();
+    let name = path.file_name().unwrap();
+    let first = Client::with_module(ModuleConfig::new(name).pin(Pin::from(PIN))).unwrap();
+    sign(&open(&first)).unwrap();
+    let wrong = config().pin(Pin::from("another-pin"));
+    let error = Client::with_module(wrong).unwrap_err();
+    assert_eq!(error.code(), "ModuleInUse");
+    sign(&open(&Client::with_module(config()).unwrap())).unwrap();
+    assert_eq!(program::faults().count(C_Initialize), 1);
 }
 
 #[test]

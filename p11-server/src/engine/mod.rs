@@ -118,6 +118,12 @@ impl Engine {
         self.0.module.park(close, reset);
     }
 
+    /// Whether both have loaded the same module, by whatever path. Its sessions and logins are the same for both, so one engine
+    /// should do.
+    pub fn has_same_module(&self, other: &Engine) -> bool {
+        self.0.module.is_same(&other.0.module)
+    }
+
     /// What is wrong with the module, `None` if nothing is. Calls no token.
     pub fn trouble(&self) -> Option<String> {
         self.0.trouble()

@@ -24,7 +24,7 @@ use parking_lot::Condvar;
 use tracing::{info, warn};
 
 use self::calls::Calls;
-use self::raw::Raw;
+use self::raw::{Entry, Raw};
 use super::lock::{Locked, Mutex, Rank};
 use super::settings::Timeouts;
 use crate::error::{Error, ckr_name, function_name};
@@ -42,6 +42,7 @@ pub(crate) use self::token_flags::TokenFlags;
 /// One PKCS#11 module, loaded once and initialised as often as it needs.
 pub(crate) struct Module {
     path: PathBuf,
+    entry: Entry,
     pkcs11: Pkcs11,
     raw: Option<Raw>,
     calls: Calls,
@@ -110,7 +111,7 @@ impl Module {
             cause: cause(&error),
         };
         // First, since cryptoki believes that the list of functions is there.
-        let raw = Raw::load(path).map_err(unusable)?;
+        let (entry, raw) = Raw::load(path).map_err(unusable)?;
         let pkcs11 = Pkcs11::new(path).map_err(unusable)?;
         if raw.is_none() {
             info!(
@@ -135,6 +136,7 @@ impl Module {
         };
         Ok(Module {
             path: path.into(),
+            entry,
             pkcs11,
             raw,
             calls: Calls::new(),
@@ -146,6 +148,11 @@ impl Module {
             changed: Condvar::new(),
             timeouts,
         })
+    }
+
+    /// Whether both have loaded the same library, by whatever path.
+    pub fn is_same(&self, other: &Module) -> bool {
+        self.entry == other.entry
     }
 
     /// What the next `C_Initialize` is told beside its flags.

@@ -32,6 +32,10 @@ const LONGEST: usize = 64 * 1024;
 /// Handles that `C_FindObjects` is asked for at once.
 const HANDLES: usize = 64;
 
+/// What tells a loaded library from others: where its `C_GetFunctionList` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry(usize);
+
 /// The functions of a module that we call ourselves.
 pub(crate) struct Raw {
     functions: CK_FUNCTION_LIST,
@@ -57,13 +61,13 @@ macro_rules! call {
 }
 
 impl Raw {
-    /// Takes the functions from the module that cryptoki will load from this path, if it gives the same again.
-    pub fn load(path: &Path) -> Result<Option<Raw>> {
+    /// Which module cryptoki will load from this path, and its functions, if it gives the same again.
+    pub fn load(path: &Path) -> Result<(Entry, Option<Raw>)> {
         // SAFETY: loading runs the module's initialisers, as cryptoki's own load of it does.
         let library = unsafe { Pkcs11::new(path) }.map_err(Error::LibraryLoading)?;
-        if library.C_GetFunctionList.is_err() {
+        let Ok(entry) = library.C_GetFunctionList else {
             return Err(Error::MissingSymbol("C_GetFunctionList"));
-        }
+        };
         let mut lists: [*mut CK_FUNCTION_LIST; 2] = [null_mut(); 2];
         for list in &mut lists {
             // SAFETY: C_GetFunctionList (PKCS#11 section 5.4) stores a pointer.
@@ -73,10 +77,11 @@ impl Raw {
         let [list, again] = lists;
         // SAFETY: after CKR_OK the pointer is null or stays valid while the library is loaded.
         let functions = *unsafe { list.as_ref() }.ok_or(Error::NullFunctionPointer)?;
-        Ok((list == again).then_some(Raw {
+        let raw = (list == again).then_some(Raw {
             functions,
             _library: library,
-        }))
+        });
+        Ok((Entry(entry as usize), raw))
     }
 
     /// `C_Initialize` (PKCS#11 section 5.4.1) with these flags and this text in `pReserved`; with NULL where there are no
