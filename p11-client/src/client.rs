@@ -11,6 +11,7 @@ use p11_proto::message::{
     Objects, OpenKey, OpenedKey, PinChanged, Ping, Pong, PublicKeyEntry, Request, Response, Sign,
     Status, TokenEntry, TokenReady, Tokens,
 };
+use p11_uri::redact;
 
 use crate::config::{Config, SLOW_SIGNATURE};
 use crate::error::Error;
@@ -130,8 +131,10 @@ impl Client {
         let start = Instant::now();
         let request = Request::Sign(request);
         let answer = self.call(&request);
-        if start.elapsed() >= self.slow_signature {
-            warn_of_slow(&request, start.elapsed(), answer.as_ref().err());
+        if start.elapsed() >= self.slow_signature
+            && let Request::Sign(sign) = &request
+        {
+            warn_of_slow(&sign.uri, start.elapsed(), answer.as_ref().err());
         }
         match answer? {
             Response::Signature(answer) => Ok(answer.signature.into_vec()),
@@ -212,14 +215,14 @@ impl Client {
     }
 }
 
-fn warn_of_slow(request: &Request, took: Duration, error: Option<&Error>) {
+fn warn_of_slow(key: &str, took: Duration, error: Option<&Error>) {
+    let key = redact(key);
     match error {
         None => tracing::warn!(
-            ?request,
-            "a signature took {took:.1?}: a peer may have given up the handshake meanwhile, and an async runtime whose \
+            "a signature of {key} took {took:.1?}: a peer may have given up the handshake meanwhile, and an async runtime whose \
              thread this is stood still"
         ),
-        Some(error) => tracing::warn!(?request, "no signature after {took:.1?}: {error}"),
+        Some(error) => tracing::warn!("no signature of {key} after {took:.1?}: {error}"),
     }
 }
 

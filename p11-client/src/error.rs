@@ -163,11 +163,11 @@ pub enum Error {
         position: usize,
     },
     /// The peer takes no signature that the key can make, so no certificate was sent.
-    #[error("no certificate is sent: the peer takes the signature schemes {offered:?}, and the key {uri:?} can make {available:?}{advice}", advice = advice(offered, available))]
+    #[error("no certificate is sent: the peer takes the signature schemes {offered:?}, and {key} can make {available:?}{advice}", key = key_at(.uri), advice = advice(offered, available))]
     #[non_exhaustive]
     NoCommonScheme {
-        /// The URI of the key.
-        uri: String,
+        /// The URI of the key, if it is in a token.
+        uri: Option<String>,
         /// What the peer takes, in this version of TLS.
         offered: Vec<SignatureScheme>,
         /// What the key can make.

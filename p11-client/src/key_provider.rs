@@ -15,7 +15,7 @@ use crate::lazy_key::LazyKey;
 /// A [`rustls::crypto::KeyProvider`] to which a [`KeyReference`] is a key.
 ///
 /// A library that takes a PEM of a private key gets [`KeyReference::to_pem`] in its place. Loading one asks nobody: the key
-/// is opened by the first handshake, as a [`LazyKey`]. All other keys are loaded by the provider beneath.
+/// is opened by the first handshake, as a [`LazyKey`] whose certificate is not known here. All other keys are loaded by the provider beneath.
 #[derive(Debug)]
 pub struct KeyProvider {
     beneath: &'static dyn RustlsKeyProvider,

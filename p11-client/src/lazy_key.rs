@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use p11_proto::spki::PublicKey;
 use p11_proto::{KeyReference, Pin};
 use p11_uri::Uri;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use rustls::{SignatureAlgorithm, SignatureScheme, sign};
 
 use crate::client::Client;
@@ -20,15 +20,18 @@ const FAILED_JUST_NOW: Duration = Duration::from_millis(200);
 
 /// A private key in a token that is looked for by the first handshake: a program can start before the server does.
 ///
-/// It goes into a [`Resolver`](crate::Resolver), or wherever rustls takes a key. If it cannot be opened, that handshake fails
-/// with the reason (see [`Error::in_handshake`]), and the next one tries again; so it does after the key has changed.
+/// It goes into a [`Resolver`](crate::Resolver), which tells it the certificate, or wherever rustls takes a key. If it cannot be
+/// opened, that handshake fails with the reason (see [`Error::in_handshake`]), and the next one tries again.
+///
+/// With a certificate it is the key of that certificate. Without, it is the first that the URI leads to, and stays that one: of
+/// several keys name the right one, since nobody but the peer finds out that its certificate is another's.
 #[derive(Clone, Debug)]
 pub struct LazyKey(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     source: KeySource,
-    certificate: Option<(CertificateDer<'static>, SignatureAlgorithm)>,
+    certificate: Option<(CertificateDer<'static>, PublicKey)>,
     state: PerProcess<State>,
 }
 
@@ -55,16 +58,8 @@ impl LazyKey {
         pin: Option<Pin>,
         certificate: Option<&CertificateDer<'_>>,
     ) -> Result<Self, Error> {
-        let with_algorithm = |certificate: &CertificateDer<'_>| {
-            let public = PublicKey::of_certificate(certificate).map_err(Error::Certificate)?;
-            let algorithm = algorithm(public.kind()).unwrap_or(SignatureAlgorithm::ECDSA);
-            Ok::<_, Error>((certificate.clone().into_owned(), algorithm))
-        };
-        Ok(LazyKey(Arc::new(Inner {
-            source: KeySource::new(client, uri, pin),
-            certificate: certificate.map(with_algorithm).transpose()?,
-            state: PerProcess::default(),
-        })))
+        let source = KeySource::new(client, uri, pin);
+        LazyKey::of(source, certificate)
     }
 
     /// The key that a PEM file refers to: see [`KeyReference`], of which it takes both forms. Asks nobody yet.
@@ -83,6 +78,26 @@ impl LazyKey {
     pub fn from_reference(client: &Client, reference: &KeyReference) -> Result<Self, Error> {
         Uri::parse(reference.uri()).map_err(Error::malformed_reference)?;
         LazyKey::new(client, reference.uri(), None, None)
+    }
+
+    fn of(source: KeySource, certificate: Option<&CertificateDer<'_>>) -> Result<Self, Error> {
+        let with_key = |certificate: &CertificateDer<'_>| {
+            let public = PublicKey::of_certificate(certificate).map_err(Error::Certificate)?;
+            Ok::<_, Error>((certificate.clone().into_owned(), public))
+        };
+        Ok(LazyKey(Arc::new(Inner {
+            source,
+            certificate: certificate.map(with_key).transpose()?,
+            state: PerProcess::default(),
+        })))
+    }
+
+    /// The same key where it has a certificate, else that of this one.
+    pub(crate) fn or_of(self, certificate: &CertificateDer<'_>) -> Result<Self, Error> {
+        match self.0.certificate {
+            Some(_) => Ok(self),
+            None => LazyKey::of(self.0.source.clone(), Some(certificate)),
+        }
     }
 
     /// The key itself, which is opened if it was not yet.
@@ -149,10 +164,16 @@ impl sign::SigningKey for LazyKey {
         }
     }
 
+    /// That of the certificate: the key must be its.
+    fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
+        let (_, public) = self.0.certificate.as_ref()?;
+        Some(SubjectPublicKeyInfoDer::from(public.spki()))
+    }
+
     /// Of the certificate, or else of the key: a server of TLS 1.2 has to know.
     fn algorithm(&self) -> SignatureAlgorithm {
         match &self.0.certificate {
-            Some((_, algorithm)) => *algorithm,
+            Some((_, public)) => algorithm(public.kind()).unwrap_or(SignatureAlgorithm::ECDSA),
             None => self
                 .open()
                 .map_or(SignatureAlgorithm::ECDSA, |key| key.algorithm()),
@@ -169,7 +190,9 @@ struct LazySigner {
 impl sign::Signer for LazySigner {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
         self.signer.sign(message).inspect_err(|error| {
-            if Error::in_handshake(error).is_some_and(Error::is_key_changed) {
+            let is_changed = Error::in_handshake(error).is_some_and(Error::is_key_changed);
+            // Without a certificate the new key would be believed to be that of the old chain.
+            if is_changed && self.key.0.certificate.is_some() {
                 *self.key.0.state.get().lock() = Opening::Closed;
             }
         })

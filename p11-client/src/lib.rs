@@ -69,12 +69,16 @@
 //!
 //! # When no certificate is sent
 //! If a peer takes no signature scheme that the key can make, rustls goes on without a certificate, and the handshake fails
-//! later or not at all. That is a warning in the log, and [`SigningKey::why_not_sent`] has it for programs.
+//! later or not at all. That is a warning in the log, and [`Resolver::why_not_sent`] has it for programs.
+//!
+//! A client's certificate on P-521 is sent in TLS 1.2, and refused by OpenSSL with the alert `illegal_parameter`, since rustls does
+//! not list that curve for key exchange. A [`Resolver`] uses it last there, and warns of it: have TLS 1.3, or P-256 or P-384.
 //!
 //! # When the certificate or the key changes
 //! A program that runs for months outlives its certificate. A [`RenewingResolver`] is given the path of the certificate
 //! file: it uses what is there at each handshake, and the key of that certificate, so nothing else is needed after a renewal,
-//! also where the new key has another id.
+//! also where the new key has another id. Its clients resume no session, so each connection costs a signature.
+//! [`RenewingResolver::client_config`] says why.
 //!
 //! A [`SigningKey`] is the key that was found when it was opened. If its URI leads to another key
 //! later, or the key is gone, handshakes fail until the program has opened the key again, with its certificate as it is then:
@@ -91,7 +95,7 @@
 //!
 //! # When the server is not there yet
 //! Opening a [`SigningKey`] asks the server. A [`RenewingResolver`], or a [`LazyKey`] beside a chain that the program has, is
-//! opened by the first handshake instead; where that fails, the handshake fails with the reason ([`Error::in_handshake`]) and the
+//! opened by the first handshake instead, and its certificate tells which key it is; where that fails, the handshake fails with the reason ([`Error::in_handshake`]) and the
 //! next one tries again.
 //!
 //! # Libraries that take a private key as PEM

@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(2);
 /// A certificate file and its key, as they are when a handshake wants them: a new certificate, or a new key with a new
 /// certificate, needs no restart of the program.
 ///
-/// Each handshake looks whether the file was replaced, and asks for the key of its first certificate, in one request of two
+/// Each handshake looks whether the file was replaced, and asks for the key of its first certificate, which takes two
 /// seconds at most. One thread does that while others go on with the pair that was good before. What cannot be used, a
 /// certificate without its key for example, is a warning in the log, and that pair stays. Replace the file by `rename(2)`,
 /// so that no half of it is read. What is no regular file, a FIFO for example, is not read.
@@ -168,7 +168,7 @@ impl Inner {
             Some(pair) => Cow::Borrowed(&pair.chain),
             None => Cow::Owned(read_chain(&self.path)?),
         };
-        let key = self.source.open(chain.first(), Some(LIMIT))?;
+        let key = self.source.open_for(&chain, LIMIT)?;
         if let Some(pair) = known
             && pair.file == file
             && pair.key.is_as_opened(&key)

@@ -2,10 +2,9 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use p11_proto::Identity;
-use p11_proto::spki::{Certificate, PublicKey};
+use p11_proto::spki::{Certificate, Curve, Kind, PublicKey};
+use p11_proto::{Identity, Scheme};
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -13,12 +12,14 @@ use rustls::sign::{CertifiedKey, SigningKey as RustlsKey};
 use rustls::{DistinguishedName, SignatureScheme};
 
 use crate::error::Error;
+use crate::lazy_key::LazyKey;
+use crate::refused::Refused;
 use crate::signing_key::SigningKey;
 
 /// Certificates and keys that belong together: for a [`rustls::ClientConfig`] and a [`rustls::ServerConfig`].
 ///
-/// A key is a [`SigningKey`], or any other of rustls', in a token or not. With several pairs it is the first whose key can sign
-/// what the peer takes, if possible one that was issued by an authority that the peer names:
+/// A key is a [`SigningKey`], a [`LazyKey`], or any other of rustls', in a token or not. With several pairs it is the first whose
+/// key can be opened and can sign what the peer takes, if possible one that was issued by an authority that the peer names:
 ///
 /// ```no_run
 /// # use p11_client::{Resolver, SigningKey, rustls::pki_types::CertificateDer};
@@ -32,21 +33,36 @@ use crate::signing_key::SigningKey;
 pub struct Resolver {
     /// One at least.
     pairs: Vec<Pair>,
-    /// Whether the last peer took no scheme of any key.
-    refused: Arc<AtomicBool>,
+    refused: Arc<Refused>,
 }
 
 #[derive(Clone, Debug)]
 struct Pair {
     certified: Arc<CertifiedKey>,
-    /// The key, if it is one of ours, which tells its schemes without a line in the log.
-    ours: Option<SigningKey>,
+    key: Key,
+    is_on_p521: bool,
+}
+
+/// Ours tell their schemes without a line in the log.
+#[derive(Clone, Debug)]
+enum Key {
+    Opened(SigningKey),
+    Lazy(LazyKey),
+    Other,
+}
+
+/// Which side of a connection the key is for.
+#[derive(Clone, Copy, PartialEq)]
+enum Side {
+    Client,
+    Server,
 }
 
 impl Resolver {
     /// Joins a chain, the own certificate first, with its key.
     ///
-    /// Of a key that does not tell its public half it is believed that the certificate is its.
+    /// Of a key that does not tell its public half it is believed that the certificate is its. A [`LazyKey`] without a
+    /// certificate gets this one.
     ///
     /// # Errors
     /// [`Error::Mismatch`] where the certificate was issued for another key, [`Error::CertificateOrder`] where another one
@@ -76,37 +92,77 @@ impl Resolver {
     /// Why no certificate was sent in the last handshake, if none was: see [`SigningKey::why_not_sent`]. With several keys
     /// that of the first, the log has all.
     pub fn why_not_sent(&self) -> Option<Error> {
-        if self.pairs.len() > 1 && !self.refused.load(Ordering::Relaxed) {
-            return None;
-        }
-        let mut ours = self.pairs.iter().filter_map(|pair| pair.ours.as_ref());
-        ours.find_map(SigningKey::why_not_sent)
+        let offered = self.refused.get()?;
+        Some(self.pairs.first()?.no_common_scheme(&offered))
     }
 
     /// The pair for a peer that takes these schemes, and maybe names the authorities whose certificates it takes.
     fn choose<'a>(
         &self,
+        side: Side,
         offered: &[SignatureScheme],
         issuers: impl Iterator<Item = &'a [u8]> + Clone,
     ) -> Option<Arc<CertifiedKey>> {
-        let pair = match self.pairs.as_slice() {
-            [only] => Some(only),
-            several => {
-                let usable = || several.iter().filter(|pair| pair.can_sign(offered));
-                let wanted = usable().find(|pair| pair.is_issued_by(issuers.clone()));
-                let chosen = wanted.or_else(|| usable().next());
-                self.refused.store(chosen.is_none(), Ordering::Relaxed);
-                if chosen.is_none() {
-                    // Each says why. The first does when rustls asks it.
-                    for pair in several.iter().skip(1) {
-                        pair.certified.key.choose_scheme(offered);
-                    }
+        let is_any_wanted = issuers.clone().next().is_none();
+        // rustls has no P-521 for key exchange, so in TLS 1.2 OpenSSL takes no certificate on it (RFC 8422 section 5.1).
+        let is_p521_doubtful = side == Side::Client && offered.iter().any(is_of_tls12);
+        let (mut usable, mut doubtful, mut closed) = (None, None, None);
+        let mut wanted = None;
+        for pair in &self.pairs {
+            match pair.can_sign(offered) {
+                Ok(false) => {}
+                Ok(true) if is_p521_doubtful && pair.is_on_p521 => {
+                    doubtful = doubtful.or(Some(pair))
                 }
-                chosen.or_else(|| several.first())
+                Ok(true) if is_any_wanted || pair.is_issued_by(issuers.clone()) => {
+                    wanted = Some(pair);
+                    break;
+                }
+                Ok(true) => usable = usable.or(Some(pair)),
+                Err(error) => closed = closed.or(Some((pair, error))),
             }
-        };
+        }
+        let good = wanted.or(usable);
+        match (good.or(doubtful), &closed) {
+            (Some(_), Some((_, error))) => {
+                tracing::warn!("another key is used, since one cannot be opened: {error}");
+            }
+            (None, None) => self.warn_of_refusal(offered),
+            _ => {}
+        }
+        if good.is_none() && doubtful.is_some() {
+            tracing::warn!(
+                "the key is on P-521 and this is TLS 1.2: a peer that refuses the certificate as an illegal parameter wants \
+                 TLS 1.3, or a key on P-256 or P-384"
+            );
+        }
+        let chosen = good.or(doubtful).or(closed.map(|(pair, _)| pair));
+        self.refused.set(chosen.is_none().then(|| offered.to_vec()));
+        // One that is refused lets rustls go on without a certificate.
+        let pair = chosen.or(self.pairs.first());
         pair.map(|pair| pair.certified.clone())
     }
+
+    /// Each key says why. The first does when rustls asks it, if it is one of ours.
+    fn warn_of_refusal(&self, offered: &[SignatureScheme]) {
+        for (place, pair) in self.pairs.iter().enumerate() {
+            if place > 0 || matches!(pair.key, Key::Other) {
+                tracing::warn!("{}", pair.no_common_scheme(offered));
+            }
+        }
+    }
+}
+
+/// A scheme that only TLS 1.2 has in a request for a certificate: there rustls leaves out of TLS 1.3 what it has not.
+fn is_of_tls12(scheme: &SignatureScheme) -> bool {
+    matches!(
+        scheme,
+        SignatureScheme::RSA_PKCS1_SHA256
+            | SignatureScheme::RSA_PKCS1_SHA384
+            | SignatureScheme::RSA_PKCS1_SHA512
+            | SignatureScheme::RSA_PKCS1_SHA1
+            | SignatureScheme::ECDSA_SHA1_Legacy
+    )
 }
 
 impl Pair {
@@ -114,40 +170,53 @@ impl Pair {
     where
         K: Into<Arc<dyn RustlsKey>> + 'static,
     {
-        let ours = (&key as &dyn Any).downcast_ref::<SigningKey>().cloned();
-        let key = key.into();
         let leaf = chain.first().ok_or(Error::NoCertificate)?;
         // rustls' own `CertifiedKey::keys_match` refuses X.509 v1 certificates.
-        let certificate = PublicKey::of_certificate(leaf)
-            .map_err(Error::Certificate)?
-            .identity();
-        let public = key.public_key().map(|spki| Identity::of(&spki));
-        let identity = public.transpose().map_err(Error::Certificate)?;
-        if let Some(key) = identity
-            && key != certificate
-        {
-            let uri = ours.map(|key| key.uri().to_owned());
-            return Err(match place_of(key, &chain) {
-                Some(place) => Error::CertificateOrder {
-                    uri,
-                    position: place + 1,
-                },
-                None => Error::Mismatch {
-                    uri,
-                    certificate,
-                    key,
-                },
-            });
-        }
-        let certified = Arc::new(CertifiedKey::new(chain, key));
-        Ok(Pair { certified, ours })
+        let public = PublicKey::of_certificate(leaf).map_err(Error::Certificate)?;
+        let any = &key as &dyn Any;
+        let (ours, key): (Key, Arc<dyn RustlsKey>) =
+            if let Some(opened) = any.downcast_ref::<SigningKey>() {
+                (Key::Opened(opened.clone()), key.into())
+            } else if let Some(lazy) = any.downcast_ref::<LazyKey>() {
+                let lazy = lazy.clone().or_of(leaf)?;
+                (Key::Lazy(lazy.clone()), lazy.into())
+            } else {
+                (Key::Other, key.into())
+            };
+        ours.check(&*key, public.identity(), &chain)?;
+        Ok(Pair {
+            certified: Arc::new(CertifiedKey::new(chain, key)),
+            key: ours,
+            is_on_p521: public.kind() == Kind::Ec(Curve::P521),
+        })
     }
 
-    fn can_sign(&self, offered: &[SignatureScheme]) -> bool {
-        match &self.ours {
-            Some(key) => key.schemes().iter().any(|scheme| offered.contains(scheme)),
-            None => self.certified.key.choose_scheme(offered).is_some(),
+    /// The error of a key that cannot be opened.
+    fn can_sign(&self, offered: &[SignatureScheme]) -> Result<bool, Arc<Error>> {
+        let can = |key: &SigningKey| key.schemes().iter().any(|scheme| offered.contains(scheme));
+        match &self.key {
+            Key::Opened(key) => Ok(can(key)),
+            Key::Lazy(key) => key.open().map(|key| can(&key)),
+            Key::Other => Ok(self.certified.key.choose_scheme(offered).is_some()),
         }
+    }
+
+    fn no_common_scheme(&self, offered: &[SignatureScheme]) -> Error {
+        let of_ours = match &self.key {
+            Key::Opened(key) => Some(key.no_common_scheme(offered)),
+            Key::Lazy(key) => key.open().ok().map(|key| key.no_common_scheme(offered)),
+            Key::Other => None,
+        };
+        let can = |scheme: &SignatureScheme| self.certified.key.choose_scheme(&[*scheme]).is_some();
+        of_ours.unwrap_or_else(|| Error::NoCommonScheme {
+            uri: None,
+            offered: offered.to_vec(),
+            available: Scheme::ALL
+                .iter()
+                .map(|scheme| scheme.number().into())
+                .filter(can)
+                .collect(),
+        })
     }
 
     /// Whether its chain leads to one of these authorities.
@@ -157,6 +226,39 @@ impl Pair {
             .filter_map(|certificate| Some(Certificate::parse(certificate).ok()?.issuer))
             .collect();
         issuers.any(|issuer| names.contains(&issuer))
+    }
+}
+
+impl Key {
+    /// Whether this is the key of the chain's first certificate, as far as it tells.
+    fn check(
+        &self,
+        key: &dyn RustlsKey,
+        certificate: Identity,
+        chain: &[CertificateDer<'_>],
+    ) -> Result<(), Error> {
+        let public = key.public_key().map(|spki| Identity::of(&spki));
+        let Some(key) = public.transpose().map_err(Error::Certificate)? else {
+            return Ok(());
+        };
+        if key == certificate {
+            return Ok(());
+        }
+        let uri = match self {
+            Key::Opened(key) => Some(key.uri().to_owned()),
+            _ => None,
+        };
+        Err(match place_of(key, chain) {
+            Some(place) => Error::CertificateOrder {
+                uri,
+                position: place + 1,
+            },
+            None => Error::Mismatch {
+                uri,
+                certificate,
+                key,
+            },
+        })
     }
 }
 
@@ -171,7 +273,7 @@ fn place_of(key: Identity, chain: &[CertificateDer<'_>]) -> Option<usize> {
 impl ResolvesClientCert for Resolver {
     /// A pair in any case: if the peer takes no scheme of a key, the [`SigningKey`] logs a warning.
     fn resolve(&self, issuers: &[&[u8]], offered: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.choose(offered, issuers.iter().copied())
+        self.choose(Side::Client, offered, issuers.iter().copied())
     }
 
     fn has_certs(&self) -> bool {
@@ -183,6 +285,6 @@ impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let issuers = hello.certificate_authorities().unwrap_or_default();
         let issuers = issuers.iter().map(DistinguishedName::as_ref);
-        self.choose(hello.signature_schemes(), issuers)
+        self.choose(Side::Server, hello.signature_schemes(), issuers)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use p11_proto::message::{OpenKey, Sign};
 use p11_proto::spki::{Kind, PublicKey};
@@ -66,26 +66,7 @@ impl SigningKey {
         pin: Option<Pin>,
         chain: &[CertificateDer<'_>],
     ) -> Result<SigningKey, Error> {
-        let (leaf, issuers) = chain.split_first().ok_or(Error::NoCertificate)?;
-        let opened = SigningKey::open(client, uri, pin.clone(), Some(leaf));
-        let is_other_key = match &opened {
-            Err(Error::Server(failure)) => failure.code == ErrorCode::KeyNotFound,
-            // Of an old server, which cannot choose by the certificate.
-            Err(Error::TooOld { .. }) => true,
-            _ => false,
-        };
-        if !is_other_key {
-            return opened;
-        }
-        for (place, issuer) in issuers.iter().enumerate() {
-            if let Ok(key) = SigningKey::open(client, uri, pin.clone(), Some(issuer)) {
-                return Err(Error::CertificateOrder {
-                    uri: Some(key.uri().to_owned()),
-                    position: place + 2,
-                });
-            }
-        }
-        opened
+        KeySource::new(client, uri, pin).open_for(chain, Duration::MAX)
     }
 
     /// The full URI of the key, without PIN.
@@ -133,7 +114,15 @@ impl SigningKey {
     ///
     /// rustls goes on without a certificate, and the peer's alert does not tell why.
     pub fn why_not_sent(&self) -> Option<Error> {
-        Some(self.0.no_common_scheme(&self.0.refused.get()?))
+        Some(self.no_common_scheme(&self.0.refused.get()?))
+    }
+
+    pub(crate) fn no_common_scheme(&self, offered: &[SignatureScheme]) -> Error {
+        Error::NoCommonScheme {
+            uri: Some(self.0.uri.clone()),
+            offered: offered.to_vec(),
+            available: self.0.schemes.clone(),
+        }
     }
 
     /// The schemes that it can sign with, the preferred one first.
@@ -160,20 +149,58 @@ impl KeySource {
         }
     }
 
+    /// As [`SigningKey::open_for`], within this time.
+    pub(crate) fn open_for(
+        &self,
+        chain: &[CertificateDer<'_>],
+        limit: Duration,
+    ) -> Result<SigningKey, Error> {
+        let start = Instant::now();
+        let (leaf, issuers) = chain.split_first().ok_or(Error::NoCertificate)?;
+        let opened = self.open(Some(leaf), Some(limit));
+        let is_other_key = match &opened {
+            Err(Error::Server(failure)) => failure.code == ErrorCode::KeyNotFound,
+            // Of an old server, which cannot choose by the certificate.
+            Err(Error::TooOld { .. }) => true,
+            _ => false,
+        };
+        if !is_other_key {
+            return opened;
+        }
+        for (place, issuer) in issuers.iter().enumerate() {
+            let left = limit.saturating_sub(start.elapsed());
+            if let Ok(key) = self.open(Some(issuer), Some(left)) {
+                return Err(Error::CertificateOrder {
+                    uri: Some(key.uri().to_owned()),
+                    position: place + 2,
+                });
+            }
+        }
+        opened
+    }
+
     /// One request, which may have a limit of its own: the key signs without it.
     pub(crate) fn open(
         &self,
         certificate: Option<&CertificateDer<'_>>,
         limit: Option<Duration>,
     ) -> Result<SigningKey, Error> {
-        let certificate = certificate.map(|certificate| PublicKey::of_certificate(certificate));
-        let spki = certificate.transpose().map_err(Error::Certificate)?;
+        let public = certificate.map(|certificate| PublicKey::of_certificate(certificate));
+        let spki = public.transpose().map_err(Error::Certificate)?;
         let spki = spki.map(|key| key.spki().to_vec().into());
         let request = OpenKey::new(&*self.uri).pin(self.pin.clone()).spki(spki);
         let key = match limit {
             Some(limit) => self.client.clone().within(limit).open_key(request)?,
             None => self.client.open_key(request)?,
         };
+        if certificate.is_none()
+            && let Some(note) = &key.note
+        {
+            tracing::warn!(
+                "no certificate says which key is meant by {:?}: {note:?}",
+                self.uri
+            );
+        }
         let public = PublicKey::from_spki(&key.spki).map_err(Error::bad_answer)?;
         Ok(SigningKey(Arc::new(Opened {
             client: self.client.clone(),
@@ -242,14 +269,6 @@ impl Opened {
             ))),
         }
     }
-
-    fn no_common_scheme(&self, offered: &[SignatureScheme]) -> Error {
-        Error::NoCommonScheme {
-            uri: self.uri.clone(),
-            offered: offered.to_vec(),
-            available: self.schemes.clone(),
-        }
-    }
 }
 
 fn key_is_gone(failure: Failure) -> Failure {
@@ -277,7 +296,7 @@ impl sign::SigningKey for SigningKey {
         let refused = scheme.is_none().then(|| offered.to_vec());
         self.0.refused.set(refused);
         let Some(scheme) = scheme else {
-            tracing::warn!("{}", self.0.no_common_scheme(offered));
+            tracing::warn!("{}", self.no_common_scheme(offered));
             return None;
         };
         Some(Box::new(Signer {

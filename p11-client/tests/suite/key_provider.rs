@@ -1,9 +1,10 @@
 //! Keys for libraries that take a private key as PEM.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use p11_client::{Client, Error, KeyProvider, KeyReference, LazyKey};
+use p11_proto::Response;
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
@@ -13,6 +14,7 @@ use rustls::version::{TLS12, TLS13};
 
 use crate::assertions::assert_error;
 use crate::fake_server::TempSocket;
+use crate::handshake::logged;
 use crate::test_key::TestKey;
 use crate::tls::{ALL_SCHEMES, handshake};
 
@@ -101,4 +103,32 @@ fn our_own_loader_reads_both_forms_of_a_reference() {
         let error = LazyKey::from_pem(&socket.client(), pem).unwrap_err();
         assert_error(&error, "KeyReference", &["no reference to a key"]);
     }
+}
+
+#[test]
+fn a_uri_of_several_keys_is_a_warning_and_the_key_stays_the_one_that_it_was() {
+    let (before, after) = (TestKey::p256(), TestKey::p256());
+    let socket = TempSocket::new();
+    let there = Arc::new(Mutex::new(before.clone()));
+    let _server = socket.serve({
+        let there = there.clone();
+        move |request| match there.lock().unwrap().answer(request) {
+            Response::Key(key) => Response::Key(key.note("2 keys match".to_owned())),
+            other => other,
+        }
+    });
+    let pem = KeyReference::new(URI).to_pem().unwrap();
+    let auth = loaded(&provider(&socket), &before, &pem).unwrap();
+    let (_, log) = logged(|| handshake(&TLS13, &ALL_SCHEMES, auth.clone()).unwrap());
+    for part in ["WARN", URI, "2 keys match"] {
+        assert!(log.contains(part), "{log}");
+    }
+    *there.lock().unwrap() = after;
+    // Its certificate is still the one of before.
+    for _ in 0..3 {
+        let error = handshake(&TLS13, &ALL_SCHEMES, auth.clone()).unwrap_err();
+        assert!(Error::in_handshake(&error).unwrap().is_key_changed());
+    }
+    *there.lock().unwrap() = before;
+    handshake(&TLS13, &ALL_SCHEMES, auth).unwrap();
 }

@@ -11,6 +11,7 @@ use rustls::version::{TLS12, TLS13};
 
 use crate::assertions::assert_error;
 use crate::fake_server::TempSocket;
+use crate::handshake::logged;
 use crate::test_key::TestKey;
 use crate::tls::{ALL_SCHEMES, handshake, shown_by};
 
@@ -75,6 +76,7 @@ fn a_key_that_changed_is_opened_again_by_the_next_handshake() {
         move |request| there.lock().unwrap().answer(request)
     });
     let lazy = LazyKey::new(&socket.client(), "pkcs11:", None, None).unwrap();
+    // Each tells it the certificate.
     let of = |key: &TestKey| Resolver::new(vec![key.certificate.clone()], lazy.clone()).unwrap();
     let resolver = Arc::new(of(&before));
     handshake(&TLS13, &ALL_SCHEMES, resolver.clone()).unwrap();
@@ -83,4 +85,48 @@ fn a_key_that_changed_is_opened_again_by_the_next_handshake() {
     assert!(Error::in_handshake(&error).unwrap().is_key_changed());
     let seen = handshake(&TLS13, &ALL_SCHEMES, Arc::new(of(&after))).unwrap();
     assert_eq!(seen.unwrap().0, after.certificate);
+}
+
+#[test]
+fn of_several_keys_it_is_that_of_the_resolvers_certificate() {
+    let (first, own) = (TestKey::p256(), TestKey::p256());
+    let socket = TempSocket::new();
+    let _server = socket.serve({
+        let keys = [first, own.clone()];
+        move |request| {
+            let is_own = match &request {
+                Request::OpenKey(open) => open.spki.as_ref().map(|spki| &***spki),
+                Request::Sign(sign) if sign.identity == keys[1].public.identity() => {
+                    Some(keys[1].public.spki())
+                }
+                _ => None,
+            };
+            keys[usize::from(is_own == Some(keys[1].public.spki()))].answer(request)
+        }
+    });
+    let lazy = LazyKey::new(&socket.client(), "pkcs11:", None, None).unwrap();
+    let resolver = Resolver::new(vec![own.certificate.clone()], lazy).unwrap();
+    let seen = handshake(&TLS13, &ALL_SCHEMES, Arc::new(resolver)).unwrap();
+    assert_eq!(seen.unwrap().0, own.certificate);
+}
+
+#[test]
+fn a_certificate_that_is_not_the_keys_is_refused_before_a_handshake() {
+    let (key, other) = (TestKey::p256(), TestKey::p256());
+    let client = TempSocket::new().client();
+    let lazy = LazyKey::new(&client, "pkcs11:", None, Some(&key.certificate)).unwrap();
+    let error = Resolver::new(vec![other.certificate], lazy).unwrap_err();
+    assert_error(&error, "Mismatch", &[&key.public.identity().to_string()]);
+}
+
+#[test]
+fn one_that_cannot_be_opened_leaves_the_handshake_to_the_next_key() {
+    let (dead, other) = (TestKey::p256(), TestKey::p256());
+    let lazy = LazyKey::new(&impatient(&TempSocket::new()), "pkcs11:", None, None).unwrap();
+    let resolver = Resolver::new(vec![dead.certificate], lazy).unwrap();
+    let resolver = resolver.and(vec![other.certificate.clone()], other.signer);
+    let resolver = Arc::new(resolver.unwrap());
+    let (seen, log) = logged(|| handshake(&TLS13, &ALL_SCHEMES, resolver).unwrap());
+    assert_eq!(seen.unwrap().0, other.certificate);
+    assert!(log.contains("another key is used"), "{log}");
 }

@@ -200,6 +200,19 @@ fn what_cannot_be_used_is_a_warning_and_the_last_good_pair_stays() {
 }
 
 #[test]
+fn a_file_with_the_issuer_first_says_what_must_be_first() {
+    let (key, issuer) = (TestKey::p256(), TestKey::p384());
+    let (device, _server) = Device::with(&key);
+    replace(
+        &device.file,
+        &(pem(&issuer.certificate) + &pem(&key.certificate)),
+    );
+    let error = device.resolver().check().unwrap_err();
+    let parts = ["certificate 2", "put your own certificate first"];
+    assert_error(&error, "CertificateOrder", &parts);
+}
+
+#[test]
 fn one_thread_renews_and_the_others_go_on_with_the_pair_of_before() {
     let (before, after) = (TestKey::p256(), TestKey::p256());
     let device = Device::new();
