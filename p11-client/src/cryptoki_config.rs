@@ -126,9 +126,10 @@ impl CryptokiConfig {
     /// The client that is configured, `None` in the mode `off`. It serves both other modes in the same way.
     ///
     /// # Errors
-    /// [`Error::Config`] where a value is missing, or the mode is `module` and this program was built without the feature
+    /// [`Error::Config`] where a value is missing, a URI is none, or the mode is `module` and this program was built without the feature
     /// of that name; those of `ModuleTransport::load`. A socket is connected to by the first request.
     pub fn client(&self) -> Result<Option<Client>, Error> {
+        self.check_uris()?;
         let client = match self.mode {
             Mode::Off => return Ok(None),
             Mode::Socket => {
@@ -183,6 +184,22 @@ impl CryptokiConfig {
             )),
             other => other,
         })
+    }
+
+    /// Whether the URIs that are used in this mode are some.
+    pub(crate) fn check_uris(&self) -> Result<(), Error> {
+        let of_server = match self.mode {
+            Mode::Off => return Ok(()),
+            Mode::Module => self.uri.as_deref(),
+            Mode::Socket => None,
+        };
+        let key_uri = self.key_uri.as_deref();
+        for (name, uri) in [("key_uri", key_uri), ("device.cryptoki.uri", of_server)] {
+            uri.map(p11_uri::Uri::parse)
+                .transpose()
+                .map_err(|cause| Error::Config(format!("{name} is no PKCS#11 URI: {cause}")))?;
+        }
+        Ok(())
     }
 
     fn chain_path(&self) -> Result<&Path, Error> {

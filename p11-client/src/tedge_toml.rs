@@ -93,7 +93,7 @@ fn read(
             None => sources.value(&format!("device.{field}")),
         }
     };
-    Ok(CryptokiConfig {
+    let config = CryptokiConfig {
         // As thin-edge called it before 1.6.
         mode: match mode.or(sources.value("device.cryptoki.enable")?) {
             Some(mode) => mode_of(&mode)?,
@@ -112,7 +112,9 @@ fn read(
         key_pin: of_key("key_pin")?.map(Into::into),
         cert_path: of_key("cert_path")?.map(PathBuf::from),
         refusals: None,
-    })
+    };
+    config.check_uris()?;
+    Ok(config)
 }
 
 impl Sources<'_> {
@@ -275,6 +277,10 @@ mod tests {
                 "device of device.cryptoki.mode must be a table",
             ),
             (
+                "[device]\ncryptoki.mode = \"socket\"\nkey_uri = \"1234\"",
+                "key_uri is no PKCS#11 URI",
+            ),
+            (
                 "[device.cryptoki]\nmode = \"1234\"",
                 "\"off\", \"module\" or \"socket\"",
             ),
@@ -287,9 +293,27 @@ mod tests {
     }
 
     #[test]
+    fn a_uri_that_is_none_is_told_before_a_handshake() {
+        let config = CryptokiConfig::socket("/p11.sock").key_uri("token=device");
+        let config = config.cert_path("/device.pem");
+        for error in [config.client().err(), config.resolver().err()] {
+            assert_eq!(error.unwrap().code(), "Config");
+        }
+        // It is the server's.
+        let config = CryptokiConfig::socket("/p11.sock").uri("token=device");
+        assert!(config.client().is_ok());
+    }
+
+    #[test]
     fn a_part_of_another_configuration_is_read_by_serde() {
         let text = "enable = \"socket\"\nkey_pin = \"1111\"\nsocket_path = \"/p11.sock\"";
         let config: CryptokiConfig = toml::from_str(text).unwrap();
         assert_eq!(config, CryptokiConfig::socket("/p11.sock").key_pin("1111"));
+        // What toml itself shows is the line, so only the message counts.
+        for value in ["77777777", "7777.7777", "[7777]"] {
+            let text = format!("key_pin = {value}");
+            let error = toml::from_str::<CryptokiConfig>(&text).unwrap_err();
+            assert!(error.message().contains("a PIN must be text"), "{error}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! References to keys in tokens, in place of private keys: a PKCS#11 URI in the clothes of a PEM file.
 
 use der::asn1::Utf8StringRef;
-use der::{AnyRef, Decode, Encode, Sequence, Tag};
+use der::{AnyRef, Decode, Encode, Reader, Sequence, SliceReader, Tag, Tagged};
 
 use crate::error::Error;
 use crate::pem;
@@ -87,11 +87,13 @@ impl KeyReference {
     /// # Errors
     /// [`Error::KeyReference`] for one of ours that is malformed.
     pub fn from_pkcs8(der: &[u8]) -> Result<Option<Self>, Error> {
-        match PrivateKeyInfo::from_der(der) {
-            Ok(info) if info.algorithm.oid.value() == OID => {
-                KeyReference::from_der(info.private_key.value()).map(Some)
-            }
-            _ => Ok(None),
+        if !is_ours(der).unwrap_or(false) {
+            return Ok(None);
+        }
+        let info = PrivateKeyInfo::from_der(der).map_err(|_| MALFORMED)?;
+        match (info.version, info.private_key.tag()) {
+            (0, Tag::OctetString) => KeyReference::from_der(info.private_key.value()).map(Some),
+            _ => Err(MALFORMED),
         }
     }
 
@@ -126,6 +128,16 @@ impl KeyReference {
             )),
         }
     }
+}
+
+/// Whether its algorithm is that of references, whatever else is wrong with it.
+fn is_ours(der: &[u8]) -> der::Result<bool> {
+    let info: AnyRef<'_> = SliceReader::new(der)?.decode()?;
+    let mut info = SliceReader::new(info.value())?;
+    let _version: AnyRef<'_> = info.decode()?;
+    let algorithm: AnyRef<'_> = info.decode()?;
+    let oid: AnyRef<'_> = SliceReader::new(algorithm.value())?.decode()?;
+    Ok(oid.tag() == Tag::ObjectIdentifier && oid.value() == OID)
 }
 
 /// `PrivateKeyInfo` (RFC 5208 section 5) of an algorithm without parameters.

@@ -65,7 +65,10 @@ impl Serialize for Pin {
 
 impl<'de> Deserialize<'de> for Pin {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Pin::from)
+        // serde quotes what is no text.
+        let pin = String::deserialize(deserializer);
+        let no_text = |_| serde::de::Error::custom("a PIN must be text, in quotes");
+        pin.map(Pin::from).map_err(no_text)
     }
 }
 

@@ -53,3 +53,41 @@ fn a_pin_in_the_uri_is_not_printed() {
     let reference = KeyReference::new("pkcs11:token=t?pin-value=4711");
     assert!(!format!("{reference:?}").contains("4711"));
 }
+
+#[test]
+fn one_of_ours_that_is_not_as_ours_are_is_malformed_and_no_key_of_another_kind() {
+    let tlv = |tag: u8, parts: &[&[u8]]| {
+        let value = parts.concat();
+        [&[tag, u8::try_from(value.len()).unwrap()][..], &value].concat()
+    };
+    let description: &[u8] = &tlv(0x1a, &[b"PKCS#11 Provider URI v1.0"]);
+    let octets: &[u8] = &tlv(0x30, &[description, &tlv(0x0c, &[URI.as_bytes()])]);
+    let octets: &[u8] = &tlv(0x04, &[octets]);
+    let oid: &[u8] = &[
+        6, 20, 0x69, 0x82, 0xfe, 0x8e, 0xb2, 0x8a, 0xe4, 0x9d, 0xd2, 0x80, 0xcf, 0xa6, 0xb6, 0xc9,
+        0xa6, 0x98, 0xf0, 0xab, 0xe4, 0x61,
+    ];
+    let (version, algorithm): (&[u8], &[u8]) = (&[2, 1, 0], &tlv(0x30, &[oid]));
+    let with_null: &[u8] = &tlv(0x30, &[oid, &[5, 0]]);
+    let read = |parts: &[&[u8]], after: &[u8]| {
+        KeyReference::from_pkcs8(&[&tlv(0x30, parts), after].concat())
+    };
+    let good = [version, algorithm, octets];
+    assert_eq!(read(&good, &[]).unwrap(), Some(KeyReference::new(URI)));
+    for (parts, after) in [
+        (&good[..], &[0][..]),
+        (&[&[2, 1, 1], algorithm, octets], &[]),
+        (&[&[2, 1, 5], algorithm, octets], &[]),
+        (&[version, with_null, octets], &[]),
+        (&[version, algorithm, octets, &[0xa0, 0]], &[]),
+        (&[version, algorithm, octets, &[0xa1, 0]], &[]),
+        (&[version, algorithm, &[4, 0]], &[]),
+        (&[version, algorithm, &[5, 0]], &[]),
+        (&[version, algorithm], &[]),
+    ] {
+        let error = read(parts, after).unwrap_err().to_string();
+        assert!(error.contains("malformed"), "{error}");
+    }
+    let other: &[u8] = &tlv(0x30, &[&[6, 3, 43, 101, 112]]);
+    assert_eq!(read(&[version, other, octets], &[]).unwrap(), None);
+}

@@ -70,8 +70,12 @@ fn a_slow_signature_is_a_warning_with_its_duration_and_a_quick_one_is_none() {
     let slow = Client::new(socket.config().slow_signature(SHORT));
     let (_, log) = logged(|| quick.sign(sign()).unwrap());
     assert_eq!(log, "");
-    let (_, log) = logged(|| slow.sign(sign()).unwrap());
-    for part in ["WARN", "a signature took ", "s: a peer may", "pkcs11:"] {
+    let mut full = sign();
+    // As a key has it whose id is not of digits.
+    full.uri = "pkcs11:token=t;object=k;id=%AB%CD?pin-value=sesame".into();
+    let (_, log) = logged(|| slow.sign(full.clone()).unwrap());
+    let key = "a signature of pkcs11:token=t;object=k;id=%AB%CD?<REDACTED> took ";
+    for part in ["WARN", key, "s: a peer may"] {
         assert!(log.contains(part), "{part:?} is not in: {log}");
     }
     let (_, log) = logged(|| slow.sign(sign()).unwrap_err());
