@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use p11_proto::message::{Request, Response};
 use p11_proto::{ErrorCode, Failure, Pin, UriText};
-use p11_server::{Engine, Service, Settings, Unrestricted};
+use p11_server::{Engine, Service, Settings, Unrestricted, Wording};
 use p11_uri::Uri;
 
 use crate::error::Error;
@@ -78,12 +78,20 @@ impl ModuleConfig {
     fn settings(&self) -> Result<Settings, Error> {
         let scope = Uri::parse(self.uri.as_deref().unwrap_or("pkcs11:")).map_err(bad_uri)?;
         let source = scope.pin_source_path().map_err(bad_uri)?;
-        let pin = match (scope.pin_value(), source) {
-            (Some(pin), _) => Some(Pin::from(pin.clone())),
-            (None, Some(path)) => Some(read_pin(&path)?),
-            (None, None) => self.pin.clone(),
+        let (pin, pin_origin) = match (scope.pin_value(), source) {
+            (Some(pin), _) => {
+                let origin = "the pin-value of the URI".to_owned();
+                (Some(Pin::from(pin.clone())), Some(origin))
+            }
+            (None, Some(path)) => {
+                let origin = format!("{}, the pin-source of the URI", path.display());
+                (Some(read_pin(&path)?), Some(origin))
+            }
+            (None, None) => (self.pin.clone(), None),
         };
         let mut settings = Settings::default();
+        settings.wording = wording();
+        settings.pin_origin = pin_origin;
         settings.pin_is_default = pin.is_none() && self.default_pin;
         settings.pin = pin.or_else(|| settings.pin_is_default.then(|| DEFAULT_PIN.into()));
         settings.refusals.clone_from(&self.refusals);
@@ -251,6 +259,16 @@ impl std::fmt::Debug for ModuleTransport {
 
 fn engines() -> MutexGuard<'static, Vec<InUse>> {
     ENGINES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How the engine's texts name what is configured here.
+fn wording() -> Wording {
+    let mut wording = Wording::default();
+    wording.pin = "ModuleConfig::pin or device.cryptoki.pin";
+    wording.reload = "load the module with a changed PIN or URI when all its clients are dropped";
+    wording.refusals = "Name one by ModuleConfig::refusals, or in RUNTIME_DIRECTORY where tedge.toml is loaded: of this user alone, and gone \
+                        after a boot";
+    wording
 }
 
 /// What two configurations of one module differ in.

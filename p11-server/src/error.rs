@@ -65,12 +65,12 @@ pub enum Error {
         available: String,
     },
     /// The token wants a PIN and nobody gave one.
-    #[error(
-        "the token {token} wants a PIN and none is configured; set --pin or device.cryptoki.pin"
-    )]
+    #[error("the token {token} wants a PIN and none is configured; set {place}")]
     PinRequired {
         /// The token's URI.
         token: String,
+        /// Where one is set.
+        place: &'static str,
     },
     /// The token refused the PIN, now or earlier, or is logged in with another.
     #[error("{0}")]

@@ -35,6 +35,6 @@ mod error;
 mod files;
 mod service;
 
-pub use engine::{Engine, Settings, Timeouts};
+pub use engine::{Engine, Settings, Timeouts, Wording};
 pub use error::Error;
 pub use service::{Access, Service, Unrestricted};

@@ -28,6 +28,11 @@ pub trait Access {
         0
     }
 
+    /// The same for people.
+    fn name(&self) -> String {
+        format!("uid {}", self.user())
+    }
+
     /// Whether a policy limits what users may do: then a PIN is changed by who brings the old one.
     fn is_restricted(&self) -> bool {
         false
@@ -45,5 +50,9 @@ pub struct Unrestricted;
 impl Access for Unrestricted {
     fn check(&self, _: &TokenInfo, _: Option<&ObjectInfo>) -> Result<(), Error> {
         Ok(())
+    }
+
+    fn name(&self) -> String {
+        "a request".into()
     }
 }

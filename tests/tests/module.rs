@@ -158,7 +158,8 @@ fn program_with_other_paths() {
     symlink(&path, &link).unwrap();
     let first = Client::with_module(config()).unwrap();
     sign(&open(&first)).unwrap();
-    let by_uri = |path: &Path| ModuleConfig::new(path).uri(format!("pkcs11:?pin-value={PIN}"));
+    let query = format!("pin-value={PIN}");
+    let by_uri = |path: &Path| ModuleConfig::new(path).uri(format!("pkcs11:?{query}"));
     for path in [
         &path,
         &folder.join("../deps").join(name),

@@ -48,7 +48,7 @@ use crate::service::{Access, Service};
 pub use self::module::HungCall;
 #[cfg(feature = "daemon")]
 pub(crate) use self::module::unblock_signals_in_forks;
-pub use self::settings::{Settings, Timeouts};
+pub use self::settings::{Settings, Timeouts, Wording};
 
 /// How the server names itself to clients.
 pub(crate) const SERVER: &str = concat!("tedge-p11-server ", env!("CARGO_PKG_VERSION"));
@@ -114,8 +114,7 @@ impl Engine {
                 token.close_all(&self.0.module);
             }
         };
-        let reset = || self.0.registry.reset_tokens();
-        self.0.module.park(close, reset);
+        self.0.module.park(close, || self.0.reset());
     }
 
     /// Whether both have loaded the same module, by whatever path. Its sessions and logins are the same for both, so one engine

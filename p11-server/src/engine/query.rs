@@ -69,8 +69,9 @@ impl KeyQuery<'_> {
         let scoped = Uri::parse(self.uri)?.apply_scope(scope);
         if !scoped.replaced.is_empty() {
             warn!(
-                "the request for {} is held to the server's own URI {}: {} replaced",
+                "the request for {} is held to {}'s own URI {}: {} replaced",
                 p11_uri::redact(&self.name),
+                self.settings.wording.owner,
                 scope.shown(),
                 scoped.replaced.join(", ")
             );
@@ -91,8 +92,18 @@ impl KeyQuery<'_> {
         scoped.replaced.retain(|name| name != "type");
         match scoped.replaced.is_empty() {
             true => Ok(scoped.uri),
-            false => Err(out_of_scope(&uri.shown(), scope, &scoped.replaced)),
+            false => Err(self.out_of_scope(&uri.shown(), &scoped.replaced)),
         }
+    }
+
+    /// The refusal to change what the scope leaves out.
+    pub fn out_of_scope(&self, uri: &str, differing: &[String]) -> Error {
+        Error::OutOfScope(format!(
+            "{uri} lies outside of what {} may change, {}: {} differs",
+            self.settings.wording.owner,
+            self.settings.scope.shown(),
+            differing.join(", ")
+        ))
     }
 
     /// By which name it is remembered what its URI means. A policy hides keys from users, so each has their own;
@@ -110,13 +121,4 @@ impl KeyQuery<'_> {
             own: self.own_pin.as_deref(),
         }
     }
-}
-
-/// The refusal to change what the scope leaves out.
-pub(crate) fn out_of_scope(uri: &str, scope: &Uri, differing: &[String]) -> Error {
-    Error::OutOfScope(format!(
-        "{uri} lies outside of what this server may change, {}: {} differs",
-        scope.shown(),
-        differing.join(", ")
-    ))
 }

@@ -29,6 +29,34 @@ pub struct Settings {
     /// Whether the module shows tokens that other programs have made only when it is initialised again. Of
     /// SoftHSM that is known.
     pub reload_for_new_tokens: bool,
+    /// How people are told of all that.
+    pub wording: Wording,
+}
+
+/// What texts call the operator's decisions, and how each is changed, in the program that the engine works for. The default is
+/// that of a program which calls the engine itself.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Wording {
+    /// Whose the PIN and the URI are: "the server".
+    pub owner: &'static str,
+    /// Where the PIN is set.
+    pub pin: &'static str,
+    /// How other settings are taken over, and refused PINs freed.
+    pub reload: &'static str,
+    /// How refused PINs come to be remembered for the next process.
+    pub refusals: &'static str,
+}
+
+impl Default for Wording {
+    fn default() -> Self {
+        Wording {
+            owner: "this program",
+            pin: "Settings::pin",
+            reload: "call Engine::reconfigure",
+            refusals: "Name one in Settings::refusals: of this user alone, and gone after a boot",
+        }
+    }
 }
 
 /// The query attribute of the server's URI that `C_Initialize` is told; p11-kit has it under this name in its files.

@@ -54,7 +54,7 @@ fn without_it_the_module_is_not_available() {
         &failure.message,
         [
             "C_Initialize returned CKR_ARGUMENTS_BAD",
-            "set x-init-reserved in the server's URI",
+            "set x-init-reserved in the configured URI",
         ],
     );
 }

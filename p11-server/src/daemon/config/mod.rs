@@ -15,7 +15,7 @@ use p11_uri::Uri;
 
 use crate::daemon::files;
 use crate::daemon::notice::Notice;
-use crate::engine::Settings;
+use crate::engine::{Settings, Wording};
 
 pub(crate) use self::args::Args;
 pub(crate) use self::error::Error;
@@ -284,6 +284,18 @@ impl CryptokiConfigDirect {
             refusals: pin::refusals(),
             scope,
             reload_for_new_tokens: self.reload_for_new_tokens,
+            wording: wording(),
         })
+    }
+}
+
+/// How the engine's texts name what is configured here.
+fn wording() -> Wording {
+    Wording {
+        owner: "the server",
+        pin: "--pin or device.cryptoki.pin",
+        reload: "reload the server (SIGHUP, systemctl reload tedge-p11-server)",
+        refusals: "Set RuntimeDirectory= in the systemd unit, as the one of the package does, or the variable \
+                   RUNTIME_DIRECTORY to a folder of this user alone that is gone after a boot",
     }
 }

@@ -57,7 +57,7 @@ impl Logins {
         let tries = Tries::of(&flags, Role::User);
         let attempt = self.attempt_of(&subject, client, given, tries);
         self.check_current(token, given, &settings)?;
-        self.decide(&subject, &attempt, &about)?;
+        self.decide(&subject, client, &attempt, &about)?;
         let of_server = self.of_server(token, Role::User, given);
         self.sending(&subject, attempt.pin, of_server);
         let sent = session.set_pin(old, new);
@@ -143,7 +143,7 @@ impl Logins {
         check_len(&flags, so, &about)?;
         let tries = Tries::of(&flags, Role::So);
         let attempt = self.attempt_of(&subject, client, given, tries);
-        self.decide(&subject, &attempt, &about)
+        self.decide(&subject, client, &attempt, &about)
     }
 
     /// `C_InitPIN` by the security officer, in the only session that is open on the token, then a login with the new PIN.

@@ -59,7 +59,7 @@ impl Logins {
             false => Tries::of(&flags, Role::So),
         };
         let attempt = self.attempt_of(&subject, client, given, tries);
-        self.decide(&subject, &attempt, &about)?;
+        self.decide(&subject, client, &attempt, &about)?;
         self.sending(&subject, attempt.pin, None);
         let sent = guard.init_token(&slot.place, so, label);
         match sent.inspect_err(|_| self.not_looked_at(&subject))? {

@@ -201,7 +201,7 @@ impl Logins {
             ..self.attempt_of(&subject, client, given, Tries::of(&flags, role))
         };
         self.check_current(token, given, settings)?;
-        self.decide(&subject, &attempt, &about)?;
+        self.decide(&subject, client, &attempt, &about)?;
         token.set_accepted(None);
         let of_server = self.of_server(token, role, given);
         self.sending(&subject, attempt.pin, of_server);

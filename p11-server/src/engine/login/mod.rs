@@ -201,7 +201,7 @@ impl Logins {
                 };
                 let settings = self.settings();
                 let about = self.about(token, Role::User, given.owner, &settings);
-                self.decide(&subject, &attempt, &about)?;
+                self.decide(&subject, client, &attempt, &about)?;
                 client.set_matched(token);
                 Ok(true)
             }
@@ -234,18 +234,24 @@ impl Logins {
                 .is_clients(),
             false => Error::PinRequired {
                 token: token.name().into(),
+                place: settings.wording.pin,
             },
         }
     }
 
     /// Asks the rules. Each miss is a warning.
-    fn decide(&self, subject: &Subject, attempt: &Attempt, about: &About<'_>) -> Result<(), Error> {
+    fn decide(
+        &self,
+        subject: &Subject,
+        client: &Client<'_>,
+        attempt: &Attempt,
+        about: &About<'_>,
+    ) -> Result<(), Error> {
         let (state, fate) = self.guard.lock().decide(subject, attempt);
-        if fate == Fate::Miss
-            && let Owner::Client(user) = attempt.owner
-        {
+        if fate == Fate::Miss {
             warn!(
-                "uid {user} has brought a PIN that the token {} has not accepted",
+                "{} has brought a PIN that the token {} has not accepted",
+                client.access.name(),
                 about.token
             );
         }
@@ -356,16 +362,20 @@ impl Logins {
         if !change(&mut guard) {
             return;
         }
-        match &self.file {
-            Some(file) => file.save(&guard),
-            None if guard.has_refusals() && !self.has_warned.swap(true, Ordering::Relaxed) => {
-                warn!(
-                    "a PIN was refused, or may have been, and after a restart it may be sent once more: there is no folder \
-                     to remember it. Set RuntimeDirectory= in the systemd unit, as the one of the package does, or the variable \
-                     RUNTIME_DIRECTORY to a folder of this user alone that is gone after a boot"
-                );
+        let is_lost = match &self.file {
+            Some(file) => {
+                file.save(&guard);
+                false
             }
-            None => {}
+            None => guard.has_refusals() && !self.has_warned.swap(true, Ordering::Relaxed),
+        };
+        drop(guard);
+        if is_lost {
+            warn!(
+                "a PIN was refused, or may have been, and after a restart it may be sent once more: there is no folder \
+                 to remember it. {}",
+                self.settings().wording.refusals
+            );
         }
     }
 }

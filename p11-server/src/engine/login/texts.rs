@@ -6,11 +6,8 @@ use cryptoki::error::{Error as Cryptoki, RvError};
 
 use super::states::{Owner, Role, State, Tries};
 use crate::engine::module::TokenFlags;
-use crate::engine::settings::Settings;
+use crate::engine::settings::{Settings, Wording};
 use crate::error::{Error, ckr_name};
-
-/// How a changed configuration is taken over.
-const RELOAD: &str = "reload the server (SIGHUP, systemctl reload tedge-p11-server)";
 
 /// How a TPM's lockout ends.
 const UNLOCK_TPM: &str = "it ends by itself, or by tpm2_dictionarylockout --clear-lockout";
@@ -66,6 +63,7 @@ impl About<'_> {
             State::Spent => self.spent(),
             State::TryUsed => Error::PinRequired {
                 token: token.clone(),
+                place: self.settings.wording.pin,
             },
             State::Reloaded => Error::Busy(format!(
                 "the PKCS#11 module was reloaded, and {whose} is not sent to the token {token} in the same request; \
@@ -99,14 +97,15 @@ impl About<'_> {
             true => ", which all tokens of its TPM count together",
             false => "",
         };
+        let Wording { owner, reload, .. } = self.settings.wording;
         let next = match (self.owner, self.role) {
             (Owner::Server | Owner::Client(_), Role::User) => {
-                "set the right one as the server's PIN"
+                format!("set the right one as {owner}'s PIN")
             }
-            _ => "make sure of the right one",
+            _ => "make sure of the right one".into(),
         };
         Error::PinGuarded(format!(
-            "the token {token} {refused}{shared}; {next} and {RELOAD}"
+            "the token {token} {refused}{shared}; {next} and {reload}"
         ))
     }
 
@@ -181,29 +180,31 @@ impl About<'_> {
 
     /// Whose PIN it is, where it was set.
     fn whose(&self) -> String {
+        let owner = self.settings.wording.owner;
         match (self.owner, &self.settings.pin_origin) {
             (Owner::Client(_), _) => "the request's PIN".into(),
             (Owner::Default, _) => "the default PIN, since none is configured,".into(),
             (Owner::PinPad, _) => "what was typed at its PIN pad".into(),
             (Owner::Server, _) if self.was_replaced => {
-                "the server's PIN, which ChangePin has set,".into()
+                format!("{owner}'s PIN, which ChangePin has set,")
             }
-            (Owner::Server, Some(origin)) => format!("the server's PIN, of {origin},"),
-            (Owner::Server, None) => "the server's PIN".into(),
+            (Owner::Server, Some(origin)) => format!("{owner}'s PIN, of {origin},"),
+            (Owner::Server, None) => format!("{owner}'s PIN"),
         }
     }
 
     fn next(&self) -> String {
+        let Wording { pin, reload, .. } = self.settings.wording;
         match (self.owner, &self.settings.pin_origin) {
             (Owner::Client(_), _) => {
-                format!("give the right one, or {RELOAD} where it is right now")
+                format!("give the right one, or {reload} where it is right now")
             }
             (Owner::Server, Some(origin)) => {
-                format!("set the right one there ({origin}) and {RELOAD}")
+                format!("set the right one there ({origin}) and {reload}")
             }
             (Owner::PinPad, _) => "type the right one at the token's PIN pad".into(),
             (Owner::Server | Owner::Default, _) => {
-                format!("set the right one (--pin or device.cryptoki.pin) and {RELOAD}")
+                format!("set the right one ({pin}) and {reload}")
             }
         }
     }

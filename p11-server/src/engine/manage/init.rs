@@ -11,7 +11,7 @@ use super::list::in_scope_before_it_has_a_label;
 use super::pin::refuse_pin_pad;
 use crate::engine::core::{Core, any};
 use crate::engine::module::TokenFlags;
-use crate::engine::query::{KeyQuery, out_of_scope};
+use crate::engine::query::KeyQuery;
 use crate::engine::token::client::Client;
 use crate::engine::token::{SlotToken, Token};
 use crate::error::{Error, list};
@@ -194,11 +194,7 @@ fn check_scope(uri: &Uri, query: &KeyQuery<'_>) -> Result<(), Error> {
     });
     match differing.is_empty() {
         true => Ok(()),
-        false => Err(out_of_scope(
-            &p11_uri::redact(&query.name),
-            scope,
-            &differing,
-        )),
+        false => Err(query.out_of_scope(&p11_uri::redact(&query.name), &differing)),
     }
 }
 
@@ -209,6 +205,7 @@ fn pins(request: &InitToken, query: &KeyQuery<'_>) -> Result<(Pin, Pin), Error> 
     let own = query.own_pin.as_deref();
     let user = own.or(server).ok_or_else(|| Error::PinRequired {
         token: request.label.clone(),
+        place: settings.wording.pin,
     })?;
     if request.so_pin.is_none() && query.access.is_restricted() {
         return Err(Error::BadRequest(

@@ -146,7 +146,8 @@ impl Core {
                 ));
             }
             Ok(false) if is_unset && settings.pin.is_none() => {
-                return Ok(Some("neither the request nor the server has a PIN".into()));
+                let owner = settings.wording.owner;
+                return Ok(Some(format!("neither the request nor {owner} has a PIN")));
             }
             Ok(false) => {}
             Err(error) if is_without => {

@@ -209,10 +209,11 @@ impl Module {
         self.initialize(state, Some(reset)).map(drop)
     }
 
-    /// Asks for a reload by the next request: this one has found what only a reload may heal.
+    /// Asks for a reload by the next request: this one has found what only a reload may heal. A module that is down is initialised
+    /// by it anyway.
     pub fn request_reload(&self, seen: &Arc<()>, why: &str) {
         let mut state = self.state.lock();
-        if Arc::ptr_eq(&state.life, seen) {
+        if Arc::ptr_eq(&state.life, seen) && matches!(state.phase, Phase::Up { .. }) {
             state.needs_reload = Some(why.into());
         }
     }
@@ -522,7 +523,7 @@ impl State {
 }
 
 fn stopping() -> Error {
-    Error::Busy("the server is stopping".into())
+    Error::Busy("the program is stopping".into())
 }
 
 fn unavailable(cause: &str, retry_in: Duration) -> Error {

@@ -61,7 +61,7 @@ impl Needs {
         self.obstacle().or_else(|| match self {
             Needs::Tpm => tpm_obstacle(),
             Needs::Nss => {
-                Some("NSS wants to be told where its database is: set x-init-reserved in the server's URI".into())
+                Some("NSS wants to be told where its database is: set x-init-reserved in the configured URI".into())
             }
             _ => None,
         })
@@ -96,7 +96,7 @@ impl Needs {
         let store = tpm_store();
         (!is_set && env::current_dir().is_ok_and(|folder| folder == store)).then(|| {
             format!(
-                "{TPM_STORE} is not set, so the keys of the TPM are kept in {}, where the server was started; set it to a \
+                "{TPM_STORE} is not set, so the keys of the TPM are kept in {}, where the program was started; set it to a \
                  folder of its own",
                 store.display()
             )
@@ -107,12 +107,12 @@ impl Needs {
     pub fn without_slot(self) -> String {
         match self {
             Needs::CardReader => format!(
-                "pcscd shows no reader; is one plugged in, and does polkit let the account of this server, {}, use it \
+                "pcscd shows no reader; is one plugged in, and does polkit let this account, {}, use it \
                  (journalctl -u pcscd)?",
                 account()
             ),
             _ => "is the device there, does the service behind it run (pcscd, pkcsslotd, a TPM's resource manager), and \
-                  may the account of this server use it?"
+                  may this account use it?"
                 .into(),
         }
     }
@@ -131,7 +131,7 @@ impl Needs {
                 tpm_store().display()
             ),
             _ => format!(
-                "{MAKE}; if one should be there, may the account of this server, {}, read its files?",
+                "{MAKE}; if one should be there, may this account, {}, read its files?",
                 account()
             ),
         }
@@ -287,10 +287,10 @@ fn obstacle(name: &str, path: &Path, wanted: AccessFlags, if_absent: &str) -> Op
             let done = if wanted == READ { "read" } else { "changed" };
             let account = account();
             let owner = owner(path, wanted).unwrap_or_default();
-            format!("{what} may not be {done} by the account of this server, {account}{owner}")
+            format!("{what} may not be {done} by this account, {account}{owner}")
         }
         Errno::EROFS => {
-            format!("{what} is read-only for this server; name it in ReadWritePaths of its unit")
+            format!("{what} is read-only for this program; in a unit, name it in ReadWritePaths")
         }
         other => format!("{what} cannot be used: {}", other.desc()),
     })
@@ -318,7 +318,7 @@ fn owner(path: &Path, wanted: AccessFlags) -> Option<String> {
         true => {
             format!("add that account to the group {group} (in a unit SupplementaryGroups={group})")
         }
-        false => "chown or chmod it, or run the server as its owner".into(),
+        false => "chown or chmod it, or run the program as its owner".into(),
     };
     Some(format!(
         ": {subject} belongs to {user}:{group} with mode {mode:04o}; {step}"
