@@ -119,7 +119,13 @@ fn what_cannot_be_asked_for_is_said_before_anything_is_signed() {
     tedge_p11(&server, &["csr", "key", "--subject", "gw-0001"]).refused(2, &["gw-0001"]);
     // Of several keys none is guessed.
     tedge_p11(&server, &["create-key", "other"]).done();
-    tedge_p11(&server, &["csr", "--subject", "CN=x"])
-        .refused(3, &["2 keys", "tedge-p11 csr key", "tedge-p11 csr other"]);
+    tedge_p11(&server, &["csr", "--subject", "CN=x"]).refused(
+        3,
+        &[
+            "2 keys",
+            "  tedge-p11 csr --subject CN=x key   # ",
+            "  tedge-p11 csr --subject CN=x other   # ",
+        ],
+    );
     drop(fixture);
 }

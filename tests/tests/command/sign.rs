@@ -58,6 +58,9 @@ fn a_signature_over_a_file_is_one_that_openssl_takes() {
     )
     .refused(2, &["firmware.sig\" is there already"]);
     assert_eq!(fs::read(file("firmware.sig")).unwrap(), before);
+    // What is offered is the whole command line, with the other name in it.
+    tedge_p11(&server, &["sign", "kee", "firmware.bin"])
+        .refused(3, &["  tedge-p11 sign key firmware.bin   # P-256\n"]);
     tedge_p11(&server, &["sign", "key", "none.bin"]).refused(2, &["none.bin\" cannot be read"]);
     tedge_p11(&server, &["sign", "key", "--test", "--scheme", "ed25519"])
         .refused(2, &["it makes ecdsa_secp256r1_sha256"]);

@@ -46,11 +46,7 @@ struct Answer<'a> {
 impl ChangePin {
     pub fn run(&self, session: &mut Session) -> Result<(), Refusal> {
         let inventory = Inventory::of_tokens(session)?;
-        let command = match self.reset {
-            true => "tedge-p11 change-pin --reset",
-            false => "tedge-p11 change-pin",
-        };
-        let token = find_token(&inventory, self.token.as_deref(), command)?;
+        let token = find_token(&inventory, self.token.as_deref(), "")?;
         self.check(token)?;
         let (old_pin, so_pin) = match self.reset {
             true => (None, Some(self.so_pin(token)?)),

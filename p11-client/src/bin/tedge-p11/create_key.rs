@@ -106,15 +106,18 @@ impl CreateKey {
 
     /// On which token, and under which label.
     fn place(&self, tokens: &Inventory) -> Result<(Token, String), Refusal> {
-        let command = format!("tedge-p11 create-key {} --token", quoted(&self.label));
         if self.token.is_none()
             && let Some((token, label)) = self.label.split_once('/')
-            && tokens.initialized().any(|one| one.entry.label == token)
+            && tokens
+                .initialized()
+                .filter(|one| one.entry.label == token)
+                .count()
+                == 1
         {
-            let token = find_token(tokens, Some(token), &command)?;
+            let token = find_token(tokens, Some(token), "--token")?;
             return Ok((token.clone(), label.to_owned()));
         }
-        let token = find_token(tokens, self.token.as_deref(), &command)?;
+        let token = find_token(tokens, self.token.as_deref(), "--token")?;
         Ok((token.clone(), self.label.clone()))
     }
 

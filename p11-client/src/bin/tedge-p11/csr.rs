@@ -68,7 +68,7 @@ struct Answer<'a> {
 impl Csr {
     pub fn run(&self, session: &mut Session) -> Result<(), Refusal> {
         let place = Place::new(self.out.as_deref())?;
-        let key = find_key(session, self.name.as_deref(), "tedge-p11 csr")?;
+        let key = find_key(session, self.name.as_deref())?;
         let Some(subject) = &self.subject else {
             let command = match self.name {
                 Some(_) => this_command("--subject CN=gw-0001"),

@@ -34,7 +34,7 @@ struct Answer<'a> {
 
 impl DeleteKey {
     pub fn run(&self, session: &mut Session) -> Result<(), Refusal> {
-        let key = match find_key(session, Some(&self.name), "tedge-p11 delete-key") {
+        let key = match find_key(session, Some(&self.name)) {
             Err(refusal) if refusal.code == "KeyNotFound" => {
                 say(format_args!(
                     "There is no key \"{}\"; nothing was deleted.",

@@ -167,6 +167,39 @@ pub fn this_command(more: &str) -> String {
     words.join(" ")
 }
 
+/// The command line with another name in place of the one that was written; without one, after all else, behind its flag.
+pub fn renamed_command(written: Option<&str>, name: &str, flag: &str) -> String {
+    renamed(env::args().skip(1), written, name, flag)
+}
+
+fn renamed(
+    words: impl Iterator<Item = String>,
+    mut written: Option<&str>,
+    name: &str,
+    flag: &str,
+) -> String {
+    let is_written = written.is_some();
+    let mut command = vec!["tedge-p11".to_owned()];
+    for word in words {
+        let value = match word.split_once('=') {
+            Some((flag, value)) if flag.starts_with("--") => value,
+            _ => &word,
+        };
+        // The first alone: a file may be called as the key is.
+        if written.take_if(|written| *written == value).is_some() {
+            let before = word.strip_suffix(value).unwrap_or_default();
+            command.push(quoted(&format!("{before}{name}")));
+        } else {
+            command.push(quoted(&word));
+        }
+    }
+    if !is_written {
+        command.extend((!flag.is_empty()).then(|| flag.to_owned()));
+        command.push(quoted(name));
+    }
+    command.join(" ")
+}
+
 /// A word as a shell takes it.
 pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
@@ -178,7 +211,7 @@ pub fn quoted(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::quoted;
+    use super::{quoted, renamed};
 
     #[test]
     fn words_reach_the_command_as_they_were() {
@@ -189,5 +222,25 @@ mod tests {
         );
         assert_eq!(quoted("it's"), r"'it'\''s'");
         assert_eq!(quoted(""), "''");
+    }
+
+    #[test]
+    fn another_name_takes_the_place_of_the_one_that_was_written() {
+        let command = |words: &[&str], written, flag| {
+            let words = words.iter().map(|word| (*word).to_owned());
+            renamed(words, written, "pkcs11:object=a", flag)
+        };
+        assert_eq!(
+            command(&["sign", "a", "a"], Some("a"), ""),
+            "tedge-p11 sign pkcs11:object=a a"
+        );
+        assert_eq!(
+            command(&["init", "--token=b", "a b"], Some("b"), "--token"),
+            "tedge-p11 init --token=pkcs11:object=a 'a b'"
+        );
+        assert_eq!(
+            command(&["create-key", "a"], None, "--token"),
+            "tedge-p11 create-key a --token pkcs11:object=a"
+        );
     }
 }

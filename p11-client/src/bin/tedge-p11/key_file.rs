@@ -49,7 +49,7 @@ struct Answer<'a> {
 impl KeyFile {
     pub fn run(&self, session: &mut Session) -> Result<(), Refusal> {
         let place = Place::new(self.out.as_deref())?;
-        let key = find_key(session, self.name.as_deref(), "tedge-p11 key-file")?;
+        let key = find_key(session, self.name.as_deref())?;
         let reference = KeyReference::new(key.private_uri());
         let pem = match self.reader {
             Reader::Rustls => reference.to_pem(),

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use p11_uri::Uri;
 
-use crate::exit::{Exit, Refusal, quoted};
+use crate::exit::{Exit, Refusal, renamed_command};
 use crate::inventory::{Inventory, Key, Token, may_not_list};
 use crate::output::{printable, say};
 use crate::session::Session;
@@ -47,9 +47,9 @@ impl Name {
 
 /// The one key that is named; without a name the configured one (`device.key_uri`), or the only one that there is.
 ///
-/// `command` is what is offered with each name where that is not one key: "tedge-p11 sign", for example.
-pub fn find_key(session: &mut Session, name: Option<&str>, command: &str) -> Result<Key, Refusal> {
-    let name = match (name, session.config.key_uri.as_deref()) {
+/// Where that is not one key, the command line is offered with each name that could be meant.
+pub fn find_key(session: &mut Session, written: Option<&str>) -> Result<Key, Refusal> {
+    let name = match (written, session.config.key_uri.as_deref()) {
         (Some(name), _) => Name::parse(name)?,
         (None, Some(uri)) => Name::of_file(uri)?,
         (None, None) => Name::Uri(Box::default()),
@@ -69,7 +69,7 @@ pub fn find_key(session: &mut Session, name: Option<&str>, command: &str) -> Res
             Name::Uri(uri) if !inventory.initialized().any(|token| token.is_meant(uri)) => {
                 no_token(uri)
             }
-            _ => no_key(inventory, &name, command),
+            _ => no_key(inventory, &name, written),
         }),
         several => Err(offer(
             Refusal::new(
@@ -79,7 +79,7 @@ pub fn find_key(session: &mut Session, name: Option<&str>, command: &str) -> Res
             ),
             several,
             &inventory,
-            command,
+            written,
         )),
     }
 }
@@ -87,10 +87,10 @@ pub fn find_key(session: &mut Session, name: Option<&str>, command: &str) -> Res
 /// The one token that is named, among those that are no longer blank; without a name the only one.
 pub fn find_token<'a>(
     inventory: &'a Inventory,
-    name: Option<&str>,
-    command: &str,
+    written: Option<&str>,
+    flag: &str,
 ) -> Result<&'a Token, Refusal> {
-    let name = name.map(Name::parse).transpose()?;
+    let name = written.map(Name::parse).transpose()?;
     let is_meant = |token: &&Token| match &name {
         None => true,
         Some(Name::Uri(uri)) => token.is_meant(uri),
@@ -118,7 +118,7 @@ pub fn find_token<'a>(
         false => found,
     };
     for token in offered.iter().take(OFFERED) {
-        refusal = refusal.next(format!("{command} {}", quoted(&token.uri)));
+        refusal = refusal.next(renamed_command(written, &token.uri, flag));
     }
     match offered.is_empty() {
         true => Err(refusal.next("tedge-p11 init --label device")),
@@ -171,7 +171,7 @@ fn no_token(uri: &Uri) -> Refusal {
     Refusal::new(Exit::NotFound, "TokenNotFound", what).next("tedge-p11 tokens")
 }
 
-fn no_key(mut inventory: Inventory, name: &Name, command: &str) -> Refusal {
+fn no_key(mut inventory: Inventory, name: &Name, written: Option<&str>) -> Refusal {
     // It may lie where nothing could be seen.
     if let Some((token, trouble)) = inventory.troubles.pop() {
         return Refusal {
@@ -194,12 +194,17 @@ fn no_key(mut inventory: Inventory, name: &Name, command: &str) -> Refusal {
     let others: Vec<_> = inventory.keys.iter().collect();
     match others.is_empty() {
         true => refusal.next("tedge-p11 create-key device-key"),
-        false => offer(refusal, &others, &inventory, command),
+        false => offer(refusal, &others, &inventory, written),
     }
 }
 
-/// The same command with the name of each key.
-fn offer(mut refusal: Refusal, keys: &[&Key], inventory: &Inventory, command: &str) -> Refusal {
+/// The same command line with the name of each key.
+fn offer(
+    mut refusal: Refusal,
+    keys: &[&Key],
+    inventory: &Inventory,
+    written: Option<&str>,
+) -> Refusal {
     for key in keys.iter().take(OFFERED) {
         let same = inventory
             .keys
@@ -210,7 +215,11 @@ fn offer(mut refusal: Refusal, keys: &[&Key], inventory: &Inventory, command: &s
             true => &key.label,
             false => &key.uri,
         };
-        refusal = refusal.next(format!("{command} {}   # {}", quoted(name), key.kind()));
+        refusal = refusal.next(format!(
+            "{}   # {}",
+            renamed_command(written, name, ""),
+            key.kind()
+        ));
     }
     match keys.len() > OFFERED {
         true => refusal.next("tedge-p11 keys"),

@@ -34,7 +34,7 @@ struct Answer<'a> {
 
 impl PublicKey {
     pub fn run(&self, session: &mut Session) -> Result<(), Refusal> {
-        let key = find_key(session, self.name.as_deref(), "tedge-p11 public-key")?;
+        let key = find_key(session, self.name.as_deref())?;
         let request = GetPublicKey::new(key.full.as_str());
         let public = session.ask("reading the public key", |client| {
             client.get_public_key(request.clone())

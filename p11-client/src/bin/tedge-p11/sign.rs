@@ -63,11 +63,7 @@ impl Sign {
             Some(file) => read(file)?,
             None => TEST.to_vec(),
         };
-        let command = match self.test {
-            true => "tedge-p11 sign --test",
-            false => "tedge-p11 sign",
-        };
-        let key = find_key(session, self.name.as_deref(), command)?;
+        let key = find_key(session, self.name.as_deref())?;
         let open = OpenKey::new(key.full.as_str());
         let opened = session.ask("looking for the key", |client| {
             client.open_key(open.clone())

@@ -23,11 +23,7 @@ pub enum Of {
 }
 
 /// The certificates of a key, each followed by its issuers, the newest first; or those that a URI with `type=cert` names.
-pub fn of_name(
-    session: &mut Session,
-    name: Option<&str>,
-    command: &str,
-) -> Result<(Of, Vec<Stored>), Refusal> {
+pub fn of_name(session: &mut Session, name: Option<&str>) -> Result<(Of, Vec<Stored>), Refusal> {
     let uri = name.and_then(|name| Uri::parse(name).ok());
     let (uri, of) = match uri.filter(|uri| uri.object_type() == Some(ObjectType::Cert)) {
         Some(uri) => {
@@ -35,7 +31,7 @@ pub fn of_name(
             (uri.clone(), Of::Certificate(uri))
         }
         None => {
-            let key = find_key(session, name, command)?;
+            let key = find_key(session, name)?;
             (key.full.clone(), Of::Key(Box::new(key)))
         }
     };

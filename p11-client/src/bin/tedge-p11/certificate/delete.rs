@@ -27,8 +27,7 @@ struct Answer<'a> {
 
 impl Delete {
     pub fn run(&self, session: &mut Session) -> Result<(), Refusal> {
-        const COMMAND: &str = "tedge-p11 certificate delete";
-        let (of, mut stored) = of_name(session, Some(&self.name), COMMAND)?;
+        let (of, mut stored) = of_name(session, Some(&self.name))?;
         // Those of issuers stay.
         let spki = stored.first().map(|newest| newest.summary.spki.clone());
         stored.retain(|one| Some(&one.summary.spki) == spki.as_ref() && self.is_meant(one));
@@ -51,7 +50,7 @@ impl Delete {
                 let refusal = Refusal::new(Exit::NotFound, "AmbiguousCertificate", what);
                 return Err(several.iter().fold(refusal, |refusal, one| {
                     refusal.next(format!(
-                        "{COMMAND} {} --serial {}   # {}",
+                        "tedge-p11 certificate delete {} --serial {}   # {}",
                         quoted(&self.name),
                         one.summary.serial,
                         one.summary.in_short()

@@ -11,7 +11,7 @@ use p11_client::spki::PublicKey;
 use p11_client::{Identity, Uri};
 use serde::Serialize;
 
-use crate::exit::{Exit, Refusal, quoted};
+use crate::exit::{Exit, Refusal};
 use crate::inventory::{Inventory, Token};
 use crate::names::find_token;
 use crate::output::{printable, say};
@@ -94,9 +94,8 @@ impl Import {
         public: &PublicKey,
     ) -> Result<&'a Token, Refusal> {
         let file = self.file.to_string_lossy();
-        let command = format!("tedge-p11 certificate import {} --token", quoted(&file));
         if self.token.is_some() || tokens.initialized().count() < 2 {
-            return find_token(tokens, self.token.as_deref(), &command);
+            return find_token(tokens, self.token.as_deref(), "--token");
         }
         let request = OpenKey::new("pkcs11:").spki(Some(public.spki().to_vec().into()));
         let opened = session.ask("looking for the key", |client| {
@@ -117,7 +116,7 @@ impl Import {
                 ..refusal
             }),
             // The server cannot tell without a login, and may not log in everywhere.
-            Err(_) => find_token(tokens, None, &command),
+            Err(_) => find_token(tokens, None, "--token"),
         }
     }
 

@@ -35,7 +35,7 @@ struct Entry<'a> {
 
 impl Show {
     pub fn run(&self, session: &mut Session) -> Result<(), Refusal> {
-        let (of, stored) = of_name(session, self.name.as_deref(), "tedge-p11 certificate show")?;
+        let (of, stored) = of_name(session, self.name.as_deref())?;
         let newest = stored.first().ok_or_else(|| of.no_certificate())?;
         let is_older = |one: &Stored| one.summary.spki == newest.summary.spki;
         let older = stored.iter().skip(1).position(is_older).map(|at| at + 1);
