@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use p11_client::{Client, Config, CryptokiConfig, Error, ErrorCode, Pin, Uri};
+use p11_client::{Client, CryptokiConfig, Error, ErrorCode, Pin, Uri};
 
 use crate::exit::{Exit, Refusal};
 use crate::output::{Output, say};
@@ -97,10 +97,7 @@ impl Session {
         let told = told.or_else(|| config.socket_path.clone());
         let is_told = told.is_some();
         let socket_path = socket::choose(told);
-        let of_socket = || match socket::server_uid(&socket_path) {
-            Some(uid) if !is_told => Config::new(&socket_path).server_uid(uid),
-            _ => Config::new(&socket_path),
-        };
+        let of_socket = || socket::config(&socket_path, is_told);
         let given_pin = options.given_pin()?;
         let pin = given_pin.clone().or_else(|| configured_pin(&config));
 

@@ -44,7 +44,11 @@ pub fn choose(told: Option<PathBuf>) -> PathBuf {
     }
 }
 
-/// Who alone may listen on a socket that nobody has told: the file may be another one by the time of the connection.
-pub fn server_uid(chosen: &Path) -> Option<u32> {
-    (chosen == Path::new(BESIDE)).then(|| Uid::effective().as_raw())
+/// How a socket is connected to. On one beside, that nobody has told, the user alone may listen: its file may be another one
+/// by the time of the connection.
+pub fn config(path: &Path, is_told: bool) -> Config {
+    match !is_told && path == Path::new(BESIDE) {
+        true => Config::new(path).server_uid(Uid::effective().as_raw()),
+        false => Config::new(path),
+    }
 }

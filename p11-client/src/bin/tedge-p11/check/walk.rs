@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use p11_client::message::{LoginState, OpenedKey, Setting, Status, StatusDetails, TokenStatus};
 use p11_client::rustls::pki_types::CertificateDer;
-use p11_client::{Client, Config, CryptokiConfig, Error, Mode};
+use p11_client::{Client, CryptokiConfig, Error, Mode};
 
 use super::arguments::Check;
 use super::judgement::Judgement;
@@ -60,8 +60,11 @@ impl<'a> Walk<'a> {
             }
         };
         let told = options.socket_path();
-        let socket = socket::choose(told.or_else(|| config.socket_path.clone()));
-        let client = Client::new(Config::new(&socket).retry_for(Duration::ZERO));
+        let told = told.or_else(|| config.socket_path.clone());
+        let is_told = told.is_some();
+        let socket = socket::choose(told);
+        let client = socket::config(&socket, is_told).retry_for(Duration::ZERO);
+        let client = Client::new(client);
         let given_pin = options.given_pin()?.filter(|_| check.login);
         let of_file = config.key_pin.clone().filter(|_| check.login);
         // By this, systemd starts the server, whose process is looked for next.
