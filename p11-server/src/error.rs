@@ -130,7 +130,7 @@ pub enum Error {
         function: Function,
     },
     /// A call of the module failed that takes a PIN.
-    #[error("the PKCS#11 module failed on the token {token}: {}{}", ckr(*rv, *function), advice(*rv))]
+    #[error("the PKCS#11 module failed on the token {token}: {}{}{hint}", ckr(*rv, *function), advice(*rv))]
     Login {
         /// The token's URI.
         token: String,
@@ -138,6 +138,8 @@ pub enum Error {
         rv: RvError,
         /// The function that returned it.
         function: Function,
+        /// What the server has found to be the cause.
+        hint: String,
     },
     /// The module gave an answer that cannot be.
     #[error("{0}")]
@@ -156,6 +158,10 @@ pub enum Error {
     #[error("{0}")]
     Internal(String),
 }
+
+/// What who may not list all tokens is told in place of what is wrong.
+pub(crate) const HIDDEN_TROUBLE: &str =
+    "there is trouble; who may list all tokens is told what it is";
 
 /// The longest message, in bytes: of thousands of keys some are enough, and a frame has to hold them.
 const LONGEST_MESSAGE: usize = 4096;
@@ -272,7 +278,7 @@ impl Error {
         message
     }
 
-    /// Adds to the message of a miss what may become of it.
+    /// Adds to the message of a miss what may become of it, to that of a failure what may be behind it.
     pub(crate) fn with_hint(self, hint: &str) -> Error {
         match self {
             Error::TokenNotFound(message) => Error::TokenNotFound(message + hint),
@@ -281,7 +287,26 @@ impl Error {
                 names_token,
             },
             Error::KeyHidden(message) => Error::KeyHidden(message + hint),
+            Error::Login {
+                token,
+                rv,
+                function,
+                hint: before,
+            } => Error::Login {
+                token,
+                rv,
+                function,
+                hint: before + hint,
+            },
             other => other,
+        }
+    }
+
+    /// The function of the module that has failed, where one has.
+    pub(crate) fn function(&self) -> Option<Function> {
+        match self {
+            Error::Module { function, .. } | Error::Login { function, .. } => Some(*function),
+            _ => None,
         }
     }
 

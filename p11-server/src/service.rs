@@ -38,6 +38,11 @@ pub trait Access {
         false
     }
 
+    /// Whether it may list all tokens, and so know what is wrong with any of them and with what the module needs.
+    fn is_told_all(&self) -> bool {
+        true
+    }
+
     /// Whether nobody waits for the answer any more, so that a long request may end before its next call.
     fn has_left(&self) -> bool {
         false

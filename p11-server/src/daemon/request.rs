@@ -11,7 +11,7 @@ use super::audit::Entry;
 use super::peer::Peer;
 use super::policy::{Operation, Policy};
 use super::process::Process;
-use crate::error::Error;
+use crate::error::{Error, HIDDEN_TROUBLE};
 use crate::service::{Access, Service, Unrestricted};
 
 /// Who answers, and whom.
@@ -85,16 +85,20 @@ impl RequestContext<'_> {
         }
         status.uptime = Some(self.process.uptime());
         status.account = Some(self.process.account().clone());
-        let may_list = policy.grant(uid, gid, Operation::List);
-        if !may_list.is_ok_and(|grant| grant.is_for_all()) {
-            let less = "there is trouble; who may list all tokens is told what it is";
-            status.trouble = status.trouble.take().map(|_| less.into());
+        if !self.may_list_all() {
+            status.trouble = status.trouble.take().map(|_| HIDDEN_TROUBLE.into());
             status.details = None;
         }
         if let Some(details) = &mut status.details {
             details.counters.connections = Some(self.process.connections());
             details.settings = self.served.settings.clone();
         }
+    }
+
+    fn may_list_all(&self) -> bool {
+        let Peer { uid, gid, .. } = *self.peer;
+        let may_list = self.served.policy.grant(uid, gid, Operation::List);
+        may_list.is_ok_and(|grant| grant.is_for_all())
     }
 
     /// Notes how the request failed.
@@ -105,6 +109,7 @@ impl RequestContext<'_> {
     fn access<'a>(&'a self, grant: &'a dyn Access) -> PeerAccess<'a> {
         PeerAccess {
             grant,
+            may_list_all: self.may_list_all(),
             user: self.peer.uid,
             connection: self.connection,
         }
@@ -114,6 +119,7 @@ impl RequestContext<'_> {
 /// What the policy grants to a peer that waits for its answer.
 struct PeerAccess<'a> {
     grant: &'a dyn Access,
+    may_list_all: bool,
     user: u32,
     connection: &'a dyn Waits,
 }
@@ -125,6 +131,10 @@ impl Access for PeerAccess<'_> {
 
     fn is_restricted(&self) -> bool {
         self.grant.is_restricted()
+    }
+
+    fn is_told_all(&self) -> bool {
+        self.may_list_all
     }
 
     fn user(&self) -> u32 {

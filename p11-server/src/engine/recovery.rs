@@ -7,13 +7,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cryptoki::context::Function;
 use cryptoki::error::RvError;
 use tracing::{info, warn};
 
 use super::core::Core;
 use super::find::key::Key;
 use super::token::client::Client;
-use super::token::{Opened, Token};
+use super::token::{GivenUp, Opened, Token};
 use crate::error::{Error, Recovery};
 use crate::service::Access;
 
@@ -123,7 +124,16 @@ impl Core {
                 if key.is_some_and(|key| is_of_this_key_alone(key, &life, recently)) {
                     return Ok(false);
                 }
-                self.new_life(module_life, &token, &life, error)
+                self.new_life(client, module_life, (&token, &life), error)
+            }
+            // A slot whose token cannot be made is trouble of who wants it.
+            (Recovery::NewLife, None) if matches!(error.function(), Some(Function::InitToken)) => {
+                let recently = self.module.timeouts().longest_pause;
+                let then = Instant::now().checked_sub(recently);
+                if !then.is_some_and(|then| self.has_signed_since(then)) {
+                    self.module.request_reload(module_life, &error.to_string());
+                }
+                false
             }
             // No token is to blame.
             (Recovery::NewLife, None) => {
@@ -133,7 +143,7 @@ impl Core {
             // A login that failed is not repeated within a request.
             (Recovery::NewLifeWithoutRetry, place) => {
                 if let Some((token, life)) = place {
-                    self.new_life(module_life, &token, &life, error);
+                    self.new_life(client, module_life, (&token, &life), error);
                 }
                 false
             }
@@ -158,6 +168,22 @@ impl Core {
         }
     }
 
+    /// Before a token is made, or one is taken because it is the only one.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] while another program's tokens are out of sight, since the module cannot be reloaded.
+    pub fn check_tokens_are_known(&self) -> Result<(), Error> {
+        if !self.module.hides_new_tokens() {
+            return Ok(());
+        }
+        let wait = self.module.wait();
+        Err(Error::Busy(format!(
+            "another program has made or deleted tokens, which the PKCS#11 module tells after a reload alone; that can be \
+             made in {} s, and when no call runs in the module for long; try again then",
+            wait.as_secs() + 1
+        )))
+    }
+
     fn may_look_anew(&self) -> bool {
         self.shows_by_reload() && self.until_looking_anew().is_zero()
     }
@@ -166,7 +192,10 @@ impl Core {
     /// reload disturbs nobody.
     fn until_looking_anew(&self) -> Duration {
         let timeouts = self.module.timeouts();
-        let pause = match (self.module.hides_new_tokens(), self.registry.has_no_token()) {
+        let pause = match (
+            self.module.hides_new_tokens(),
+            self.registry.has_no_token().unwrap_or(true),
+        ) {
             (true, _) => Duration::ZERO,
             (false, true) => timeouts.first_pause,
             (false, false) => timeouts.missing,
@@ -175,22 +204,24 @@ impl Core {
         wait.max(self.module.wait())
     }
 
-    /// Whether the module is known to show tokens that other programs have made by a reload alone. Without a slot that
-    /// is tried with every module: p11-kit's client asks for slots only once, and there is nobody whom it could disturb.
+    /// Whether the module is known to show tokens that other programs have made by a reload alone. Without a token that
+    /// is tried with every module: there is nobody whom it could disturb.
     fn shows_by_reload(&self) -> bool {
         let is_softhsm = |name: &str| name.starts_with("SoftHSM");
         self.settings().reload_for_new_tokens
             || self.module.manufacturer().is_some_and(is_softhsm)
-            || self.registry.has_no_slot()
+            || self.registry.has_no_token() == Some(true)
     }
 
-    /// Gives up the life of a token, not too often. One that was of no use at all calls for a reload, by the
-    /// next request.
+    /// Gives up the life of a token, not too often. Answers whether another try may fare better.
+    ///
+    /// One that was of no use at all calls for a reload, by the next request, and so does a token that fails in one life
+    /// after the other, unless others are well: they would have to log in anew.
     fn new_life(
         &self,
+        client: &Client<'_>,
         module_life: &Arc<()>,
-        token: &Token,
-        life: &Arc<Opened>,
+        (token, life): (&Token, &Arc<Opened>),
         error: &Error,
     ) -> bool {
         let is_unclear = matches!(
@@ -203,10 +234,34 @@ impl Core {
                     | RvError::HostMemory
             )
         );
+        let why = error.to_string();
         if is_unclear && token.is_current(life) && !life.is_proved() {
-            self.module.request_reload(module_life, &error.to_string());
+            self.module.request_reload(module_life, &why);
         }
-        token.invalidate_with_pause(life, self.module.timeouts())
+        match token.give_up(life, &why, self.module.timeouts()) {
+            GivenUp::Yes => true,
+            GivenUp::No => false,
+            GivenUp::Again(since) => {
+                let is_due = self.module.wait().is_zero();
+                if is_due && !self.has_signed_since(since) {
+                    let _ = self.reload_and_retry(client, module_life, &why);
+                }
+                true
+            }
+        }
+    }
+
+    /// Whether any token has signed since then, and not long ago: the module is well.
+    fn has_signed_since(&self, then: Instant) -> bool {
+        let recently = self.module.timeouts().longest_pause;
+        let now = Instant::now();
+        let since = now
+            .checked_sub(recently)
+            .map_or(then, |begin| begin.max(then));
+        let known = self.registry.known().into_iter();
+        known
+            .map(|token| token.life())
+            .any(|life| life.has_signed_since(since))
     }
 
     fn reload(&self, client: &Client<'_>, seen: &Arc<()>, why: &str) -> Result<(), Error> {

@@ -3,6 +3,7 @@
 use p11_proto::message::StatusDetails;
 
 use super::core::Core;
+use crate::error::list;
 
 /// Tokens that are told of at most: the answer goes into one frame.
 const MOST_TOKENS: usize = 256;
@@ -13,7 +14,25 @@ impl Core {
         let hung = self.module.hung().map(|call| call.to_string());
         let module = || self.module.trouble();
         let slots = || self.registry.trouble();
-        hung.or_else(module).or_else(slots)
+        let tokens = || self.failing_tokens();
+        hung.or_else(module).or_else(slots).or_else(tokens)
+    }
+
+    /// How the tokens fail, where no key signs on any.
+    fn failing_tokens(&self) -> Option<String> {
+        let known = self.registry.known();
+        let failing = known
+            .iter()
+            .filter_map(|token| Some((token.name(), token.failing()?)));
+        let failing: Vec<_> = failing.collect();
+        let since = failing.iter().map(|(_, (since, _))| *since).min()?;
+        let is_well = known
+            .iter()
+            .any(|token| token.life().has_signed_since(since));
+        let told = failing
+            .iter()
+            .map(|(name, (_, why))| format!("the token {name} fails: {why}"));
+        (!is_well).then(|| list(told))
     }
 
     /// How all of it fares.

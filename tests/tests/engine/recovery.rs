@@ -511,3 +511,30 @@ fn a_reload_that_fails_once_costs_no_more_than_the_pause_after_it() {
         start.elapsed()
     );
 }
+
+#[test]
+fn a_token_that_signs_in_no_life_has_the_module_reloaded_now_and_then_and_is_told_as_trouble() {
+    let (fixture, server, key) = Fixture::steady_quick();
+    let client = server.client();
+    fixture.faults.set([on(C_Sign).returns(CKR_GENERAL_ERROR)]);
+    refused(key.sign(), ErrorCode::Module);
+    let status = client.status();
+    assert!(!status.available);
+    let parts = ["token=device", "C_Sign returned CKR_GENERAL_ERROR"];
+    assert_contains(status.trouble.unwrap(), parts);
+
+    let reloads = || fixture.faults.count(C_Finalize);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(4) {
+        refused(key.sign(), ErrorCode::Module);
+        thread::sleep(Duration::from_millis(10));
+    }
+    // After 0.25, 0.75, 1.75 and 3.75 s at the earliest.
+    assert!((1..=4).contains(&reloads()), "{}", reloads());
+    fixture.faults.clear();
+    key.sign().unwrap();
+    let before = reloads();
+    key.sign().unwrap();
+    assert_eq!(reloads(), before);
+    assert_eq!(client.status().trouble, None);
+}

@@ -10,7 +10,7 @@ use p11_client::{
     message::{ChangePin, InitToken},
 };
 use p11_fault_module::{
-    Function::{C_InitToken, C_Login, C_SetPIN},
+    Function::{C_Finalize, C_InitToken, C_Login, C_SetPIN},
     Pin,
     TokenFault::Flags,
     cryptoki_sys::*,
@@ -119,6 +119,28 @@ fn a_wrong_pin_of_the_security_officer_is_sent_to_a_new_token_once() {
     fixture.faults.clear();
     server.sighup();
     assert!(ask().unwrap().created);
+}
+
+#[test]
+fn a_token_that_could_not_be_made_has_refused_no_pin() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    let client = server.client();
+    let key = client.open(KEY).unwrap();
+    key.sign().unwrap();
+    for code in [CKR_DEVICE_ERROR, CKR_DEVICE_MEMORY, CKR_GENERAL_ERROR] {
+        fixture.faults.set([on(C_InitToken).returns(code)]);
+        for so_pin in [SO_PIN, NEW, SO_PIN] {
+            let request = InitToken::new("new").so_pin(Some(so_pin.into()));
+            let told = refused(client.init_token(request), ErrorCode::Module);
+            assert_eq!(told.function.as_deref(), Some("C_InitToken"));
+        }
+    }
+    // Nor is it trouble of those who sign.
+    key.sign().unwrap();
+    assert_eq!(fixture.faults.count(C_Finalize), 0);
+    fixture.faults.clear();
+    assert!(client.init_token(InitToken::new("new")).unwrap().created);
 }
 
 #[test]

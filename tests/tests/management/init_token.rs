@@ -4,7 +4,7 @@ use std::{sync::Barrier, thread, time::Duration};
 
 use p11_client::{ErrorCode, Pin, UriText, message::InitToken};
 use p11_fault_module::{
-    Function::{C_InitPIN, C_InitToken, C_Initialize, C_SetPIN},
+    Function::{C_InitPIN, C_InitToken, C_Initialize, C_SetPIN, C_Sign, C_SignInit},
     cryptoki_sys::*,
     every_token, on,
 };
@@ -14,6 +14,7 @@ use p11_tests::{
     keys::KeyKind,
     server::Server,
     text::assert_contains,
+    wait::wait_until,
 };
 
 const NEW_PIN: &str = "305419";
@@ -320,4 +321,69 @@ fn of_clients_that_want_the_same_token_one_makes_it() {
     assert_eq!(answers.iter().filter(|ready| ready.created).count(), 1);
     assert!(answers.iter().all(|ready| ready.uri == answers[0].uri));
     is_ready(&server, "new", PIN);
+}
+
+#[test]
+fn a_token_that_another_program_has_just_made_gets_no_twin_while_the_module_cannot_be_reloaded() {
+    let lost = on(C_SignInit).next(1).returns(CKR_CRYPTOKI_NOT_INITIALIZED);
+    let (fixture, server, key) = Fixture::steady();
+    let client = server.client();
+    // From now on the next reload has to wait.
+    fixture.faults.set([lost]);
+    key.sign().unwrap();
+    fixture.add_token("late");
+    for other in ["late", "later"] {
+        let told = refused(client.init_token(InitToken::new(other)), ErrorCode::Busy);
+        assert_contains(&told.message, ["another program", " s,"]);
+    }
+    let made = client.create_key("pkcs11:", P256, "new", None);
+    refused(made, ErrorCode::Busy);
+    wait_until(|| {
+        client
+            .init_token(InitToken::new("late"))
+            .is_ok_and(|ready| !ready.created)
+    });
+
+    let (fixture, server, _key) = Fixture::steady_quick();
+    let client = server.client();
+    fixture.faults.set([on(C_Sign).next(1).delays(3500)]);
+    thread::scope(|scope| {
+        scope.spawn(|| server.client().open(KEY).unwrap().sign());
+        wait_until(|| fixture.faults.count(C_Sign) == 2);
+        fixture.add_token("late");
+        refused(client.init_token(InitToken::new("late")), ErrorCode::Busy);
+    });
+    wait_until(|| {
+        client
+            .init_token(InitToken::new("late"))
+            .is_ok_and(|ready| !ready.created)
+    });
+    assert_eq!(fixture.faults.count(C_InitToken), 0);
+}
+
+#[test]
+fn tokens_that_other_programs_make_one_after_the_other_are_each_known_at_once() {
+    let (fixture, server, _key) = Fixture::steady();
+    let client = server.client();
+    for label in ["one", "two", "three", "four"] {
+        fixture.add_token(label);
+        assert_eq!(client.token(label).label, label);
+        let ready = client.init_token(InitToken::new(label)).unwrap();
+        assert!(!ready.created);
+    }
+    assert_eq!(fixture.faults.count(C_InitToken), 0);
+}
+
+#[test]
+fn words_of_the_uri_that_are_none_are_named() {
+    let (fixture, server) = Fixture::started();
+    let client = server.client();
+    for word in ["label=new", "object-type=private", "slot=0", "Token=device"] {
+        let uri = Some(UriText::from(format!("pkcs11:{word}").as_str()));
+        let told = client.init_token(InitToken::new("new").uri(uri));
+        let told = refused(told, ErrorCode::TokenNotFound);
+        let name = word.split('=').next().unwrap();
+        assert_contains(&told.message, [format!("`{name}=…`")]);
+    }
+    assert_eq!(fixture.faults.count(C_InitToken), 0);
 }

@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use p11_client::ErrorCode;
+use p11_client::{ErrorCode, Pin, message::InitToken};
 use p11_tests::{
     card_reader::CardReader,
     client::refused,
@@ -180,6 +180,14 @@ fn a_store_of_softhsm_that_cannot_be_written_is_told() {
     assert!(!status.available);
     assert_in_order(status.trouble.unwrap(), why);
     assert_in_order(server.wait_for_log("no token is there"), why);
+    // So are no tokens made, by whatever PIN.
+    for pin in [PIN, "other-sesame"] {
+        server.secrets().add(pin);
+        let request = InitToken::new("new").pin(Pin::from(pin));
+        let failure = refused(client.init_token(request), ErrorCode::Module);
+        assert_contains(&failure.message, ["C_InitToken returned"]);
+        assert_in_order(&failure.message, why);
+    }
 }
 
 #[test]

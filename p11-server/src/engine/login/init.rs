@@ -6,11 +6,11 @@ use cryptoki::error::Error as Cryptoki;
 use p11_proto::Pin;
 
 use super::attempt::{Attempt, Subject};
-use super::checks::{check_new_pin, is_of_new_pin, is_unclear, means_refused};
+use super::checks::{check_new_pin, is_of_new_pin, means_refused};
 use super::states::{Owner, Role, Tries};
 use super::texts::About;
 use super::{Given, Logins, alone, texts};
-use crate::engine::module::{Guard, Module, TokenFlags};
+use crate::engine::module::{Guard, TokenFlags};
 use crate::engine::token::client::Client;
 use crate::engine::token::id::TokenId;
 use crate::engine::token::{SlotToken, Token};
@@ -23,7 +23,7 @@ impl Logins {
     /// As [`Logins::log_in`] for the security officer's PIN, [`Error::BadRequest`] for PINs that the token does not take.
     pub fn init_token(
         &self,
-        (module, guard): (&Module, &Guard<'_>),
+        guard: &Guard<'_>,
         client: &Client<'_>,
         slot: &SlotToken,
         (so, user): (&Pin, &Pin),
@@ -31,6 +31,9 @@ impl Logins {
     ) -> Result<(), Error> {
         let name = p11_uri::Uri::of_slot(&slot.info).to_string();
         let flags = guard.token_flags(&slot.place)?;
+        if flags.token_initialized() {
+            return Err(Error::Changed { token: name });
+        }
         check_new_pin(&flags, Role::So, so, &name)?;
         check_new_pin(&flags, Role::User, user, &name)?;
         let id = TokenId::of(&flags);
@@ -53,7 +56,7 @@ impl Logins {
             was_replaced: false,
         };
         // SoftHSM says of a token that has no PINs yet that the security officer's is locked and to be changed.
-        let has_none = flags.so_pin_to_be_changed() && !flags.token_initialized();
+        let has_none = flags.so_pin_to_be_changed();
         let tries = match has_none {
             true => Tries::default(),
             false => Tries::of(&flags, Role::So),
@@ -73,15 +76,15 @@ impl Logins {
             }
             Err(error) => {
                 let left = || guard.token_flags(&slot.place).ok();
-                Err(self.init_failed(module, &subject, &attempt, &about, left, error))
+                Err(self.init_failed(&subject, &attempt, &about, left, error))
             }
         }
     }
 
-    /// What `C_InitToken` has failed with: remembers what it says of the PIN, and answers what the client is told.
+    /// What `C_InitToken` has failed with: remembers what it says of the PIN, and answers what the client is told. A token
+    /// that is not initialised has no PIN, but for some of which the maker has set one: those refuse others.
     fn init_failed(
         &self,
-        module: &Module,
         subject: &Subject,
         attempt: &Attempt,
         about: &About<'_>,
@@ -93,10 +96,6 @@ impl Logins {
                 let (owner, now) = (attempt.owner, Instant::now());
                 self.change(|guard| guard.refused(subject, owner, attempt.pin, now));
                 about.refused(rv, left().as_ref())
-            }
-            Cryptoki::Pkcs11(rv, _) if is_unclear(rv, false) => {
-                self.unclear(module, subject, (attempt.owner, attempt.pin), rv);
-                about.failed(error)
             }
             error => {
                 self.not_looked_at(subject);

@@ -142,6 +142,7 @@ impl About<'_> {
                 token: self.token.clone(),
                 rv,
                 function,
+                hint: String::new(),
             },
             other => other.into(),
         }

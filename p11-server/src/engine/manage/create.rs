@@ -48,6 +48,7 @@ impl Core {
             let wanted = query.in_scope()?;
             if !wanted.names_token() {
                 self.look_anew(client);
+                self.check_tokens_are_known()?;
             }
             let token = self.registry.one(client, &wanted)?;
             let info = ObjectInfo::new(ObjectType::Private, request.label.clone(), id.clone());

@@ -13,6 +13,7 @@ use crate::engine::core::{Core, any};
 use crate::engine::module::TokenFlags;
 use crate::engine::query::KeyQuery;
 use crate::engine::token::client::Client;
+use crate::engine::token::lookup::hint;
 use crate::engine::token::{SlotToken, Token};
 use crate::error::{Error, list};
 use crate::service::Access;
@@ -59,7 +60,7 @@ impl Core {
 
         let is_done = made.iter().all(|slot| is_usable(&slot.flags));
         if names_free_slot(&uri) && free.is_empty() && is_done {
-            return Err(none_free(query));
+            return Err(none_free(query, &uri));
         }
         // A slot is named to make a token there. One that is made already is in another slot.
         let wherever = uri.without_slot();
@@ -86,7 +87,7 @@ impl Core {
         match (free.as_slice(), usable.as_slice()) {
             ([slot], _) => self.initialize(client, request, query, slot),
             ([], [slot]) => self.as_it_is(query, &slot.info),
-            ([], []) => Err(none_free(query)),
+            ([], []) => Err(none_free(query, &uri)),
             ([], several) => Err(Error::AmbiguousToken(format!(
                 "Found multiple initialized tokens, none of them labelled {:?}, and no slot that is \
                  free: {}",
@@ -123,19 +124,14 @@ impl Core {
             .iter()
             .filter(|slot| slot.flags.token_initialized());
         let others: Vec<_> = before.map(serial).collect();
-        let hides_others = self.module.hides_new_tokens();
+        self.check_tokens_are_known()?;
         let guard = self.module.guard(client.deadline)?;
-        self.logins.init_token(
-            (&self.module, &guard),
-            client,
-            slot,
-            (&so_pin, &pin),
-            &request.label,
-        )?;
+        let made = self
+            .logins
+            .init_token(&guard, client, slot, (&so_pin, &pin), &request.label);
         drop(guard);
-        if !hides_others {
-            self.module.set_tokens_known();
-        }
+        made.map_err(|error| self.with_obstacle(error, client.access))?;
+        self.module.set_token_made();
         info!(
             "initialised the token in {} with label {:?}",
             Uri::of_slot(&slot.info),
@@ -154,6 +150,15 @@ impl Core {
         let token = self.registry.one(client, &Uri::of_token(&made.info))?;
         self.logins.invalidate(&token);
         self.finish(client, request, query, &token)
+    }
+
+    /// Adds what keeps the module from making a token, for who may know of it.
+    fn with_obstacle(&self, error: Error, access: &dyn Access) -> Error {
+        let obstacle = || self.module.needs().obstacle();
+        match obstacle().filter(|_| access.is_told_all()) {
+            Some(obstacle) => error.with_hint(&format!("; {obstacle}")),
+            None => error,
+        }
     }
 
     fn finish(
@@ -219,11 +224,12 @@ fn pins(request: &InitToken, query: &KeyQuery<'_>) -> Result<(Pin, Pin), Error> 
     ))
 }
 
-fn none_free(query: &KeyQuery<'_>) -> Error {
+fn none_free(query: &KeyQuery<'_>, uri: &Uri) -> Error {
     Error::TokenNotFound(format!(
         "No token matching the given URI was found: no slot that {} matches has a token that could be initialised; list the \
-         tokens to see which slot is free now",
-        p11_uri::redact(&query.name)
+         tokens to see which slot is free now{}",
+        p11_uri::redact(&query.name),
+        hint(uri)
     ))
 }
 

@@ -10,7 +10,8 @@ mod pkcs11;
 mod raw;
 mod token_flags;
 
-use std::ffi::{CStr, CString};
+use std::collections::BTreeSet;
+use std::ffi::{CStr, CString, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -79,8 +80,8 @@ struct State {
     not_before: Instant,
     /// The time of the last one.
     initialized: Instant,
-    /// What SoftHSM's folder of tokens was like then, whatever the module is: that may be known only later.
-    tokens: Option<(i64, i64)>,
+    /// SoftHSM's tokens of then, whatever the module is: that may be known only later.
+    tokens: Option<BTreeSet<OsString>>,
 }
 
 #[derive(Clone)]
@@ -242,14 +243,23 @@ impl Module {
 
     /// Whether tokens were made or deleted that the module will show by a reload alone.
     pub fn hides_new_tokens(&self) -> bool {
-        matches!(self.needs(), Needs::SoftHsm)
-            && self.is_ours()
-            && self.state.lock().tokens != needs::softhsm_tokens_changed()
+        if !matches!(self.needs(), Needs::SoftHsm) || !self.is_ours() {
+            return false;
+        }
+        let tokens = needs::softhsm_token_folders();
+        self.state.lock().tokens != tokens
     }
 
-    /// The tokens are those that the module knows of.
-    pub fn set_tokens_known(&self) {
-        self.state.lock().tokens = needs::softhsm_tokens_changed();
+    /// One token was made through the module. Of others that came meanwhile it does not know.
+    pub fn set_token_made(&self) {
+        let now = needs::softhsm_token_folders();
+        let mut state = self.state.lock();
+        if let (Some(known), Some(now)) = (&mut state.tokens, now)
+            && now.len() == known.len() + 1
+            && now.is_superset(known)
+        {
+            *known = now;
+        }
     }
 
     /// How long until it may be initialised again.
@@ -385,15 +395,16 @@ impl Module {
         if let Some(reset) = reset {
             reset();
         }
-        let tokens = needs::softhsm_tokens_changed();
+        let tokens = needs::softhsm_token_folders();
         let phase = self.c_initialize();
         let mut state = self.state.lock();
         state.life = Arc::default();
         state.needs_reload = None;
         state.initialized = Instant::now();
+        let brings_tokens = state.tokens != tokens;
         state.tokens = tokens;
-        // The very first success costs no pause: a reload may follow it at once.
-        if reset.is_some() || matches!(phase, Phase::Down(_)) {
+        // What brings tokens costs no pause, and so does the very first success: a reload may follow at once.
+        if (reset.is_some() && !brings_tokens) || matches!(phase, Phase::Down(_)) {
             state.pause(&self.timeouts);
         }
         state.phase = phase;

@@ -2,8 +2,10 @@
 //!
 //! Modules tell that by `CKR_GENERAL_ERROR` or by an empty list of slots. So the server looks itself.
 
+use std::collections::BTreeSet;
 use std::env;
-use std::fs;
+use std::ffi::OsString;
+use std::fs::{self, DirEntry};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +30,9 @@ pub(crate) enum Needs {
 
 const TPM_STORE: &str = "TPM2_PKCS11_STORE";
 const TPM_DATABASE: &str = "tpm2_pkcs11.sqlite3";
+
+/// Bytes of the file of a token that SoftHSM has given its label and its serial number.
+const SMALLEST_TOKEN: u64 = 100;
 
 const READ: AccessFlags = AccessFlags::R_OK;
 const CHANGE: AccessFlags = READ.union(AccessFlags::W_OK);
@@ -171,11 +176,20 @@ fn softhsm_token_obstacle(token: &Path) -> Option<String> {
     })
 }
 
-/// When a token was last made or deleted.
-pub(super) fn softhsm_tokens_changed() -> Option<(i64, i64)> {
+/// The folders of the tokens. One that another program has just begun has no token yet.
+pub(super) fn softhsm_token_folders() -> Option<BTreeSet<OsString>> {
     let (configuration, _) = softhsm_configuration();
-    let folder = fs::metadata(softhsm_tokens(&configuration)).ok()?;
-    Some((folder.mtime(), folder.mtime_nsec()))
+    let folders = fs::read_dir(softhsm_tokens(&configuration)).ok()?.flatten();
+    let is_whole = |folder: &DirEntry| {
+        let file = fs::metadata(folder.path().join("token.object"));
+        file.is_ok_and(|file| file.len() >= SMALLEST_TOKEN)
+    };
+    Some(
+        folders
+            .filter(is_whole)
+            .map(|folder| folder.file_name())
+            .collect(),
+    )
 }
 
 /// Where SoftHSM reads its configuration, and whether that was set.

@@ -60,14 +60,6 @@ impl Slots {
         }
     }
 
-    /// Whether there is no slot at all.
-    pub(super) fn is_none(&self) -> bool {
-        self.all.is_empty()
-            && self.failing.is_empty()
-            && self.hanging.is_empty()
-            && self.empty.is_empty()
-    }
-
     /// Whether there is no token that could be used, now or when its slot answers.
     pub(super) fn has_no_token(&self) -> bool {
         self.tokens.is_empty() && self.failing.is_empty() && self.hanging.is_empty()

@@ -50,6 +50,19 @@ struct State {
     pause: Duration,
     /// Before that no life is given up again.
     not_before: Instant,
+    /// Since when, and with what, it has failed in each life, until a key signs.
+    failing: Option<(Instant, String)>,
+}
+
+/// What became of a life in which something has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GivenUp {
+    /// It was given up, perhaps by another request.
+    Yes,
+    /// The same, and so were those before it, in none of which a key has signed since this time.
+    Again(Instant),
+    /// It stays for a while, as it is a new one.
+    No,
 }
 
 /// A slot with a token, and what it said when the slots were last listed.
@@ -127,6 +140,7 @@ impl Token {
             outcomes: Vec::new(),
             pause: Duration::ZERO,
             not_before: Instant::now(),
+            failing: None,
             slot,
         };
         Token {
@@ -205,23 +219,41 @@ impl Token {
     }
 
     /// The same after a failure that another life may heal. One in which nothing was signed is not given up
-    /// again before a pause, which doubles with each time. Answers whether it was given up, by whomever.
-    pub fn invalidate_with_pause(&self, broken: &Arc<Opened>, timeouts: &Timeouts) -> bool {
+    /// again before a pause, which doubles with each time.
+    pub fn give_up(&self, broken: &Arc<Opened>, why: &str, timeouts: &Timeouts) -> GivenUp {
         let mut state = self.state.lock();
         if !Arc::ptr_eq(&state.current, broken) {
-            return true;
+            return GivenUp::Yes;
         }
         let now = Instant::now();
-        if broken.has_signed() || state.not_before + timeouts.quiet < now {
-            state.pause = timeouts.first_pause;
-        } else if now < state.not_before {
-            return false;
-        } else {
-            state.pause = (state.pause * 2).clamp(timeouts.first_pause, timeouts.longest_pause);
+        if broken.has_signed() {
+            state.failing = None;
         }
+        let before = state.failing.as_ref().map(|(since, _)| *since);
+        let since = before.unwrap_or(now);
+        state.failing = Some((since, why.into()));
+        if before.is_some() && now < state.not_before {
+            return GivenUp::No;
+        }
+        state.pause = match before {
+            Some(_) if now < state.not_before + timeouts.quiet => {
+                (state.pause * 2).clamp(timeouts.first_pause, timeouts.longest_pause)
+            }
+            _ => timeouts.first_pause,
+        };
         state.not_before = now + state.pause;
         state.start_new_life();
-        true
+        match before {
+            Some(since) => GivenUp::Again(since),
+            None => GivenUp::Yes,
+        }
+    }
+
+    /// Since when, and with what, it fails, where no key has signed since.
+    pub fn failing(&self) -> Option<(Instant, String)> {
+        let state = self.state.lock();
+        let is_well = state.absent || state.current.has_signed();
+        state.failing.clone().filter(|_| !is_well)
     }
 
     /// After a reload of the module nothing is open, and nothing of it may be closed: its numbers belong to
@@ -289,6 +321,9 @@ impl Token {
 impl State {
     fn start_new_life(&mut self) {
         let old = std::mem::replace(&mut self.current, Arc::new(Opened::new()));
+        if old.has_signed() {
+            self.failing = None;
+        }
         self.stale.append(&mut old.take_all());
     }
 }

@@ -131,23 +131,16 @@ impl Registry {
         self.state.lock().result.clone()
     }
 
-    /// Whether the module showed no slot at all when they were listed last.
-    pub fn has_no_slot(&self) -> bool {
-        matches!(self.last(), Some(Ok(slots)) if slots.is_none())
-    }
-
     /// What was wrong where no token could be used when the slots were listed last.
     pub fn trouble(&self) -> Option<String> {
         let trouble = self.state.lock().trouble.clone();
         trouble.map(|trouble| format!("when slots were listed last, {trouble}"))
     }
 
-    /// Whether there was no token that could be used when they were listed last, or they never were.
-    pub fn has_no_token(&self) -> bool {
-        match self.last() {
-            None => true,
-            Some(last) => last.is_ok_and(|slots| slots.has_no_token()),
-        }
+    /// Whether there was no token that could be used when they were listed last; `None` where they never were.
+    pub fn has_no_token(&self) -> Option<bool> {
+        let last = self.last()?;
+        Some(last.is_ok_and(|slots| slots.has_no_token()))
     }
 
     /// After a reload of the module: nothing is open on any token.
