@@ -278,6 +278,17 @@ impl Error {
         message
     }
 
+    /// What is told of it to who may not list all tokens.
+    pub(crate) fn without_details(self) -> Error {
+        match self {
+            Error::ModuleUnavailable { retry_in, .. } => Error::ModuleUnavailable {
+                cause: HIDDEN_TROUBLE.into(),
+                retry_in,
+            },
+            other => other,
+        }
+    }
+
     /// Adds to the message of a miss what may become of it, to that of a failure what may be behind it.
     pub(crate) fn with_hint(self, hint: &str) -> Error {
         match self {

@@ -64,7 +64,11 @@ impl RequestContext<'_> {
             Some(operation) => {
                 let policy = &self.served.policy;
                 let grant = policy.grant(self.peer.uid, self.peer.gid, operation)?;
-                service.call(request, &self.access(&grant))?
+                let answer = service.call(request, &self.access(&grant));
+                answer.map_err(|error| match self.may_list_all() {
+                    true => error,
+                    false => error.without_details(),
+                })?
             }
             None => service.call(request, &self.access(&Unrestricted))?,
         };

@@ -129,7 +129,7 @@ impl Core {
             found,
             Err(Error::TokenNotFound(_) | Error::KeyNotFound { .. })
         ) {
-            slots.found_all()?;
+            slots.found_all(client.access)?;
         }
         let found = found.map_err(|error| slots.explain(error, client.access));
         let mut key = found?;

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::core::Core;
 use super::find::key::Key;
+use super::module::Needs;
 use super::token::client::Client;
 use super::token::{GivenUp, Opened, Token};
 use crate::error::{Error, Recovery};
@@ -284,6 +285,12 @@ impl Core {
 
     /// A token that is not there may have come into being since the module was initialised.
     fn with_hint(&self, error: Error) -> Error {
+        let may_hide = matches!(self.module.needs(), Needs::Tpm | Needs::Unknown);
+        if matches!(error, Error::TokenNotFound(_)) && may_hide && !self.shows_by_reload() {
+            return error.with_hint(
+                "; what was added by another program may show after SIGHUP, or with --reload-for-new-tokens",
+            );
+        }
         let wait = self.until_looking_anew();
         if error.recovery() != Recovery::ReloadForMissing
             || !self.shows_by_reload()

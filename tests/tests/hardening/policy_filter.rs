@@ -3,7 +3,11 @@
 use std::fs;
 
 use p11_client::{ErrorCode, Failure};
-use p11_fault_module::{Function::C_Sign, on};
+use p11_fault_module::{
+    Function::{C_GetSlotList, C_GetTokenInfo, C_Initialize, C_Sign},
+    cryptoki_sys::*,
+    every_token, on,
+};
 use p11_proto::{Request, Response, message::ListKeys};
 use p11_tests::{
     as_user::AsUser,
@@ -188,4 +192,68 @@ fn the_refusal_of_a_user_with_no_rule_names_no_key() {
     };
     assert_eq!(code, ErrorCode::NotAllowed);
     assert!(!message.contains("device"), "{message}");
+}
+
+#[test]
+fn errors_tell_trouble_to_who_may_list_all_tokens_alone() {
+    let (fixture, server, alice, bob) = two_keys(&["sign", "list"]);
+    fixture.add_token("other");
+    let [tokens] = fixture
+        .hsm
+        .envs()
+        .map(|(_, file)| file.with_file_name("tokens"));
+    let tokens = tokens.to_str().unwrap();
+    let told = |user: &TestClient, uri| user.open(uri).map(drop).unwrap_err().message;
+    let asks = |uri| {
+        let (less, more) = (told(&alice, uri), told(&bob, uri));
+        assert!(
+            less.contains("there is trouble; who may list all"),
+            "{less}"
+        );
+        for hidden in ["CKR_", " fails:", tokens] {
+            assert!(!less.contains(hidden), "{hidden}: {less}");
+        }
+        more
+    };
+    // A token that she may not know of.
+    let fails = on(C_GetTokenInfo).at("other").returns(CKR_DEVICE_ERROR);
+    fixture.faults.set([fails]);
+    for uri in ["pkcs11:token=none", "pkcs11:object=none"] {
+        let more = asks(uri);
+        assert!(more.contains("CKR_DEVICE_ERROR"), "{more}");
+    }
+    // All of them.
+    fixture
+        .faults
+        .set([on(C_GetTokenInfo).returns(CKR_DEVICE_ERROR)]);
+    let more = asks(SECOND);
+    assert!(more.contains("CKR_DEVICE_ERROR"), "{more}");
+    // The module.
+    fixture.faults.set([
+        on(C_GetSlotList).returns(CKR_CRYPTOKI_NOT_INITIALIZED),
+        on(C_Initialize).returns(CKR_GENERAL_ERROR),
+    ]);
+    wait_until(|| !bob.status().available && told(&bob, SECOND).contains("C_Initialize"));
+    let more = asks(SECOND);
+    assert!(more.contains("CKR_GENERAL_ERROR"), "{more}");
+    drop(server);
+}
+
+#[test]
+fn where_nothing_is_initialised_a_user_is_told_of_no_folder() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let builder = fixture.server().pin(PIN);
+    let file = builder.folder().join("policy.toml");
+    let rule = format!("[[rule]]\nusers = [{ALICE}]\noperations = [\"sign\"]\nuri = \"{KEY}\"\n");
+    fs::write(&file, rule).unwrap();
+    let server = builder
+        .args(["--policy".as_ref(), file.as_os_str()])
+        .start();
+    let alice = AsUser::new(&server, ALICE, ALICE);
+    fixture.faults.set([every_token().uninitialized()]);
+    let told = alice.open(KEY).map(drop).unwrap_err();
+    assert_eq!(told.code, ErrorCode::TokenNotFound);
+    for hidden in ["/tokens", "account"] {
+        assert!(!told.message.contains(hidden), "{told}");
+    }
 }

@@ -9,6 +9,7 @@ use std::{
     path::Path,
     sync::{Arc, Mutex},
     thread,
+    time::Duration,
 };
 
 use p11_client::{ErrorCode, Pin, message::InitToken};
@@ -152,6 +153,53 @@ fn a_token_of_softhsm_that_another_account_has_made_is_told_by_its_folder() {
         "chown",
     ];
     assert_told(of_nobody(&hsm), ErrorCode::TokenNotFound, &parts[1..]);
+
+    // Just after that was done, and SoftHSM was asked anew for nothing, nobody is advised to make another one.
+    let server = of_nobody(&hsm).start();
+    let open = || server.client().open("pkcs11:token=device");
+    refused(open(), ErrorCode::TokenNotFound);
+    thread::sleep(Duration::from_millis(1100));
+    refused(open(), ErrorCode::TokenNotFound);
+    give(&token, NOBODY);
+    if let Err(failure) = open() {
+        assert!(!failure.message.contains("InitToken"), "{failure}");
+    }
+    assert!(is_soon(|| open().is_ok()));
+}
+
+#[test]
+fn files_of_a_token_that_softhsm_does_not_show_are_no_reason_to_make_another() {
+    let hsm = softhsm();
+    let folders: Vec<_> = fs::read_dir(hsm.folder().join("tokens")).unwrap().collect();
+    let token = folders[0].as_ref().unwrap().path().join("token.object");
+    let whole = fs::read(&token).unwrap();
+    fs::write(&token, "").unwrap();
+    let server = Server::builder().softhsm(&hsm).pin(PIN).start();
+    let open = || server.client().open("pkcs11:token=device");
+    let failure = refused(open(), ErrorCode::TokenNotFound);
+    let folder = hsm.folder().join("tokens");
+    assert_contains(&failure.message, [folder.to_str().unwrap(), "SIGHUP"]);
+    assert!(!failure.message.contains("InitToken"), "{failure}");
+    fs::write(&token, whole).unwrap();
+    open().unwrap().sign().unwrap();
+}
+
+#[test]
+fn a_token_that_is_made_in_a_tpm_which_has_none_is_found_without_a_reload_by_the_operator() {
+    let tpm = Tpm::new();
+    let server = Server::builder().module(&tpm.module()).envs(tpm.envs());
+    let server = server.pin(PIN).start();
+    let client = server.client();
+    let uri = "pkcs11:token=device";
+    refused(client.open(uri), ErrorCode::TokenNotFound);
+    tpm.init_token("device", PIN, SO_PIN);
+    tpm.generate("device", PIN, "ecc256", "key");
+    assert!(is_soon(|| client.open(uri).is_ok()));
+    client.open(uri).unwrap().sign().unwrap();
+
+    // A second one is not looked for while the first is in use.
+    let failure = refused(client.open("pkcs11:token=second"), ErrorCode::TokenNotFound);
+    assert_contains(&failure.message, ["SIGHUP", "--reload-for-new-tokens"]);
 }
 
 #[test]

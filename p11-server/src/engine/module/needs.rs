@@ -129,7 +129,14 @@ impl Needs {
             Needs::SoftHsm => {
                 let (configuration, _) = softhsm_configuration();
                 let folder = softhsm_tokens(&configuration);
-                format!("there is no token in {}; {MAKE}", folder.display())
+                let shown = folder.display();
+                match softhsm_token_files(&folder).is_empty() {
+                    true => format!("there is no token in {shown}; {MAKE}"),
+                    false => format!(
+                        "there are files of tokens in {shown} which SoftHSM does not show: SIGHUP has it read them anew; \
+                         where that changes nothing they are damaged, or no token's yet"
+                    ),
+                }
             }
             Needs::Tpm => format!(
                 "there is no token in the store {}; {MAKE}, or set TPM2_PKCS11_STORE to the store that it is in",
@@ -179,17 +186,21 @@ fn softhsm_token_obstacle(token: &Path) -> Option<String> {
 /// The folders of the tokens. One that another program has just begun has no token yet.
 pub(super) fn softhsm_token_folders() -> Option<BTreeSet<OsString>> {
     let (configuration, _) = softhsm_configuration();
-    let folders = fs::read_dir(softhsm_tokens(&configuration)).ok()?.flatten();
-    let is_whole = |folder: &DirEntry| {
-        let file = fs::metadata(folder.path().join("token.object"));
-        file.is_ok_and(|file| file.len() >= SMALLEST_TOKEN)
+    let folder = softhsm_tokens(&configuration);
+    fs::metadata(&folder).ok()?;
+    let mut files = softhsm_token_files(&folder);
+    files.retain(|(_, length)| *length >= SMALLEST_TOKEN);
+    Some(files.into_iter().map(|(name, _)| name).collect())
+}
+
+/// The folders with a file of a token, and its length.
+fn softhsm_token_files(folder: &Path) -> Vec<(OsString, u64)> {
+    let folders = fs::read_dir(folder).into_iter().flatten().flatten();
+    let file = |folder: DirEntry| {
+        let file = fs::metadata(folder.path().join("token.object")).ok()?;
+        Some((folder.file_name(), file.len()))
     };
-    Some(
-        folders
-            .filter(is_whole)
-            .map(|folder| folder.file_name())
-            .collect(),
-    )
+    folders.filter_map(file).collect()
 }
 
 /// Where SoftHSM reads its configuration, and whether that was set.

@@ -7,7 +7,7 @@ use p11_uri::Uri;
 
 use super::{SlotToken, Token};
 use crate::engine::module::Needs;
-use crate::error::{Error, list};
+use crate::error::{Error, HIDDEN_TROUBLE, list};
 use crate::service::Access;
 
 /// What the slots hold.
@@ -45,7 +45,7 @@ impl Slots {
                     [] => "there is none".into(),
                     known => format!("there are: {}", list(known)),
                 };
-                self.found_all()?;
+                self.found_all(access)?;
                 let hint = hint(uri);
                 let missing = Error::TokenNotFound(format!(
                     "No token matching the given URI was found: none matches {looked_for}{hint}; {there}"
@@ -69,9 +69,12 @@ impl Slots {
     ///
     /// # Errors
     /// [`Error::Timeout`]
-    pub fn found_all(&self) -> Result<(), Error> {
+    pub fn found_all(&self, access: &dyn Access) -> Result<(), Error> {
         match self.hanging.first() {
             None => Ok(()),
+            Some(_) if !access.is_told_all() => Err(Error::Timeout(format!(
+                "nobody knows which token is there: {HIDDEN_TROUBLE}"
+            ))),
             Some(first) => Err(Error::Timeout(format!(
                 "nobody knows which token is there: {first}"
             ))),
@@ -82,6 +85,7 @@ impl Slots {
     /// all, why.
     pub fn explain(&self, error: Error, access: &dyn Access) -> Error {
         match &error {
+            _ if !access.is_told_all() => self.explain_without_details(error, access),
             Error::TokenNotFound(_) if self.tokens.is_empty() => {
                 error.with_hint(&format!(": {}", self.what_there_is(access)))
             }
@@ -90,8 +94,7 @@ impl Slots {
             | Error::KeyNotFound {
                 names_token: false, ..
             } if !self.failing.is_empty() => error.with_hint(&format!("; {}", list(&self.failing))),
-            // Of tokens that a user may not know of, none is told by its files.
-            Error::TokenNotFound(_) if !access.is_restricted() => {
+            Error::TokenNotFound(_) => {
                 let obstacle = self.needs.obstacle();
                 error.with_hint(&obstacle.map_or_else(String::new, |what| format!("; {what}")))
             }
@@ -99,10 +102,35 @@ impl Slots {
         }
     }
 
-    fn what_there_is(&self, access: &dyn Access) -> String {
+    /// The same for who may not know of all tokens, nor of what the module needs.
+    fn explain_without_details(&self, error: Error, access: &dyn Access) -> Error {
+        let is_trouble = !self.failing.is_empty() || self.trouble().is_some();
+        match &error {
+            Error::TokenNotFound(_)
+            | Error::KeyNotFound {
+                names_token: false, ..
+            } if is_trouble => error.with_hint(&format!("; {HIDDEN_TROUBLE}")),
+            Error::TokenNotFound(_) if self.tokens.is_empty() => match self.free(access).as_slice()
+            {
+                [] => error,
+                free => error.with_hint(&format!(
+                    ": what is there is not initialised: {}; InitToken makes a token",
+                    list(free)
+                )),
+            },
+            _ => error,
+        }
+    }
+
+    /// The slots that a caller may know of; where there is no token, none of them is initialised.
+    fn free(&self, access: &dyn Access) -> Vec<&str> {
         let known = |slot: &&SlotToken| access.check(&slot.info, None).is_ok();
-        let free = self.all.iter().filter(known).map(|slot| &*slot.place.name);
-        let free: Vec<_> = free.collect();
+        let free = self.all.iter().filter(known);
+        free.map(|slot| &*slot.place.name).collect()
+    }
+
+    fn what_there_is(&self, access: &dyn Access) -> String {
+        let free = self.free(access);
         let mut there = Vec::new();
         if !self.failing.is_empty() {
             there.push(list(&self.failing));
