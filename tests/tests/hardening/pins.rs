@@ -148,15 +148,20 @@ fn a_new_token_is_not_touched_at_the_final_try_nor_with_pins_that_it_does_not_ta
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.start();
     let client = server.client();
-    for (set, code) in [
-        (CKF_SO_PIN_FINAL_TRY, ErrorCode::PinGuarded),
-        (CKF_SO_PIN_LOCKED, ErrorCode::PinLocked),
+    // SoftHSM says of such a token that its PIN is locked and to be changed, and has none.
+    let locked = CKF_SO_PIN_LOCKED;
+    for (set, clear, code) in [
+        (CKF_SO_PIN_FINAL_TRY, 0, ErrorCode::PinGuarded),
+        (CKF_SO_PIN_FINAL_TRY, locked, ErrorCode::PinGuarded),
+        (locked, CKF_SO_PIN_TO_BE_CHANGED, ErrorCode::PinLocked),
     ] {
-        // SoftHSM says of such a token that its PIN is locked and to be changed.
-        let clear = (CKF_SO_PIN_LOCKED & !set) | CKF_SO_PIN_TO_BE_CHANGED;
         let flags = Flags { set, clear };
         fixture.faults.set([every_token().has(flags)]);
-        refused(client.init_token(InitToken::new("new")), code);
+        let told = refused(client.init_token(InitToken::new("new")), code);
+        assert_contains(&told.message, ["the security officer's PIN"]);
+        if code == ErrorCode::PinGuarded {
+            assert_contains(&told.message, ["--login-type so"]);
+        }
     }
     fixture.faults.clear();
     for (so_pin, pin) in [(SO_PIN, "12"), ("12", PIN)] {
@@ -393,6 +398,9 @@ fn whatever_hides_a_refusal_counts_as_one() {
         CKR_FUNCTION_CANCELED,
         CKR_PIN_EXPIRED,
         CKR_ARGUMENTS_BAD,
+        // Both happen while the call runs.
+        CKR_DEVICE_REMOVED,
+        CKR_SESSION_CLOSED,
     ] {
         let fixture = Fixture::new(KeyKind::P256);
         fixture.faults.set([on(C_Login).after().returns(code)]);

@@ -24,14 +24,13 @@ pub(super) fn means_refused(rv: RvError) -> bool {
     )
 }
 
-/// The answers that may hide a refusal: all but those that say that the token has not looked at the PIN, or could not. At a
-/// PIN pad a login is cancelled before that.
+/// The answers that may hide a refusal: all but those that say that the token has not looked at the PIN, or could not. A device
+/// that was removed, or a session that was closed, went during the call. At a PIN pad a login is cancelled before that.
 pub(super) fn is_unclear(rv: RvError, is_at_pad: bool) -> bool {
     match rv {
         RvError::FunctionCanceled => !is_at_pad,
         RvError::CryptokiNotInitialized
         | RvError::SessionHandleInvalid
-        | RvError::SessionClosed
         | RvError::SessionReadOnlyExists
         | RvError::SessionReadOnly
         | RvError::SessionExists
@@ -41,7 +40,6 @@ pub(super) fn is_unclear(rv: RvError, is_at_pad: bool) -> bool {
         | RvError::SlotIdInvalid
         | RvError::TokenNotPresent
         | RvError::TokenNotRecognized
-        | RvError::DeviceRemoved
         | RvError::UserAlreadyLoggedIn
         | RvError::UserAnotherAlreadyLoggedIn
         | RvError::UserTooManyTypes

@@ -55,11 +55,13 @@ impl Logins {
             settings: &settings,
             was_replaced: false,
         };
-        // SoftHSM says of a token that has no PINs yet that the security officer's is locked and to be changed.
         let has_none = flags.so_pin_to_be_changed();
-        let tries = match has_none {
-            true => Tries::default(),
-            false => Tries::of(&flags, Role::So),
+        // SoftHSM says of a token that has no PINs yet that the security officer's is locked and to be changed.
+        let is_softhsms = has_none && flags.manufacturer.starts_with("SoftHSM");
+        let tries = Tries::of(&flags, Role::So);
+        let tries = Tries {
+            locked: tries.locked && !is_softhsms,
+            ..tries
         };
         let attempt = self.attempt_of(&subject, client, given, tries);
         self.decide(&subject, client, &attempt, &about)?;

@@ -43,10 +43,19 @@ impl About<'_> {
             State::FinalTry if self.in_tpm => Error::PinGuarded(format!(
                 "one more wrong PIN locks the TPM of the token {token}, so none is sent; {UNLOCK_TPM}"
             )),
-            State::FinalTry => Error::PinGuarded(format!(
-                "the token {token} has one PIN try left, so none is sent; log in once by hand with the \
-                 token's own tool, for example pkcs11-tool --login --list-objects"
-            )),
+            State::FinalTry => {
+                let (try_of, user) = match self.role {
+                    Role::User => ("PIN try", ""),
+                    Role::So => (
+                        "try of the security officer's PIN",
+                        " --login-type so --session-rw",
+                    ),
+                };
+                Error::PinGuarded(format!(
+                    "the token {token} has one {try_of} left, so none is sent; log in once by hand with the \
+                     token's own tool, for example pkcs11-tool --login{user} --list-objects"
+                ))
+            }
             State::Refused => Error::PinIncorrect(format!(
                 "The specified PIN is incorrect: the token {token} has refused {whose} before, or it was changed from \
                  that to another one, so it was not sent; {next}"
