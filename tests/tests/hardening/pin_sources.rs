@@ -18,7 +18,7 @@ use p11_tests::{
     fixture::{Fixture, KEY, PIN},
     keys::KeyKind,
     process::Process,
-    server::Server,
+    server::{Builder, Server},
     text::assert_contains,
     wait::{TIMEOUT, wait_until},
 };
@@ -38,6 +38,12 @@ const SOURCES: [&str; 6] = [
 
 /// A server whose PIN is in these sources, and only there.
 fn with_pins(fixture: &Fixture, pins: &[(&str, &str)]) -> Server {
+    let server = builder_with(fixture, pins).start();
+    server.secrets().add(WRONG);
+    server
+}
+
+fn builder_with(fixture: &Fixture, pins: &[(&str, &str)]) -> Builder {
     let mut builder = fixture.server();
     let folder = builder.folder().to_owned();
     let mut query = Vec::new();
@@ -65,9 +71,7 @@ fn with_pins(fixture: &Fixture, pins: &[(&str, &str)]) -> Server {
     if !query.is_empty() {
         builder = builder.uri(&format!("pkcs11:?{}", query.join("&")));
     }
-    let server = builder.start();
-    server.secrets().add(WRONG);
-    server
+    builder
 }
 
 fn file(folder: &Path, name: &str, text: &str) -> PathBuf {
@@ -176,6 +180,57 @@ fn a_file_that_holds_no_pin_alone_is_named_and_nothing_of_it_is_sent() {
             assert_eq!(fixture.faults.count(C_Login), 0);
         }
     }
+}
+
+/// As in files, line ends at the end are dropped, and what else could be there by mistake is named and not sent.
+#[test]
+fn a_pin_in_any_source_is_held_to_what_holds_in_files() {
+    let sources = ["flag", "environment", "file", "pin-value"];
+    for (source, end) in sources
+        .into_iter()
+        .flat_map(|one| [(one, "\n"), (one, "\r\n")])
+    {
+        let fixture = Fixture::new(KeyKind::P256);
+        let pin = spelled(source, &format!("{PIN}{end}"));
+        let server = with_pins(&fixture, &[(source, &pin)]);
+        server.client().open(KEY).unwrap().sign().unwrap();
+    }
+    for (source, name) in [
+        ("flag", "the PIN of --pin "),
+        ("environment", "the PIN of TEDGE_DEVICE_CRYPTOKI_PIN "),
+        ("file", "tedge.toml line 2 "),
+        ("pin-value", "pin-value of the server's URI "),
+    ] {
+        for (text, reason) in [
+            (format!("{PIN} "), "a blank before or after the PIN"),
+            (format!("{PIN}\r\n{WRONG}"), "several lines"),
+            (format!("{PIN}\u{1b}"), "a control character"),
+        ] {
+            let fixture = Fixture::new(KeyKind::P256);
+            let pin = spelled(source, &text);
+            if (source, reason) == ("pin-value", "a blank before or after the PIN") {
+                // There it was written as %20.
+                let server = with_pins(&fixture, &[(source, &pin)]);
+                refused(server.client().open(KEY), ErrorCode::PinIncorrect);
+                continue;
+            }
+            let mut server = builder_with(&fixture, &[(source, &pin)]).spawn();
+            assert_eq!(server.wait(TIMEOUT).code(), Some(1), "{source} {text:?}");
+            let log = server.log();
+            assert_contains(log.lines().last().unwrap(), [" ERROR ", reason, name]);
+            assert_eq!(fixture.faults.count(C_Login), 0);
+        }
+    }
+}
+
+/// A text as it stands in a source.
+fn spelled(source: &str, text: &str) -> String {
+    let spell = |letter: char| match (source, letter) {
+        ("file", letter) if letter.is_control() => format!("\\u{:04x}", u32::from(letter)),
+        ("pin-value", ' ' | '\0'..='\x1f') => format!("%{:02x}", u32::from(letter)),
+        _ => letter.to_string(),
+    };
+    text.chars().map(spell).collect()
 }
 
 #[test]

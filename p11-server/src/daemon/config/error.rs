@@ -68,9 +68,14 @@ pub(crate) enum Error {
     /// The policy file is unusable.
     #[error(transparent)]
     Policy(#[from] policy::Error),
-    /// PKCS#11 has PINs in UTF-8. The value is not shown.
-    #[error("the PIN of {0} is not UTF-8 text")]
-    PinEncoding(String),
+    /// A text that is no PIN. It is not shown.
+    #[error("the PIN of {origin} cannot be used: {cause}")]
+    PinText {
+        /// Where it is set.
+        origin: Origin,
+        /// Why.
+        cause: &'static str,
+    },
     /// The server's own URI is unusable.
     #[error("the server's URI cannot be used: {cause}; mend it in {origin}")]
     Uri {
@@ -108,8 +113,8 @@ impl Error {
             | Error::Missing { path, .. }
             | Error::Credential { path, .. }
             | Error::PinSource { path, .. } => Some(Place::of(path)),
-            Error::Uri { origin, .. } => origin.place_in_file(),
-            Error::PinGone(_) | Error::UriGone(_) | Error::PinEncoding(_) => None,
+            Error::Uri { origin, .. } | Error::PinText { origin, .. } => origin.place_in_file(),
+            Error::PinGone(_) | Error::UriGone(_) => None,
         }
     }
 }

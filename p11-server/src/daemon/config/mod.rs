@@ -105,10 +105,9 @@ impl Config {
             false => args.socket_path().or_else(socket_of_file),
         };
         let uri = args.uri().or_else(uri_of_file);
-        pins.extend(in_file.pin.clone().map(|pin| ConfiguredPin {
-            pin,
-            origin: from("pin"),
-        }));
+        if let Some(pin) = &in_file.pin {
+            pins.push(ConfiguredPin::new(pin.expose().as_bytes(), from("pin"))?);
+        }
 
         // A URI that does not parse is refused later, after it was logged.
         let parsed = uri.as_ref().and_then(|(uri, _)| Uri::parse(uri).ok());
@@ -254,10 +253,7 @@ impl CryptokiConfigDirect {
             None => (Uri::default(), None),
         };
         let of_uri = match (scope.pin_value(), pin_source) {
-            (Some(pin), _) => Some(ConfiguredPin {
-                pin: Pin::from(pin.clone()),
-                origin: Origin::uri("pin-value"),
-            }),
+            (Some(pin), _) => Some(ConfiguredPin::of_uri(&Pin::from(pin.clone()))?),
             (None, Some(path)) => {
                 warnings.extend(files::warn_of_readers(&path));
                 let origin = Origin::pin_source(&path);

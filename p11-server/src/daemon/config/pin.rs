@@ -1,6 +1,7 @@
 //! The server's PIN: flag, environment, systemd credential, and files.
 
 use std::env;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use p11_proto::Pin;
@@ -19,6 +20,31 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 pub(super) struct ConfiguredPin {
     pub(super) pin: Pin,
     pub(super) origin: Origin,
+}
+
+impl ConfiguredPin {
+    /// A text of flag, variable or tedge.toml, which is held to what holds in files.
+    ///
+    /// # Errors
+    /// [`Error::PinText`]
+    pub(super) fn new(text: &[u8], origin: Origin) -> Result<ConfiguredPin, Error> {
+        match of_text(text, false) {
+            Ok(pin) => Ok(ConfiguredPin { pin, origin }),
+            Err(cause) => Err(Error::PinText { origin, cause }),
+        }
+    }
+
+    /// The same for the `pin-value` of the server's URI, in which a blank was meant: it is written as `%20`.
+    ///
+    /// # Errors
+    /// [`Error::PinText`]
+    pub(super) fn of_uri(pin: &Pin) -> Result<ConfiguredPin, Error> {
+        let origin = Origin::uri("pin-value");
+        match of_text(pin.expose().as_bytes(), true) {
+            Ok(pin) => Ok(ConfiguredPin { pin, origin }),
+            Err(cause) => Err(Error::PinText { origin, cause }),
+        }
+    }
 }
 
 /// Those of flag, environment and credential, the one that goes before the others first.
@@ -49,11 +75,7 @@ pub(super) fn given(args: &Args, warnings: &mut Vec<Notice>) -> Result<Vec<Confi
         (variable, Origin::variable(args::PIN)),
     ] {
         let Some(pin) = given else { continue };
-        let Some(text) = pin.to_str() else {
-            return Err(Error::PinEncoding(origin.to_string()));
-        };
-        let pin = text.into();
-        pins.push(ConfiguredPin { pin, origin });
+        pins.push(ConfiguredPin::new(pin.as_bytes(), origin)?);
     }
     pins.extend(credential()?);
     Ok(pins)
@@ -80,27 +102,30 @@ pub(super) fn refusals() -> Option<PathBuf> {
     env::split_paths(&folders).next()
 }
 
-/// A file that holds a PIN; line ends at its end are not part of it. What else could be there by mistake is no PIN, so that
-/// it uses up no try.
+/// A file that holds a PIN.
 ///
 /// # Errors
 /// What the system said, or what should be there.
 pub(super) fn read_file(path: &Path) -> Result<Pin, String> {
     let text = files::read(path).map_err(|error| error.to_string())?;
-    let text = str::from_utf8(&text).map_err(|_| "it is not UTF-8 text".to_owned())?;
+    of_text(&text, false).map_err(str::to_owned)
+}
+
+/// A PIN as people and editors write it; line ends at its end are not part of it. What else could be there by mistake is no
+/// PIN, so that it uses up no try.
+fn of_text(text: &[u8], may_have_blanks: bool) -> Result<Pin, &'static str> {
+    let text = str::from_utf8(text).map_err(|_| "it is not UTF-8 text")?;
     let pin = text.trim_end_matches(['\r', '\n']);
     Err(match pin {
-        _ if pin.trim().is_empty() => "it is empty; write the PIN into it",
-        _ if pin.contains(['\r', '\n']) => "it has several lines; write the PIN alone into it",
-        _ if pin.trim() != pin => {
-            "there is a blank before or after the PIN; remove it, or give a PIN that has one by \
-             TEDGE_DEVICE_CRYPTOKI_PIN"
+        _ if pin.trim().is_empty() => "it is empty; write the PIN there",
+        _ if pin.contains(['\r', '\n']) => "it has several lines; write the PIN alone there",
+        _ if pin.trim() != pin && !may_have_blanks => {
+            "there is a blank before or after the PIN; remove it, or write it as %20 in pin-value of the server's URI"
         }
         _ if pin.contains(|letter: char| letter.is_control() || letter == BYTE_ORDER_MARK) => {
-            "it has a control character or a byte order mark, as some editors write it; write the PIN alone into it, as \
+            "it has a control character or a byte order mark, as some editors write it; write the PIN alone there, as \
              plain UTF-8 text"
         }
         _ => return Ok(Pin::from(pin)),
-    }
-    .into())
+    })
 }
