@@ -1,12 +1,18 @@
 //! An enemy with a token of its own, or with none, who would have the server tell PINs that it does not know.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use p11_client::{
     ErrorCode, Failure, Pin,
     message::{ChangePin, InitToken},
 };
-use p11_fault_module::{Function::C_Login, token};
+use p11_fault_module::{
+    Function::{C_InitToken, C_Login},
+    token,
+};
 use p11_tests::{
     client::{P256, TestClient, refused},
     fixture::{Fixture, KEY, PIN, SO_PIN},
@@ -193,4 +199,49 @@ fn where_the_servers_pin_waits_it_cannot_be_found_by_trying() {
     let told = [GUESS, PIN].map(|pin| refused(guess(pin), ErrorCode::PinGuarded).message);
     assert_eq!(told[0], told[1]);
     assert_eq!(fixture.faults.count(C_Login), before);
+}
+
+/// Each token that is made without a PIN has the server's for its user and its security officer.
+#[test]
+fn tokens_with_the_servers_pin_give_no_more_guesses_than_one() {
+    let (_fixture, server) = two_tokens();
+    let enemy = AsUser::new(&server, ENEMY, ENEMY);
+    enemy.with_pin(OWN).open(KEY_OF_TWO).unwrap();
+    let (began, mut looked_at) = (Instant::now(), 0);
+    for round in 0..4 {
+        let new = InitToken::new(format!("new-{round}"));
+        let uri = enemy.init_token(new).unwrap().uri;
+        for number in 0..4 {
+            let guess = format!("guess-{round}-{number}");
+            let told = match number {
+                0 => {
+                    let reset = ChangePin::new(&*guess).so_pin(some(&guess)).reset(true);
+                    let reset = reset.uri(Some(uri.as_str().into()));
+                    enemy.change_pin(reset).map(drop)
+                }
+                _ => {
+                    let enemy = enemy.with_pin(&guess);
+                    enemy.create_key(&uri, P256, "new", None).map(drop)
+                }
+            };
+            looked_at += u32::from(told.unwrap_err().code == ErrorCode::PinIncorrect);
+        }
+    }
+    // Three at once, one after 1 s, one 2 s later.
+    let wait = Duration::from_secs((1 << looked_at.saturating_sub(3)) - 1);
+    assert!(began.elapsed() >= wait, "{looked_at} guesses");
+    // That it has the right one of its own token changes nothing.
+    enemy.with_pin(OWN).open(KEY_OF_TWO).unwrap();
+    refused(enemy.with_pin(PIN).open(KEY), ErrorCode::PinGuarded);
+}
+
+#[test]
+fn a_token_outside_of_the_servers_scope_never_gets_its_pin() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.server().pin(PIN).uri("pkcs11:token=device").start();
+    let told = server.client().init_token(InitToken::new("new"));
+    refused(told, ErrorCode::PinRequired);
+    assert_eq!(fixture.faults.count(C_InitToken), 0);
+    let new = InitToken::new("new").pin(some(OWN));
+    assert!(server.client().init_token(new).unwrap().created);
 }

@@ -122,15 +122,15 @@ fn a_token_is_made_within_the_scope_of_slot_and_model_alone() {
     refused(left_open, ErrorCode::TokenNotFound);
     is_untouched(&fixture);
 
-    // It has neither label nor serial number before.
+    // It has neither label nor serial number before. Without the serial number of the scope it gets no PIN of the server.
     let server = start("pkcs11:token=new;serial=4711;model=SoftHSM%20v2");
-    assert!(
-        server
-            .client()
-            .init_token(InitToken::new("new"))
-            .unwrap()
-            .created
+    let new = InitToken::new("new");
+    refused(
+        server.client().init_token(new.clone()),
+        ErrorCode::PinRequired,
     );
+    let made = server.client().init_token(new.pin(Some("305419".into())));
+    assert!(made.unwrap().created);
 }
 
 #[test]

@@ -13,6 +13,10 @@ pub(crate) struct Subject {
     pub counter: Salted,
     /// Whether the counter is that of a TPM.
     pub in_tpm: bool,
+    /// The server's PIN for it, if the operator has set one.
+    pub server: Option<Salted>,
+    /// Whether other tokens may have that one, too.
+    pub is_shared: bool,
 }
 
 /// A PIN that somebody wants to use.
@@ -24,8 +28,6 @@ pub(crate) struct Attempt {
     /// With which PIN the token is logged in, if it is.
     pub open: Option<Salted>,
     pub tries: Tries,
-    /// The server's PIN for this token, if the operator has set one.
-    pub server: Option<Salted>,
     /// Whether other tokens are in the same TPM.
     pub shares_tpm: bool,
     /// Whether the request had the module reloaded and tries once more.
@@ -41,7 +43,6 @@ impl Attempt {
             pin,
             open: None,
             tries: Tries::default(),
-            server: None,
             shares_tpm: false,
             is_retry: false,
             now: Instant::now(),

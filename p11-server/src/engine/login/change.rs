@@ -15,6 +15,15 @@ use crate::engine::token::session::PooledSession;
 use crate::engine::token::{Login, Token};
 use crate::error::Error;
 
+/// A new PIN of the user, by the security officer's.
+#[derive(Clone, Copy)]
+pub(crate) struct Reset<'a> {
+    pub so: &'a Pin,
+    pub new: &'a Pin,
+    /// Whether nobody guesses it: it is the server's, or the token was made with it a moment ago.
+    pub is_known: bool,
+}
+
 impl Logins {
     /// `C_SetPIN` by the user, in a slow turn. Afterwards the process is logged in as it was before. Requests
     /// without a PIN may use the new one only where they could use the old one. Answers whether the old one was the server's.
@@ -85,8 +94,14 @@ impl Logins {
 
     /// The PIN of a token was set through us: the server goes on with it where the old one was its own.
     fn replace(&self, token: &Token, new: &Pin, was_the_servers: bool) {
+        let settings = self.settings();
+        let is_configured = Self::configured(&settings).is_some_and(|(pin, _)| same(&pin, new));
         let new = was_the_servers.then(|| new.clone());
-        self.replaced.lock().insert(token.id().clone(), new);
+        let mut replaced = self.replaced.lock();
+        match was_the_servers && is_configured {
+            true => replaced.remove(token.id()),
+            false => replaced.insert(token.id().clone(), new),
+        };
     }
 
     /// Whether a PIN of the configuration is the one that a user has set. `None` where this user, or all together, have set too many
@@ -105,6 +120,8 @@ impl Logins {
             role: Role::User,
             counter: source,
             in_tpm: false,
+            server: None,
+            is_shared: false,
         };
         let salted = |pin: &Pin| guard.salted(&source, pin.expose().as_bytes());
         let (open, pin) = (Some(salted(configured)), Some(salted(new)));
@@ -128,7 +145,7 @@ impl Logins {
         &self,
         session: &PooledSession<'_>,
         client: &Client<'_>,
-        (so, new): (&Pin, &Pin),
+        Reset { so, new, is_known }: Reset<'_>,
     ) -> Result<(), Error> {
         let token = session.token();
         let flags = current_flags(session)?;
@@ -136,7 +153,7 @@ impl Logins {
         let subject = self.subject(token, Role::So);
         let given = Given {
             pin: Some(so),
-            owner: Owner::Client(client.access.user()),
+            owner: officer(client, is_known),
         };
         let settings = self.settings();
         let about = self.about(token, Role::So, given.owner, &settings);
@@ -156,7 +173,7 @@ impl Logins {
         &self,
         session: &PooledSession<'_>,
         client: &Client<'_>,
-        (so, new): (&Pin, &Pin),
+        Reset { so, new, is_known }: Reset<'_>,
         is_the_servers: bool,
     ) -> Result<(), Error> {
         let token = session.token();
@@ -164,7 +181,7 @@ impl Logins {
         let lock = self.turn(&subject);
         let _alone = alone(&lock, token.name(), client)?;
         let settings = self.settings();
-        let owner = Owner::Client(client.access.user());
+        let owner = officer(client, is_known);
         let officers = Given {
             pin: Some(so),
             owner,
@@ -200,5 +217,13 @@ impl Logins {
             warn!("not logged in with the new PIN yet: {error}");
         }
         Ok(())
+    }
+}
+
+/// Whose the security officer's PIN is.
+fn officer(client: &Client<'_>, is_known: bool) -> Owner {
+    match is_known {
+        true => Owner::Server,
+        false => Owner::Client(client.access.user()),
     }
 }

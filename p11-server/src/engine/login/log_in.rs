@@ -192,11 +192,7 @@ impl Logins {
         if let Some(pin) = given.pin {
             check_len(&flags, pin, &about)?;
         }
-        let server = self
-            .server_pin(token, settings)
-            .filter(|(_, owner)| *owner == Owner::Server);
         let attempt = Attempt {
-            server: server.map(|(pin, _)| self.digest(&subject, &pin)),
             shares_tpm: subject.in_tpm && self.has_neighbour(token),
             ..self.attempt_of(&subject, client, given, Tries::of(&flags, role))
         };

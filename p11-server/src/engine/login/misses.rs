@@ -18,7 +18,7 @@ pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
 const STRANGERS_MISSES: usize = 10;
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// The misses on one token.
+/// The misses on one token, or on all that have the server's PIN.
 #[derive(Default)]
 pub(super) struct Misses {
     users: HashMap<u32, UserMisses>,

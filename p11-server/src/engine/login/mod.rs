@@ -44,6 +44,7 @@ use p11_proto::Pin;
 use tracing::warn;
 
 use self::attempt::{Attempt, Subject};
+pub(crate) use self::change::Reset;
 pub(crate) use self::checks::same;
 use self::digests::Salted;
 use self::known::Note;
@@ -289,13 +290,25 @@ impl Logins {
             role,
             owner,
             settings,
-            was_replaced: matches!(self.replaced.lock().get(token.id()), Some(Some(_))),
+            was_replaced: self.was_replaced(token),
         }
     }
 
     fn subject(&self, token: &Token, role: Role) -> Subject {
         let in_tpm = token.id().is_tpm(&token.info());
-        self.subject_of(token.id(), &token.place(), in_tpm, role)
+        let subject = self.subject_of(token.id(), &token.place(), in_tpm, role);
+        let settings = self.settings();
+        let server = match role {
+            Role::User => self.server_pin(token, &settings),
+            // A token that was made with the server's PIN has it for both.
+            Role::So => Self::configured(&settings),
+        };
+        let server = server.filter(|(_, owner)| *owner == Owner::Server);
+        Subject {
+            server: server.map(|(pin, _)| self.digest(&subject, &pin)),
+            is_shared: role == Role::So || !self.was_replaced(token),
+            ..subject
+        }
     }
 
     /// A token that has no name yet is told apart by its slot.
@@ -313,6 +326,8 @@ impl Logins {
                 false => guard.salted(b"counter", format!("{role:?} {name}").as_bytes()),
             },
             in_tpm,
+            server: None,
+            is_shared: false,
         }
     }
 

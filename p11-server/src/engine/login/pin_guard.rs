@@ -25,6 +25,9 @@ use super::states::{Again, Fate, Owner, Role, State, fate};
 /// to the longest wait.
 const ACCEPTED_PAUSE: Duration = Duration::from_secs(30);
 
+/// Where misses against the server's PIN are counted, whichever token they were at.
+const OF_SERVER: Salted = [0; 32];
+
 /// What is known of the PINs of all tokens.
 pub(crate) struct PinGuard {
     salt: Salted,
@@ -70,13 +73,14 @@ impl PinGuard {
     /// the PIN is refused all the same.
     pub fn decide(&mut self, subject: &Subject, attempt: &Attempt) -> (State, Fate) {
         let state = self.state(subject, attempt);
+        let counted = self.counted_at(subject, attempt.open);
         let fate = match (fate(state, attempt.owner), attempt.owner, attempt.pin) {
             (Fate::Use, Owner::Client(user), _) => {
-                self.misses.entry(subject.token).or_default().matched(user);
+                self.misses.entry(counted).or_default().matched(user);
                 Fate::Use
             }
             (Fate::Miss, Owner::Client(user), Some(pin)) => {
-                let misses = self.misses.entry(subject.token).or_default();
+                let misses = self.misses.entry(counted).or_default();
                 match misses.missed(user, pin, attempt.now) {
                     true => Fate::Miss,
                     false => Fate::Refuse,
@@ -94,7 +98,7 @@ impl PinGuard {
         let known = self.known.get(&key).unwrap_or(&none);
         let is = |other: &Salted| attempt.pin.is_some_and(|pin| same(&pin, other));
         if let Owner::Client(user) = attempt.owner
-            && let Some(misses) = self.misses.get(&subject.token)
+            && let Some(misses) = self.misses.get(&self.counted_at(subject, attempt.open))
             && let Some(time) = misses.wait(user, attempt.now)
         {
             return State::Waiting(time);
@@ -145,7 +149,7 @@ impl PinGuard {
         let most = match (subject.role, attempt.owner) {
             (_, Owner::Server) if is_granted => return false,
             (Role::User, Owner::Client(_)) => {
-                let server = attempt.server;
+                let server = subject.server;
                 // Not whether it is this PIN: what becomes of that would tell.
                 let server_waits = server
                     .is_some_and(|server| attempt.shares_tpm || !contains(&known.refused, &server));
@@ -167,6 +171,21 @@ impl PinGuard {
         let unclear = known.flat_map(|known| &known.unclear);
         let unclear: u32 = unclear.map(|unclear| unclear.times).sum();
         counted.map_or(0, |counter| counter.refusals + counter.unclear) + unclear
+    }
+
+    /// Where misses are counted: at the token, but in one place for all that have the server's PIN, or may have it. `open` is
+    /// the PIN with which it is logged in.
+    fn counted_at(&self, subject: &Subject, open: Option<Salted>) -> Salted {
+        let known = self.known.get(&(subject.token, subject.role));
+        let right = open.or(known.and_then(|known| known.accepted));
+        let is_right = |server: &Salted| match right {
+            Some(right) => same(&right, server),
+            None => !known.is_some_and(|known| contains(&known.refused, server)),
+        };
+        match subject.server.filter(|_| subject.is_shared) {
+            Some(server) if is_right(&server) => OF_SERVER,
+            _ => subject.token,
+        }
     }
 
     /// Whether any token has refused a PIN, or may have.
@@ -219,7 +238,8 @@ impl PinGuard {
     /// The token has accepted a PIN. Answers whether what outlives the process has changed.
     pub fn accepted(&mut self, subject: &Subject, owner: Owner, pin: Option<Salted>) -> bool {
         if let Owner::Client(user) = owner {
-            self.misses.entry(subject.token).or_default().matched(user);
+            let counted = self.counted_at(subject, pin);
+            self.misses.entry(counted).or_default().matched(user);
         }
         let (known, counter) = self.known(subject);
         let was_in_flight = known.in_flight.take().is_some();
@@ -262,7 +282,8 @@ impl PinGuard {
         let Some(pin) = pin else { return };
         remember(&mut known.refused, pin);
         if let Owner::Client(user) = owner {
-            let misses = self.misses.entry(subject.token).or_default();
+            let counted = self.counted_at(subject, None);
+            let misses = self.misses.entry(counted).or_default();
             misses.missed(user, pin, now);
         }
     }

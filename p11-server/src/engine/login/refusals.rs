@@ -204,6 +204,8 @@ mod tests {
             role,
             counter: [2; 32],
             in_tpm: false,
+            server: None,
+            is_shared: false,
         }
     }
 

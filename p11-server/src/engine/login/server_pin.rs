@@ -20,11 +20,21 @@ impl Logins {
         if let Some(replaced) = self.replaced.lock().get(token.id()) {
             return Some((Cow::Owned(replaced.clone()?), Owner::Server));
         }
+        Self::configured(settings)
+    }
+
+    /// The PIN that the operator has set, or the default.
+    pub(super) fn configured(settings: &Settings) -> Option<(Cow<'_, Pin>, Owner)> {
         let owner = match settings.pin_is_default {
             true => Owner::Default,
             false => Owner::Server,
         };
         Some((Cow::Borrowed(settings.pin.as_ref()?), owner))
+    }
+
+    /// Whether the server's PIN for a token was changed through us.
+    pub(super) fn was_replaced(&self, token: &Token) -> bool {
+        matches!(self.replaced.lock().get(token.id()), Some(Some(_)))
     }
 
     /// Whether the server's PIN is tried before a client's: the operator has set it for this token, or the token has

@@ -132,10 +132,6 @@ impl Logins {
             error: Some(self.required(token, settings)),
         }
     }
-
-    fn was_replaced(&self, token: &Token) -> bool {
-        matches!(self.replaced.lock().get(token.id()), Some(Some(_)))
-    }
 }
 
 /// Since when the latest of these answers has been the token's.

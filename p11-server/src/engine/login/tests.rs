@@ -30,6 +30,8 @@ fn subject(token: u8) -> Subject {
         role: Role::User,
         counter: pin(token),
         in_tpm: false,
+        server: None,
+        is_shared: false,
     }
 }
 
@@ -39,7 +41,6 @@ fn attempt(owner: Owner, number: u8, now: Instant) -> Attempt {
         pin: Some(pin(number)),
         open: None,
         tries: Tries::default(),
-        server: None,
         shares_tpm: false,
         is_retry: false,
         now,

@@ -10,6 +10,7 @@ use tracing::info;
 use super::list::in_scope_before_it_has_a_label;
 use super::pin::refuse_pin_pad;
 use crate::engine::core::{Core, any};
+use crate::engine::login::Reset;
 use crate::engine::module::TokenFlags;
 use crate::engine::query::KeyQuery;
 use crate::engine::token::client::Client;
@@ -77,7 +78,8 @@ impl Core {
             // An initialisation that was cut short is brought to its end.
             Some(slot) => {
                 let token = self.registry.one(client, &Uri::of_token(&slot.info))?;
-                return self.finish(client, request, query, &token);
+                let is_known = request.so_pin.is_none() && query.own_pin.is_none();
+                return self.finish(client, request, query, (&token, is_known));
             }
             None => {}
         }
@@ -116,7 +118,9 @@ impl Core {
     ) -> Result<TokenReady, Error> {
         query.access.check(&slot.info, None)?;
         refuse_pin_pad(&slot.flags, &Uri::of_slot(&slot.info))?;
-        let (so_pin, pin) = pins(request, query)?;
+        let mut labelled = TokenInfo::clone(&slot.info);
+        labelled.label.clone_from(&request.label);
+        let (so_pin, pin) = pins(request, query, &labelled)?;
         let serial = |slot: &SlotToken| slot.info.serial.clone();
         let before = self.registry.scan(client)?;
         let before = before
@@ -149,7 +153,7 @@ impl Core {
         })?;
         let token = self.registry.one(client, &Uri::of_token(&made.info))?;
         self.logins.invalidate(&token);
-        self.finish(client, request, query, &token)
+        self.finish(client, request, query, (&token, true))
     }
 
     /// Adds what keeps the module from making a token, for who may know of it.
@@ -161,18 +165,24 @@ impl Core {
         }
     }
 
+    /// The user's PIN, by the security officer's; `is_known` as in [`Reset`].
     fn finish(
         &self,
         client: &Client<'_>,
         request: &InitToken,
         query: &KeyQuery<'_>,
-        token: &Arc<Token>,
+        (token, is_known): (&Arc<Token>, bool),
     ) -> Result<TokenReady, Error> {
         query.access.check(&token.info(), None)?;
-        let (so_pin, pin) = pins(request, query)?;
+        let (so_pin, pin) = pins(request, query, &token.info())?;
         // The server's own PIN stays the server's.
         let is_the_servers = query.own_pin.is_none();
-        self.reset_pin(client, token, (&so_pin, &pin), |_| is_the_servers)?;
+        let reset = Reset {
+            so: &so_pin,
+            new: &pin,
+            is_known,
+        };
+        self.reset_pin(client, token, reset, |_| is_the_servers)?;
         Ok(TokenReady::new(token.name(), true))
     }
 }
@@ -203,10 +213,12 @@ fn check_scope(uri: &Uri, query: &KeyQuery<'_>) -> Result<(), Error> {
     }
 }
 
-/// The security officer's PIN and the user's: a default that nobody has set is none for a new token.
-fn pins(request: &InitToken, query: &KeyQuery<'_>) -> Result<(Pin, Pin), Error> {
+/// The security officer's PIN and the user's: a default that nobody has set is none for a new token, nor is the server's
+/// outside of its scope.
+fn pins(request: &InitToken, query: &KeyQuery<'_>, token: &TokenInfo) -> Result<(Pin, Pin), Error> {
     let settings = &query.settings;
-    let server = settings.pin.as_ref().filter(|_| !settings.pin_is_default);
+    let may_have_servers = !settings.pin_is_default && settings.scope.matches_token(token);
+    let server = settings.pin.as_ref().filter(|_| may_have_servers);
     let own = query.own_pin.as_deref();
     let user = own.or(server).ok_or_else(|| Error::PinRequired {
         token: request.label.clone(),

@@ -8,7 +8,7 @@ use p11_uri::Uri;
 use tracing::{info, warn};
 
 use crate::engine::core::{Core, any};
-use crate::engine::login::{Pins, same};
+use crate::engine::login::{Pins, Reset, same};
 use crate::engine::module::TokenFlags;
 use crate::engine::query::KeyQuery;
 use crate::engine::token::Token;
@@ -52,7 +52,12 @@ impl Core {
         let was_the_servers = match (request.reset, &request.so_pin) {
             (true, Some(so_pin)) => {
                 let servers = |session: &PooledSession<'_>| self.has_servers_pin(session, client);
-                self.reset_pin(client, &token, (so_pin, new), servers)?
+                let reset = Reset {
+                    so: so_pin,
+                    new,
+                    is_known: false,
+                };
+                self.reset_pin(client, &token, reset, servers)?
             }
             (true, None) => {
                 return Err(Error::BadRequest(
@@ -85,16 +90,16 @@ impl Core {
         &self,
         client: &Client<'_>,
         token: &Arc<Token>,
-        pins: (&Pin, &Pin),
+        reset: Reset<'_>,
         is_the_servers: impl Fn(&PooledSession<'_>) -> bool,
     ) -> Result<bool, Error> {
         let mut session = token.acquire(&self.module, client, Lane::Slow)?;
         // Before anybody is disturbed for a PIN that cannot be tried.
-        self.logins.check_officer(&session, client, pins)?;
+        self.logins.check_officer(&session, client, reset)?;
         let is_the_servers = is_the_servers(&session);
         session.reopen_alone(client)?;
         self.logins
-            .reset_pin(&session, client, pins, is_the_servers)?;
+            .reset_pin(&session, client, reset, is_the_servers)?;
         Ok(is_the_servers)
     }
 
