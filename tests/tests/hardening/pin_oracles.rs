@@ -118,14 +118,43 @@ fn a_user_who_sets_the_pin_of_a_token_learns_nothing_of_the_servers_pin() {
         for told in told {
             assert_contains(told, ["a client has set the PIN of the token"]);
         }
-        // Until the operator says otherwise.
-        drop(enemy.change_pin(match is_reset {
-            true => reset(PIN),
-            false => of_two(ChangePin::new(PIN).old_pin(some(GUESS))),
-        }));
-        server.sighup();
-        server.client().open(KEY_OF_TWO).unwrap().sign().unwrap();
     }
+}
+
+#[test]
+fn a_token_whose_pin_a_user_has_set_gets_the_servers_only_when_the_operator_names_it() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let two = fixture.hsm.init_token("two", OWN, SO_PIN);
+    fixture.hsm.generate(&two, &fixture.key.spec);
+    let folder = tempfile::tempdir().unwrap();
+    let builder = || {
+        let builder = fixture.server().pin(PIN);
+        builder.envs([("RUNTIME_DIRECTORY", folder.path())])
+    };
+    let is_left_alone = |server: &Server| {
+        let before = fixture.faults.count(C_Login);
+        for told in without_pin(&server.client()) {
+            assert_contains(told.message, ["a client has set", "name the token"]);
+        }
+        assert_eq!(fixture.faults.count(C_Login), before);
+    };
+    let server = builder().start();
+    let new = InitToken::new("three").pin(some(GUESS));
+    let three = server.client().init_token(new).unwrap().uri;
+    for (old, new) in [(OWN, GUESS), (GUESS, PIN)] {
+        let change = of_two(ChangePin::new(new).old_pin(some(old)));
+        server.client().change_pin(change).unwrap();
+        server.sighup();
+        is_left_alone(&server);
+    }
+    drop(server);
+    let server = builder().start();
+    is_left_alone(&server);
+    let told = server.client().create_key(&three, P256, "new", None);
+    assert_contains(told.unwrap_err().message, ["a client has set"]);
+    drop(server);
+    let server = builder().uri(TWO).start();
+    server.client().open(KEY_OF_TWO).unwrap().sign().unwrap();
 }
 
 #[test]

@@ -10,9 +10,9 @@ use super::attempt::{Attempt, Subject};
 use super::checks::{check_len, check_new_pin, current_flags, is_of_new_pin, same};
 use super::states::{Owner, Role, State, Tries};
 use super::{Given, Logins, Pins, alone, texts};
+use crate::engine::token::Login;
 use crate::engine::token::client::Client;
 use crate::engine::token::session::PooledSession;
-use crate::engine::token::{Login, Token};
 use crate::error::Error;
 
 /// A new PIN of the user, by the security officer's.
@@ -90,18 +90,6 @@ impl Logins {
             life.set_login(Login::In { pin, by_server });
         }
         Ok(was_the_servers)
-    }
-
-    /// The PIN of a token was set through us: the server goes on with it where the old one was its own.
-    fn replace(&self, token: &Token, new: &Pin, was_the_servers: bool) {
-        let settings = self.settings();
-        let is_configured = Self::configured(&settings).is_some_and(|(pin, _)| same(&pin, new));
-        let new = was_the_servers.then(|| new.clone());
-        let mut replaced = self.replaced.lock();
-        match was_the_servers && is_configured {
-            true => replaced.remove(token.id()),
-            false => replaced.insert(token.id().clone(), new),
-        };
     }
 
     /// Whether a PIN of the configuration is the one that a user has set. `None` where this user, or all together, have set too many

@@ -18,6 +18,14 @@ pub(super) struct Known {
     pub in_flight: Option<Note>,
 }
 
+/// When a client has set the PIN of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Since {
+    /// Since the process was started and the operator has reloaded it last.
+    Now,
+    Before,
+}
+
 /// A PIN that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Note {

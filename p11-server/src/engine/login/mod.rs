@@ -72,9 +72,8 @@ pub(crate) struct Logins {
     has_warned: AtomicBool,
     /// How many logins have succeeded.
     count: AtomicU64,
-    /// What took the place of the server's PIN on tokens whose PIN was changed through us: `None` where that was not the
-    /// server's. Such a token is its clients': nothing of what the server does with it may tell whether its PIN is the same.
-    replaced: Mutex<HashMap<TokenId, Option<Pin>>>,
+    /// What took the place of the server's PIN on tokens where it was changed through us.
+    replaced: Mutex<HashMap<TokenId, Pin>>,
     /// Held by who sends PINs to a token, or to any of one TPM: of many that come with a wrong one, the first one tells.
     turns: Mutex<HashMap<Salted, Arc<Mutex<()>>>>,
 }
@@ -136,8 +135,8 @@ impl Logins {
         self.settings.lock().clone()
     }
 
-    /// The operator has changed the settings, or says that refused PINs may be tried again. The server's PIN is the one for tokens whose
-    /// PIN clients have set, too; where it is another one than before, for every token.
+    /// The operator has changed the settings, or says that refused PINs may be tried again. Where the server's PIN is another one
+    /// than before, it is the one for every token that is not its clients'.
     pub fn reconfigure(&self, settings: Settings) {
         let settings = Arc::new(settings);
         let before = std::mem::replace(&mut *self.settings.lock(), settings.clone());
@@ -145,8 +144,7 @@ impl Logins {
             (Some(old), Some(new)) => !same(old, new),
             (old, new) => old.is_some() || new.is_some(),
         };
-        let stays = |pin: &Option<Pin>| pin.is_some() && !has_other_pin;
-        self.replaced.lock().retain(|_, pin| stays(pin));
+        self.replaced.lock().retain(|_, _| !has_other_pin);
         self.change(|guard| guard.free(has_other_pin));
         if has_other_pin {
             // The token has to check the new one. A login that is being made at this moment ends with
@@ -228,8 +226,8 @@ impl Logins {
 
     /// Nobody has given a PIN.
     fn required(&self, token: &Token, settings: &Settings) -> Error {
-        let is_clients = matches!(self.replaced.lock().get(token.id()), Some(None));
-        match is_clients && settings.pin.is_some() && !settings.pin_is_default {
+        match self.is_clients(token, settings) && settings.pin.is_some() && !settings.pin_is_default
+        {
             true => self
                 .about(token, Role::User, Owner::Server, settings)
                 .is_clients(),
@@ -311,13 +309,9 @@ impl Logins {
         }
     }
 
-    /// A token that has no name yet is told apart by its slot.
     fn subject_of(&self, id: &TokenId, place: &Place, in_tpm: bool, role: Role) -> Subject {
         let guard = self.guard.lock();
-        let name = match id.is_named() {
-            true => format!("{id:?}"),
-            false => format!("{id:?} in slot {}", place.slot),
-        };
+        let name = name_of(id, place);
         Subject {
             token: guard.salted(b"token", name.as_bytes()),
             role,
@@ -403,6 +397,14 @@ fn alone<'m>(
 ) -> Result<Locked<'m, ()>, Error> {
     let late = || Error::Timeout(format!("a login to {token} takes long; try again"));
     lock.lock_until(client.deadline).ok_or_else(late)
+}
+
+/// A token that has no name yet is told apart by its slot.
+fn name_of(id: &TokenId, place: &Place) -> String {
+    match id.is_named() {
+        true => format!("{id:?}"),
+        false => format!("{id:?} in slot {}", place.slot),
+    }
 }
 
 /// What the server's PIN is remembered as, whatever the token.

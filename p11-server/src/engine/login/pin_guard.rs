@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::attempt::{Attempt, Subject};
 use super::digests::{Salted, contains, remember, same};
-use super::known::{Counter, Known, Note, Unclear};
+use super::known::{Counter, Known, Note, Since, Unclear};
 use super::misses::{Misses, doubled};
 use super::states::{Again, Fate, Owner, Role, State, fate};
 
@@ -37,6 +37,8 @@ pub(crate) struct PinGuard {
     pub(super) counters: BTreeMap<Salted, Counter>,
     /// PINs of the server that some token has refused, whichever.
     pub(super) of_server: Vec<Salted>,
+    /// Tokens of which clients have set the PIN.
+    pub(super) clients: BTreeMap<Salted, Since>,
     misses: HashMap<Salted, Misses>,
 }
 
@@ -49,6 +51,7 @@ impl PinGuard {
             known: BTreeMap::new(),
             counters: BTreeMap::new(),
             of_server: Vec::new(),
+            clients: BTreeMap::new(),
             misses: HashMap::new(),
         }
     }
@@ -356,6 +359,9 @@ impl PinGuard {
 
     /// The operator says that the PINs may be tried again, perhaps after setting another one.
     pub fn free(&mut self, has_other_pin: bool) {
+        self.clients
+            .values_mut()
+            .for_each(|since| *since = Since::Before);
         for (name, counter) in &mut self.counters {
             let of_counter = |known: &&mut Known| known.counter == *name;
             let mut known: Vec<_> = self.known.values_mut().filter(of_counter).collect();

@@ -11,7 +11,7 @@ use nix::fcntl::OFlag;
 use tracing::warn;
 
 use super::digests::Salted;
-use super::known::{Counter, Known, Note, Unclear};
+use super::known::{Counter, Known, Note, Since, Unclear};
 use super::pin_guard::PinGuard;
 use super::states::Role;
 use crate::files;
@@ -76,7 +76,7 @@ impl RefusalsFile {
 
 /// The salt, PINs of the server that some token has refused, then a line for each counter (its name, how many were refused, whether freed),
 /// one for each token and role (its name, role, counter, and the refused PINs), and one for each PIN of which the token has
-/// not told whether it is wrong (the same, the PIN, how often, and what it is remembered as where it is the server's).
+/// not told whether it is wrong (the same, the PIN, how often, and what it is remembered as where it is the server's), and one for each token of which clients have set the PIN.
 fn write(guard: &PinGuard) -> String {
     let list = |pins: &[Salted]| pins.iter().map(hex).collect::<Vec<_>>().join(",");
     let (salt, server) = (hex(guard.salt()), list(&guard.of_server));
@@ -110,6 +110,9 @@ fn write(guard: &PinGuard) -> String {
             ));
         }
     }
+    for token in guard.clients.keys() {
+        text.push_str(&format!("clients {}\n", hex(token)));
+    }
     text + "end\n"
 }
 
@@ -125,6 +128,9 @@ fn read(text: &str, pause: Duration) -> Option<PinGuard> {
     for line in lines {
         let fields: Vec<_> = line.split(' ').collect();
         match *fields.as_slice() {
+            ["clients", token] => {
+                guard.clients.insert(unhex(token)?, Since::Before);
+            }
             ["counter", name, refusals, freed] => {
                 let counter = Counter::new(refusals.parse().ok()?, freed.parse().ok()?);
                 guard.counters.insert(unhex(name)?, counter);
@@ -216,6 +222,7 @@ mod tests {
             guard.refused(&subject(Role::User), Owner::Server, Some(pin), now);
         }
         guard.servers_refused([5; 32]);
+        guard.clients.insert([8; 32], Since::Before);
         guard.refused(&subject(Role::So), Owner::Client(1), Some([6; 32]), now);
         guard
     }
@@ -232,6 +239,7 @@ mod tests {
             assert_eq!(loaded.counters, guard().counters);
             assert_eq!(loaded.salt(), guard().salt());
             assert_eq!(loaded.of_server, guard().of_server);
+            assert_eq!(loaded.clients, guard().clients);
         }
         let mode = fs::metadata(&file.0).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

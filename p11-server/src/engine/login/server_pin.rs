@@ -5,10 +5,17 @@ use std::sync::Arc;
 
 use p11_proto::Pin;
 
+use super::checks::same;
+use super::digests::Salted;
+use super::known::Since;
 use super::states::{Owner, Role};
-use super::{Given, Logins};
+use super::{Given, Logins, name_of};
 use crate::engine::settings::Settings;
 use crate::engine::token::{Login, Token};
+use crate::error::Error;
+
+/// So many tokens of clients are remembered.
+const MOST_OF_CLIENTS: usize = 1000;
 
 impl Logins {
     /// The server's PIN for a token, if it has one.
@@ -17,8 +24,11 @@ impl Logins {
         token: &Token,
         settings: &'s Settings,
     ) -> Option<(Cow<'s, Pin>, Owner)> {
+        if self.is_clients(token, settings) {
+            return None;
+        }
         if let Some(replaced) = self.replaced.lock().get(token.id()) {
-            return Some((Cow::Owned(replaced.clone()?), Owner::Server));
+            return Some((Cow::Owned(replaced.clone()), Owner::Server));
         }
         Self::configured(settings)
     }
@@ -32,9 +42,65 @@ impl Logins {
         Some((Cow::Borrowed(settings.pin.as_ref()?), owner))
     }
 
+    /// Whether a client has set the PIN of a token: nothing of what the server does with it may tell whether that is the
+    /// server's. It is the server's again where the operator names it and has said so since.
+    pub(super) fn is_clients(&self, token: &Token, settings: &Settings) -> bool {
+        let name = self.remembered(token);
+        let since = self.guard.lock().clients.get(&name).copied();
+        since.is_some_and(|since| since == Since::Now || !self.is_named(token, settings))
+    }
+
+    /// Whether the server's URI names this token alone, of all that were seen.
+    fn is_named(&self, token: &Token, settings: &Settings) -> bool {
+        let scope = &settings.scope;
+        let names_one = scope.token().is_some() || scope.serial().is_some();
+        let is_other =
+            |other: &&Arc<Token>| other.id() != token.id() && scope.matches_token(&other.info());
+        names_one
+            && scope.matches_token(&token.info())
+            && !self.registry.known().iter().any(|other| is_other(&other))
+    }
+
+    /// The PIN of a token was set through us: the server goes on with it where the old one was its own, or it is to be. Else the
+    /// token is its clients'.
+    pub(super) fn replace(&self, token: &Token, new: &Pin, was_the_servers: bool) {
+        let name = self.remembered(token);
+        self.change(|guard| match was_the_servers {
+            true => drop(guard.clients.remove(&name)),
+            false => drop(guard.clients.insert(name, Since::Now)),
+        });
+        let settings = self.settings();
+        let is_configured = Self::configured(&settings).is_some_and(|(pin, _)| same(&pin, new));
+        let mut replaced = self.replaced.lock();
+        match was_the_servers && !is_configured {
+            true => replaced.insert(token.id().clone(), new.clone()),
+            false => replaced.remove(token.id()),
+        };
+    }
+
+    /// Clients set PINs of so many tokens that nobody could remember whose they are.
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`]
+    pub fn check_room(&self) -> Result<(), Error> {
+        match self.guard.lock().clients.len() < MOST_OF_CLIENTS {
+            true => Ok(()),
+            false => Err(Error::NotSupported(format!(
+                "clients have set the PINs of {MOST_OF_CLIENTS} tokens since the machine was started, and no more are \
+                 remembered"
+            ))),
+        }
+    }
+
+    /// What a token is remembered as.
+    fn remembered(&self, token: &Token) -> Salted {
+        let name = name_of(token.id(), &token.place());
+        self.guard.lock().salted(b"token", name.as_bytes())
+    }
+
     /// Whether the server's PIN for a token was changed through us.
     pub(super) fn was_replaced(&self, token: &Token) -> bool {
-        matches!(self.replaced.lock().get(token.id()), Some(Some(_)))
+        self.replaced.lock().contains_key(token.id())
     }
 
     /// Whether the server's PIN is tried before a client's: the operator has set it for this token, or the token has

@@ -89,10 +89,9 @@ impl About<'_> {
     pub fn is_clients(&self) -> Error {
         Error::PinIncorrect(format!(
             "The specified PIN is incorrect: a client has set the PIN of the token {}, so {} was not sent to it; give \
-             the token's own, or {}",
+             the token's own, or name the token in the server's URI and {RELOAD}",
             self.token,
-            self.whose(),
-            self.next()
+            self.whose()
         ))
     }
 

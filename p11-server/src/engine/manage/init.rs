@@ -129,6 +129,9 @@ impl Core {
             .filter(|slot| slot.flags.token_initialized());
         let others: Vec<_> = before.map(serial).collect();
         self.check_tokens_are_known()?;
+        if query.own_pin.is_some() {
+            self.logins.check_room()?;
+        }
         let guard = self.module.guard(client.deadline)?;
         let made = self
             .logins

@@ -48,6 +48,7 @@ impl Core {
             )));
         }
         refuse_pin_pad(&flags, &Uri::of_token(&token.info()))?;
+        self.logins.check_room()?;
         let new = &request.new_pin;
         let was_the_servers = match (request.reset, &request.so_pin) {
             (true, Some(so_pin)) => {

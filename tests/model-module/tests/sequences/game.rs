@@ -250,7 +250,11 @@ impl Game {
         self.memory.bring_back();
         device().restart();
         self.rules.restarted(self.server);
-        self.replaced.fill(Replaced::Nothing);
+        for replaced in &mut self.replaced {
+            if let Replaced::Servers(_) = replaced {
+                *replaced = Replaced::Nothing;
+            }
+        }
         self.start();
     }
 
@@ -258,7 +262,7 @@ impl Game {
         let has_other_pin = server != self.server;
         self.server = server;
         for replaced in &mut self.replaced {
-            if has_other_pin || *replaced == Replaced::Clients {
+            if let (true, Replaced::Servers(_)) = (has_other_pin, &*replaced) {
                 *replaced = Replaced::Nothing;
             }
         }
