@@ -3,12 +3,21 @@
 use std::fmt::Display;
 use std::net::IpAddr;
 
-use der::asn1::{Ia5String, Ia5StringRef, ObjectIdentifier, PrintableStringRef};
-use der::{Tag, Tagged};
+use der::asn1::{
+    Any, Ia5String, Ia5StringRef, ObjectIdentifier, PrintableStringRef, Utf8StringRef,
+};
+use der::oid::db::DB;
+use der::oid::db::rfc3280::{EMAIL_ADDRESS, PSEUDONYM};
+use der::oid::db::rfc4519::{
+    COMMON_NAME, COUNTRY_NAME, DN_QUALIFIER, LOCALITY_NAME, ORGANIZATION_NAME,
+    ORGANIZATIONAL_UNIT_NAME, SERIAL_NUMBER, TITLE,
+};
+use der::{Decode, Encode, Tag, Tagged};
 use rustls::pki_types::DnsName;
+use x509_cert::attr::AttributeTypeAndValue;
 use x509_cert::ext::pkix::KeyUsages;
 use x509_cert::ext::pkix::name::GeneralName;
-use x509_cert::name::Name;
+use x509_cert::name::{Name, RdnSequence, RelativeDistinguishedName};
 
 use crate::error::Error;
 
@@ -22,6 +31,23 @@ const KEY_USAGES: [(&str, KeyUsages); 9] = [
     ("cRLSign", KeyUsages::CRLSign),
     ("encipherOnly", KeyUsages::EncipherOnly),
     ("decipherOnly", KeyUsages::DecipherOnly),
+];
+
+/// RFC 5280 appendix A.1.
+const STATE_OR_PROVINCE_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.8");
+
+/// How many characters a value may have (RFC 5280 appendix A.1).
+const LENGTHS: [(ObjectIdentifier, usize); 10] = [
+    (COUNTRY_NAME, 2),
+    (COMMON_NAME, 64),
+    (ORGANIZATION_NAME, 64),
+    (ORGANIZATIONAL_UNIT_NAME, 64),
+    (SERIAL_NUMBER, 64),
+    (TITLE, 64),
+    (LOCALITY_NAME, 128),
+    (STATE_OR_PROVINCE_NAME, 128),
+    (PSEUDONYM, 128),
+    (EMAIL_ADDRESS, 255),
 ];
 
 /// RFC 5280 section 4.2.1.12.
@@ -39,25 +65,92 @@ pub(crate) fn parse_subject(text: &str) -> Result<Name, Error> {
     if text.is_empty() {
         return Ok(Name::default());
     }
-    let name: Name = text.parse().map_err(|_| {
+    let name: Name = is_rfc4514(text).then(|| text.parse().ok()).flatten().ok_or_else(|| {
         refuse(
-            "cannot be understood: write it as CN=gw-0001,O=Maker (RFC 4514), with a backslash before a comma in a value",
+            "cannot be understood: write it as CN=gw-0001,O=Maker (RFC 4514), with a backslash before each of , ; + < > \" \\ in a value, and before a blank at its ends",
         )
     })?;
-    // The parser takes any character.
-    for part in name.iter() {
-        let is_good = match part.value.tag() {
-            Tag::PrintableString => PrintableStringRef::try_from(&part.value).is_ok(),
-            Tag::Ia5String => Ia5StringRef::try_from(&part.value).is_ok(),
-            _ => true,
-        };
-        if !is_good {
-            return Err(refuse(&format!(
-                "has characters in {part} that may not be there"
-            )));
+    // The parser takes any characters, and any length.
+    let mut names = Vec::new();
+    for name in name.iter_rdn() {
+        let mut parts: Vec<_> = name.iter().cloned().collect();
+        for part in &mut parts {
+            check_value(part).map_err(|cause| refuse(&cause))?;
         }
+        let mut kinds: Vec<_> = parts.iter().map(|part| part.oid).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        if kinds.len() < parts.len() {
+            return Err(refuse("has two of one kind joined by +"));
+        }
+        names.push(RelativeDistinguishedName::try_from(parts).map_err(refused)?);
     }
-    Ok(name)
+    let names = RdnSequence::from(names).to_der();
+    names.and_then(|der| Name::from_der(&der)).map_err(refused)
+}
+
+/// Whether what must be escaped in a value is, which the parser does not ask (RFC 4514 section 3).
+fn is_rfc4514(text: &str) -> bool {
+    let mut chars = text.chars().peekable();
+    let (mut is_first, mut is_blank) = (false, false);
+    while let Some(c) = chars.next() {
+        let was_blank = is_blank;
+        is_blank = false;
+        match c {
+            ';' | '<' | '>' | '"' | '\0' => return false,
+            ',' | '+' if was_blank => return false,
+            ' ' if is_first => return false,
+            ' ' => is_blank = true,
+            '\\' => match chars.next() {
+                Some(c) if c.is_ascii_hexdigit() => {
+                    if !chars.next().is_some_and(|c| c.is_ascii_hexdigit()) {
+                        return false;
+                    }
+                }
+                Some(_) => {}
+                None => return false,
+            },
+            _ => {}
+        }
+        is_first = c == '=';
+    }
+    !is_blank
+}
+
+/// What a value may be (RFC 5280 appendix A.1). One that has to be a PrintableString becomes one.
+fn check_value(part: &mut AttributeTypeAndValue) -> Result<(), String> {
+    if part.oid == DN_QUALIFIER && part.value.tag() == Tag::Utf8String {
+        let printable = Any::new(Tag::PrintableString, part.value.value());
+        part.value = printable.map_err(|error| error.to_string())?;
+    }
+    let value = &part.value;
+    let text = match value.tag() {
+        Tag::PrintableString => PrintableStringRef::try_from(value).ok().map(|s| s.as_str()),
+        Tag::Ia5String => Ia5StringRef::try_from(value).ok().map(|s| s.as_str()),
+        Tag::Utf8String => Utf8StringRef::try_from(value).ok().map(|s| s.as_str()),
+        // Of a value in hexadecimal digits.
+        _ => return Ok(()),
+    };
+    let kind = part.oid;
+    let names = DB.find_names_for_oid(kind);
+    let kind = names
+        .min_by_key(|name| name.len())
+        .map_or(kind.to_string(), str::to_uppercase);
+    let Some(text) = text.filter(|text| !text.chars().any(char::is_control)) else {
+        return Err(format!("has characters in {kind} that may not be there"));
+    };
+    let length = text.chars().count();
+    let longest = LENGTHS.iter().find(|(oid, _)| *oid == part.oid);
+    match longest {
+        _ if length == 0 => Err(format!("has nothing in {kind}")),
+        Some((_, longest)) if length > *longest => Err(format!(
+            "has {length} characters in {kind}, and {longest} are allowed"
+        )),
+        _ if part.oid == COUNTRY_NAME && length != 2 => Err(format!(
+            "has no country in {kind}: write its two letters, DE for example"
+        )),
+        _ => Ok(()),
+    }
 }
 
 pub(crate) fn parse_san(text: &str) -> Result<GeneralName, Error> {
@@ -159,6 +252,53 @@ mod tests {
             let error = parse_subject(text).unwrap_err().to_string();
             assert!(error.contains("characters"), "{error}");
         }
+    }
+
+    #[test]
+    fn values_are_as_rfc_5280_and_4514_want_them() {
+        let long = |name: &str, length| format!("{name}={}", "ä".repeat(length));
+        for (text, part) in [
+            (r"CN=a\FF", "characters"),
+            (r"CN=a\C3", "characters"),
+            (r"CN=a\0A", "characters"),
+            (r"CN=a\00", "characters"),
+            ("CN=a\n", "characters"),
+            ("dnQualifier=ä", "characters"),
+            ("CN=a\0", "RFC 4514"),
+            (r"CN=a\", "RFC 4514"),
+            (r"CN=a\4", "RFC 4514"),
+            ("CN=a;O=b", "RFC 4514"),
+            ("CN=<x>", "RFC 4514"),
+            ("CN=\"x\"", "RFC 4514"),
+            ("CN= a", "RFC 4514"),
+            ("CN=a ", "RFC 4514"),
+            ("CN=a ,O=b", "RFC 4514"),
+            ("CN=", "nothing in CN"),
+            ("C=Germany", "2 are allowed"),
+            ("C=D", "two letters"),
+            (&long("CN", 65), "65 characters in CN, and 64 are allowed"),
+            (&long("O", 65), "64 are allowed"),
+            (&long("L", 129), "128 are allowed"),
+            ("CN=a+CN=a", "two of one kind"),
+            ("CN=a+CN=b", "two of one kind"),
+        ] {
+            let error = parse_subject(text).unwrap_err().to_string();
+            assert!(error.contains(part), "{text:?}: {error}");
+        }
+        for text in [
+            r"CN=\ a\ ",
+            r"CN=a\;b\3C",
+            "CN=a b",
+            &long("CN", 64),
+            "CN=a=b",
+        ] {
+            parse_subject(text).unwrap();
+        }
+        let name = parse_subject("dnQualifier=a").unwrap();
+        assert_eq!(
+            name.iter().next().unwrap().value.tag(),
+            Tag::PrintableString
+        );
     }
 
     #[test]

@@ -92,9 +92,13 @@ impl CertificateParams {
     /// Adds a subject alternative name: `DNS:`, `IP:`, `email:` or `URI:`, and the name.
     ///
     /// # Errors
-    /// [`Error::CertificateParams`] for another prefix, or a name that is none of its kind.
+    /// [`Error::CertificateParams`] for another prefix, a name that is none of its kind, or one that is there already.
     pub fn san(mut self, name: &str) -> Result<Self, Error> {
-        self.names.push(parse_san(name)?);
+        let parsed = parse_san(name)?;
+        if self.names.contains(&parsed) {
+            return Err(twice(name));
+        }
+        self.names.push(parsed);
         Ok(self)
     }
 
@@ -111,14 +115,26 @@ impl CertificateParams {
     /// identifier.
     ///
     /// # Errors
-    /// [`Error::CertificateParams`] for what is neither.
+    /// [`Error::CertificateParams`] for what is neither, or is there already.
     pub fn extended_key_usage(mut self, name: &str) -> Result<Self, Error> {
         let usage = parse_extended_key_usage(name)?;
+        if self.extended_key_usages.contains(&usage) {
+            return Err(twice(name));
+        }
         self.extended_key_usages.push(usage);
         Ok(self)
     }
 
-    /// Adds any extension, such as those of [`x509_cert::ext::pkix`].
+    /// Adds any extension, such as those of [`x509_cert::ext::pkix`]:
+    ///
+    /// ```
+    /// use p11_client::CertificateParams;
+    /// use p11_client::x509_cert::ext::pkix::BasicConstraints;
+    ///
+    /// let authority = BasicConstraints { ca: true, path_len_constraint: Some(0) };
+    /// let params = CertificateParams::new("CN=an authority")?.extension(&authority)?;
+    /// # Ok::<(), p11_client::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::CertificateParams`] for one that cannot be encoded.
@@ -278,6 +294,10 @@ fn public_key(key: &SigningKey) -> Result<SubjectPublicKeyInfoOwned, Error> {
     SubjectPublicKeyInfoOwned::try_from(key.public_key_info().spki()).map_err(refused)
 }
 
+fn twice(name: &str) -> Error {
+    refused(format_args!("{name:?} is there twice"))
+}
+
 /// One that this key has not used before: part of its identity, and the time.
 fn serial_number(key: &SigningKey) -> Result<SerialNumber, Error> {
     let identity = key.identity();
@@ -294,4 +314,22 @@ fn serial_number(key: &SigningKey) -> Result<SerialNumber, Error> {
 
 fn algorithm(signer: &KeyWithScheme) -> Result<AlgorithmIdentifierOwned, Error> {
     signer.signature_algorithm_identifier().map_err(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_there_twice() {
+        let params = || CertificateParams::new("CN=a").unwrap();
+        let names = params().san("DNS:a.b").unwrap();
+        let usages = params().extended_key_usage("clientAuth").unwrap();
+        for error in [
+            names.san("dns:a.b").unwrap_err(),
+            usages.extended_key_usage("1.3.6.1.5.5.7.3.2").unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("is there twice"), "{error}");
+        }
+    }
 }
