@@ -89,9 +89,11 @@ impl About<'_> {
     pub fn is_clients(&self) -> Error {
         Error::PinIncorrect(format!(
             "The specified PIN is incorrect: a client has set the PIN of the token {}, so {} was not sent to it; give \
-             the token's own, or name the token in the server's URI and {RELOAD}",
+             the token's own, or name the token in {}'s URI and {}",
             self.token,
-            self.whose()
+            self.whose(),
+            self.settings.wording.owner,
+            self.settings.wording.reload
         ))
     }
 
