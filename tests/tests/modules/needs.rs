@@ -3,7 +3,7 @@
 use std::{
     fs::{self, Permissions},
     os::unix::{
-        fs::{PermissionsExt, chown},
+        fs::{PermissionsExt, chown, symlink},
         net::UnixListener,
     },
     path::Path,
@@ -127,6 +127,53 @@ fn softhsm_cannot_start_for_want_of_its_configuration_or_of_its_folder() {
         "directories.tokendir",
     ];
     assert_told(of_nobody(&hsm), NO_MODULE, &parts);
+}
+
+/// What is done to a store of SoftHSM, and what is told then.
+type Case = (fn(&Path), &'static [&'static str]);
+
+#[test]
+fn what_is_wrong_with_softhsms_folder_and_its_configuration_is_told() {
+    let failed = "C_Initialize returned CKR_GENERAL_ERROR";
+    let cases: [Case; 4] = [
+        (
+            |folder| fs::write(folder.join("tokens"), "").unwrap(),
+            &["tokens is no folder", "directories.tokendir"],
+        ),
+        (
+            |folder| symlink(folder.join("none"), folder.join("tokens")).unwrap(),
+            &["tokens is a link to", "none, which does not exist"],
+        ),
+        (
+            |folder| {
+                fs::rename(folder.join("whole"), folder.join("tokens")).unwrap();
+                add_line(folder, "directories.tokendir = /nonexistent/tokens");
+            },
+            &["/nonexistent/tokens does not exist"],
+        ),
+        (
+            |folder| {
+                fs::rename(folder.join("whole"), folder.join("tokens")).unwrap();
+                add_line(folder, "objectstore.backend = db");
+            },
+            &["kind db", "objectstore.backend = file"],
+        ),
+    ];
+    for (change, parts) in cases {
+        let hsm = softhsm();
+        let tokens = hsm.folder().join("tokens");
+        fs::rename(&tokens, hsm.folder().join("whole")).unwrap();
+        change(hsm.folder());
+        let server = Server::builder().softhsm(&hsm).pin(PIN);
+        let parts = [&[failed], parts].concat();
+        assert_told(server, ErrorCode::ModuleUnavailable, &parts);
+    }
+}
+
+fn add_line(folder: &Path, line: &str) {
+    let file = folder.join("softhsm2.conf");
+    let before = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{before}\n{line}\n")).unwrap();
 }
 
 #[test]
@@ -283,6 +330,8 @@ fn a_tpm_that_is_not_there_and_a_store_that_cannot_be_used_are_told_apart() {
         "to the group lp",
     ];
     assert_told(server(Some(&way)), NO_MODULE, &parts);
+    let parts = [failed, "is /dev/null a TPM"];
+    assert_told(server(Some("device:/dev/null")), NO_MODULE, &parts);
     let way = "swtpm:host=127.0.0.1,port=1";
     assert_told(server(Some(way)), NO_MODULE, &[failed, "TPM", way]);
 }
@@ -347,6 +396,16 @@ fn no_pcscd_no_reader_no_card_and_an_unknown_one_are_told_apart() {
     let seeing = || server().envs([("PCSCLITE_CSOCK_NAME", &socket)]);
     assert_told(seeing(), NO_TOKEN, &parts);
 
+    // What a daemon has left that was killed, and what is no socket at all.
+    drop(UnixListener::bind(&socket).unwrap());
+    let parts = ["nobody listens", socket.to_str().unwrap(), "start pcscd"];
+    assert_told(seeing(), NO_TOKEN, &parts);
+    fs::remove_file(&socket).unwrap();
+    fs::write(&socket, "").unwrap();
+    let parts = [socket.to_str().unwrap(), "is no socket", "start pcscd"];
+    assert_told(seeing(), NO_TOKEN, &parts);
+    fs::remove_file(&socket).unwrap();
+
     // Everybody is turned away, as by polkit, which Debian's pcscd is built without.
     let listener = UnixListener::bind(&socket).unwrap();
     thread::spawn(move || listener.incoming().for_each(drop));
@@ -367,15 +426,20 @@ fn the_server_of_p11_kit_and_the_daemon_of_opencryptoki_are_named_where_they_do_
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("pkcs11");
     let address = format!("unix:path={}", socket.display());
-    let server = Server::builder().module(&pkcs11_module("p11-kit-client.so"));
-    let server = server.envs([("P11_KIT_SERVER_ADDRESS", address)]).pin(PIN);
+    let server = || {
+        let server = Server::builder().module(&pkcs11_module("p11-kit-client.so"));
+        server.envs([("P11_KIT_SERVER_ADDRESS", &address)]).pin(PIN)
+    };
     let parts = [
         "p11-kit",
         socket.to_str().unwrap(),
         "does not exist",
         "start",
     ];
-    assert_told(server, ErrorCode::TokenNotFound, &parts);
+    assert_told(server(), ErrorCode::TokenNotFound, &parts);
+    drop(UnixListener::bind(&socket).unwrap());
+    let parts = ["nobody listens", "p11-kit", "start"];
+    assert_told(server(), ErrorCode::TokenNotFound, &parts);
 
     let server = Server::builder().module(&pkcs11_module("libopencryptoki.so"));
     let server = server.pin(PIN).start();

@@ -5,6 +5,7 @@ mod calls;
 mod library_info;
 mod list;
 mod needs;
+mod obstacle;
 mod park;
 mod pkcs11;
 mod raw;

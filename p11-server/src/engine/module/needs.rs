@@ -6,13 +6,14 @@ use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, DirEntry};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::unistd::{AccessFlags, Gid, Group, Uid, User, access, geteuid};
+use nix::unistd::access;
 
+use super::obstacle::{
+    CHANGE, CHANGE_FOLDER, READ, account, folder_obstacle, obstacle, socket_obstacle,
+};
 use crate::files;
 
 /// A kind of module, as its file or its manufacturer tells.
@@ -33,10 +34,6 @@ const TPM_DATABASE: &str = "tpm2_pkcs11.sqlite3";
 
 /// Bytes of the file of a token that SoftHSM has given its label and its serial number.
 const SMALLEST_TOKEN: u64 = 100;
-
-const READ: AccessFlags = AccessFlags::R_OK;
-const CHANGE: AccessFlags = READ.union(AccessFlags::W_OK);
-const CHANGE_FOLDER: AccessFlags = CHANGE.union(AccessFlags::X_OK);
 
 impl Needs {
     /// Those of the module in this file, made by this manufacturer, as far as that is known.
@@ -64,6 +61,7 @@ impl Needs {
     /// Why `C_Initialize` fails, and what to do.
     pub fn why_not_started(self) -> Option<String> {
         self.obstacle().or_else(|| match self {
+            Needs::SoftHsm => softhsm_backend(),
             Needs::Tpm => tpm_obstacle(),
             Needs::Nss => {
                 Some("NSS wants to be told where its database is: set x-init-reserved in the configured URI".into())
@@ -77,17 +75,15 @@ impl Needs {
         match self {
             Needs::SoftHsm => softhsm_obstacle(),
             Needs::Tpm => tpm_store_obstacle(),
-            Needs::CardReader => obstacle(
+            Needs::CardReader => socket_obstacle(
                 "pcscd's socket",
                 &pcscd_socket(),
-                CHANGE,
                 "start pcscd (systemctl start pcscd.socket), and let a sandbox see it (drop-in pcscd.conf)",
             ),
             Needs::P11KitServer => p11_kit_obstacle(),
-            Needs::OpenCryptoki => obstacle(
+            Needs::OpenCryptoki => socket_obstacle(
                 "the socket of pkcsslotd",
                 Path::new("/run/pkcsslotd.socket"),
-                CHANGE,
                 "start pkcsslotd",
             ),
             Needs::Nss | Needs::Unknown => None,
@@ -167,7 +163,7 @@ fn softhsm_obstacle() -> Option<String> {
         let folder = softhsm_tokens(&file);
         let step = format!("set directories.tokendir in {}", file.display());
         let name = "SoftHSM's folder of tokens";
-        obstacle(name, &folder, CHANGE_FOLDER, &step).or_else(|| {
+        folder_obstacle(name, &folder, &step).or_else(|| {
             let tokens = fs::read_dir(&folder).ok()?.flatten();
             let mut tokens = tokens.filter(|token| token.path().is_dir());
             tokens.find_map(|token| softhsm_token_obstacle(&token.path()))
@@ -215,21 +211,38 @@ fn softhsm_configuration() -> (PathBuf, bool) {
 }
 
 fn softhsm_tokens(configuration: &Path) -> PathBuf {
+    let folder = softhsm_setting(configuration, "directories.tokendir");
+    folder.map_or_else(|| "/var/lib/softhsm/tokens".into(), PathBuf::from)
+}
+
+/// The last line of a name is the one that SoftHSM takes.
+fn softhsm_setting(configuration: &Path, wanted: &str) -> Option<String> {
     let text = files::read(configuration, OFlag::empty()).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines = text.lines().filter_map(|line| line.split('#').next());
-    let mut lines = lines.filter_map(|line| line.split_once('='));
-    let found = lines.find(|(name, _)| name.trim() == "directories.tokendir");
-    found
-        .map_or("/var/lib/softhsm/tokens", |(_, path)| path.trim())
-        .into()
+    let settings = lines.filter_map(|line| line.split_once('='));
+    let mut last_first = settings.rev();
+    let found = last_first.find(|(name, _)| name.trim() == wanted);
+    found.map(|(_, value)| value.trim().into())
+}
+
+/// Debian's SoftHSM is built without a database.
+fn softhsm_backend() -> Option<String> {
+    let (file, _) = softhsm_configuration();
+    let backend = softhsm_setting(&file, "objectstore.backend")?;
+    (backend != "file").then(|| {
+        format!(
+            "this SoftHSM may have no store of the kind {backend}: set objectstore.backend = file in {}",
+            file.display()
+        )
+    })
 }
 
 fn tpm_store_obstacle() -> Option<String> {
     let store = PathBuf::from(env::var_os(TPM_STORE)?);
     let step = "make it, or set TPM2_PKCS11_STORE to the folder of the TPM's keys";
     let name = "the TPM's store (TPM2_PKCS11_STORE)";
-    obstacle(name, &store, CHANGE_FOLDER, step).or_else(|| {
+    folder_obstacle(name, &store, step).or_else(|| {
         let database = store.join(TPM_DATABASE);
         let is_there = database.exists();
         is_there.then(|| obstacle("the TPM's store", &database, CHANGE, ""))?
@@ -275,7 +288,8 @@ fn tpm_obstacle() -> Option<String> {
         true => "the machine has a TPM, so let the sandbox see it (drop-in tpm.conf)",
         false => "switch the TPM on in the firmware, or set TPM2_PKCS11_TCTI to where one is",
     };
-    obstacle("the TPM's device", Path::new(device), CHANGE, step)
+    let none = || format!("is {device} a TPM, and does no other program use it?");
+    obstacle("the TPM's device", Path::new(device), CHANGE, step).or_else(|| Some(none()))
 }
 
 fn pcscd_socket() -> PathBuf {
@@ -300,61 +314,5 @@ fn p11_kit_obstacle() -> Option<String> {
         },
     };
     let step = "start p11-kit server, or set P11_KIT_SERVER_ADDRESS to where it listens";
-    obstacle("the socket of p11-kit's server", &socket, CHANGE, step)
-}
-
-/// What keeps the server's account from something: that it does not exist, and the step to take then, or whose it is.
-fn obstacle(name: &str, path: &Path, wanted: AccessFlags, if_absent: &str) -> Option<String> {
-    let what = format!("{name} {}", path.display());
-    Some(match access(path, wanted).err()? {
-        Errno::ENOENT | Errno::ENOTDIR => format!("{what} does not exist; {if_absent}"),
-        Errno::EACCES => {
-            let done = if wanted == READ { "read" } else { "changed" };
-            let account = account();
-            let owner = owner(path, wanted).unwrap_or_default();
-            format!("{what} may not be {done} by this account, {account}{owner}")
-        }
-        Errno::EROFS => {
-            format!("{what} is read-only for this program; in a unit, name it in ReadWritePaths")
-        }
-        other => format!("{what} cannot be used: {}", other.desc()),
-    })
-}
-
-/// Whose a path is, or the folder on the way to it that cannot be looked into, and how to get the right.
-fn owner(path: &Path, wanted: AccessFlags) -> Option<String> {
-    let mut way = path.ancestors();
-    let (at, found) = way.find_map(|at| Some((at, fs::metadata(at).ok()?)))?;
-    let (subject, needed) = match at == path {
-        true => ("it".into(), wanted.bits().cast_unsigned()),
-        // To look into a folder.
-        false => (at.display().to_string(), 1),
-    };
-    let user = match User::from_uid(Uid::from_raw(found.uid())) {
-        Ok(Some(user)) => user.name,
-        _ => found.uid().to_string(),
-    };
-    let group = match Group::from_gid(Gid::from_raw(found.gid())) {
-        Ok(Some(group)) => group.name,
-        _ => found.gid().to_string(),
-    };
-    let mode = found.mode() & 0o7777;
-    let step = match (mode >> 3) & needed == needed && found.gid() != 0 {
-        true => {
-            format!("add that account to the group {group} (in a unit SupplementaryGroups={group})")
-        }
-        false => "chown or chmod it, or run the program as its owner".into(),
-    };
-    Some(format!(
-        ": {subject} belongs to {user}:{group} with mode {mode:04o}; {step}"
-    ))
-}
-
-/// `nobody (65534)`
-fn account() -> String {
-    let id = geteuid();
-    match User::from_uid(id) {
-        Ok(Some(user)) => format!("{} ({id})", user.name),
-        _ => format!("uid {id}"),
-    }
+    socket_obstacle("the socket of p11-kit's server", &socket, step)
 }
