@@ -11,6 +11,8 @@ pub(super) struct Known {
     pub counter: Salted,
     /// What the token has refused since it accepted one.
     pub refused: Vec<Salted>,
+    /// Whether it has ever refused one of the server's.
+    pub was_servers: bool,
     /// What it has accepted last.
     pub accepted: Option<Salted>,
     pub unclear: Vec<Unclear>,
@@ -64,6 +66,17 @@ pub(super) struct Unclear {
 }
 
 impl Known {
+    /// Whether the server's PIN was refused, or may have been.
+    pub fn was_servers(&self) -> bool {
+        let unclear = self.unclear.iter().map(|unclear| unclear.of_server);
+        let in_flight = self.in_flight.map(|note| note.of_server);
+        self.was_servers
+            || in_flight
+                .into_iter()
+                .chain(unclear)
+                .any(|pin| pin.is_some())
+    }
+
     /// What an earlier process has left: a PIN that was unclear so often.
     pub fn add(&mut self, note: Note, times: u32, until: Instant) {
         let Note { pin, of_server } = note;

@@ -34,6 +34,8 @@ pub(crate) struct PinGuard {
     /// How long after an unclear answer another PIN is sent once more.
     pause: Duration,
     pub(super) known: BTreeMap<(Salted, Role), Known>,
+    /// In which order that has changed.
+    pub(super) changed: HashMap<(Salted, Role), i64>,
     pub(super) counters: BTreeMap<Salted, Counter>,
     /// PINs of the server that some token has refused, whichever.
     pub(super) of_server: Vec<Salted>,
@@ -49,6 +51,7 @@ impl PinGuard {
             salt,
             pause,
             known: BTreeMap::new(),
+            changed: HashMap::new(),
             counters: BTreeMap::new(),
             of_server: Vec::new(),
             clients: BTreeMap::new(),
@@ -281,6 +284,7 @@ impl PinGuard {
         }
         if owner == Owner::Server {
             counter.granted = false;
+            known.was_servers = true;
         }
         let Some(pin) = pin else { return };
         remember(&mut known.refused, pin);
@@ -354,6 +358,7 @@ impl PinGuard {
             }
             !is_its
         });
+        self.changed.retain(|(token, _), _| *token != subject.token);
         self.misses.remove(&subject.token);
     }
 
@@ -408,8 +413,10 @@ impl PinGuard {
     }
 
     fn known(&mut self, subject: &Subject) -> (&mut Known, &mut Counter) {
-        let known = self.known.entry((subject.token, subject.role));
-        let known = known.or_default();
+        let key = (subject.token, subject.role);
+        let latest = self.changed.values().max().map_or(0, |latest| latest + 1);
+        self.changed.insert(key, latest);
+        let known = self.known.entry(key).or_default();
         known.counter = subject.counter;
         (known, self.counters.entry(subject.counter).or_default())
     }

@@ -1,6 +1,7 @@
 //! The file in which PINs that were refused, or of which nothing was told, outlive the process: salted digests, for a folder of the
 //! machine's memory.
 
+use std::cmp::Reverse;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -74,46 +75,80 @@ impl RefusalsFile {
     }
 }
 
-/// The salt, PINs of the server that some token has refused, then a line for each counter (its name, how many were refused, whether freed),
-/// one for each token and role (its name, role, counter, and the refused PINs), and one for each PIN of which the token has
-/// not told whether it is wrong (the same, the PIN, how often, and what it is remembered as where it is the server's), and one for each token of which clients have set the PIN.
+/// What is written of tokens: less than is read. The tokens that the server's PIN was sent to are written first, then those of which
+/// something has changed last; what is over is forgotten.
+const MOST: usize = 256 << 10;
+
+/// The salt, PINs of the server that some token has refused, one line for each token of which clients have set the PIN, and the counters of
+/// which no token is known. Then [`of_token`] for each token and role.
 fn write(guard: &PinGuard) -> String {
-    let list = |pins: &[Salted]| pins.iter().map(hex).collect::<Vec<_>>().join(",");
     let (salt, server) = (hex(guard.salt()), list(&guard.of_server));
     let mut text = format!("{VERSION}\n{salt}\n{server}\n");
-    for (name, counter) in &guard.counters {
-        if counter.refusals > 0 || counter.freed {
-            let Counter {
-                refusals, freed, ..
-            } = counter;
-            text.push_str(&format!("counter {} {refusals} {freed}\n", hex(name)));
-        }
-    }
-    for ((token, role), known) in &guard.known {
-        let role = match role {
-            Role::User => "user",
-            Role::So => "so",
-        };
-        let (token, counter) = (hex(token), hex(&known.counter));
-        let refused = list(&known.refused);
-        if !refused.is_empty() {
-            text.push_str(&format!("{role} {token} {counter} {refused}\n"));
-        }
-        let in_flight = known.in_flight.map(|note| (note, 1));
-        for (note, times) in in_flight
-            .into_iter()
-            .chain(known.unclear.iter().filter_map(Unclear::note))
-        {
-            let (pin, of_server) = (hex(&note.pin), list(note.of_server.as_slice()));
-            text.push_str(&format!(
-                "unclear {role} {token} {counter} {pin} {times} {of_server}\n"
-            ));
-        }
-    }
     for token in guard.clients.keys() {
         text.push_str(&format!("clients {}\n", hex(token)));
     }
+    let mut counters = guard.counters.clone();
+    let of_tokens: Vec<_> = guard.known.values().map(|known| known.counter).collect();
+    for (name, counter) in &guard.counters {
+        if !of_tokens.contains(name) {
+            text.push_str(&of_counter(name, counter));
+        }
+    }
+    let mut known: Vec<_> = guard.known.iter().collect();
+    known.sort_by_key(|(key, known)| (!known.was_servers(), Reverse(guard.changed.get(key))));
+    let most = text.len() + MOST;
+    for ((token, role), known) in known {
+        let counter = counters.remove(&known.counter);
+        let counter = counter.map(|counter| of_counter(&known.counter, &counter));
+        let lines = counter.unwrap_or_default() + &of_token(token, *role, known);
+        if text.len() + lines.len() > most {
+            break;
+        }
+        text.push_str(&lines);
+    }
     text + "end\n"
+}
+
+/// A line for a counter: its name, how many were refused, whether freed.
+fn of_counter(name: &Salted, counter: &Counter) -> String {
+    let Counter {
+        refusals, freed, ..
+    } = counter;
+    match *refusals > 0 || *freed {
+        true => format!("counter {} {refusals} {freed}\n", hex(name)),
+        false => String::new(),
+    }
+}
+
+/// A line for a token and role (its name, role, counter, the refused PINs, and whether one was the server's), and one for each PIN of which
+/// the token has not told whether it is wrong (the same, the PIN, how often, and what it is remembered as where it is the server's).
+fn of_token(token: &Salted, role: Role, known: &Known) -> String {
+    let role = match role {
+        Role::User => "user",
+        Role::So => "so",
+    };
+    let mut text = String::new();
+    let (token, counter) = (hex(token), hex(&known.counter));
+    let refused = list(&known.refused);
+    if !refused.is_empty() {
+        let was_servers = known.was_servers;
+        text.push_str(&format!(
+            "{role} {token} {counter} {refused} {was_servers}\n"
+        ));
+    }
+    let in_flight = known.in_flight.map(|note| (note, 1));
+    let unclear = known.unclear.iter().filter_map(Unclear::note);
+    for (note, times) in in_flight.into_iter().chain(unclear) {
+        let (pin, of_server) = (hex(&note.pin), list(note.of_server.as_slice()));
+        text.push_str(&format!(
+            "unclear {role} {token} {counter} {pin} {times} {of_server}\n"
+        ));
+    }
+    text
+}
+
+fn list(pins: &[Salted]) -> String {
+    pins.iter().map(hex).collect::<Vec<_>>().join(",")
 }
 
 fn read(text: &str, pause: Duration) -> Option<PinGuard> {
@@ -140,8 +175,10 @@ fn read(text: &str, pause: Duration) -> Option<PinGuard> {
                 let known = known(&mut guard, role, token, counter)?;
                 known.add(Note { pin, of_server }, times.parse().ok()?, Instant::now());
             }
-            [role, token, counter, refused] => {
-                known(&mut guard, role, token, counter)?.refused = list(refused)?;
+            [role, token, counter, refused, was_servers] => {
+                let known = known(&mut guard, role, token, counter)?;
+                known.refused = list(refused)?;
+                known.was_servers = was_servers.parse().ok()?;
             }
             _ => return None,
         }
@@ -163,6 +200,13 @@ fn known<'g>(
     };
     let (token, counter) = (unhex(token)?, unhex(counter)?);
     guard.counters.entry(counter).or_default();
+    // The one that has changed last stands first.
+    let before = guard
+        .changed
+        .len()
+        .try_into()
+        .map_or(i64::MIN, i64::wrapping_neg);
+    guard.changed.entry((token, role)).or_insert(before);
     let known = guard.known.entry((token, role)).or_default();
     known.counter = counter;
     Some(known)
@@ -257,6 +301,34 @@ mod tests {
             );
         }
         assert!(read(&whole.replace("\nuser ", "\nusr "), PAUSE).is_none());
+    }
+
+    /// A user can make any number of tokens, and have each refuse a PIN.
+    #[test]
+    fn of_more_tokens_than_fit_the_servers_and_the_latest_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = RefusalsFile::new(folder.path());
+        let mut guard = guard();
+        let of = |number: u16| {
+            let mut token = [9; 32];
+            token[..2].copy_from_slice(&number.to_be_bytes());
+            token
+        };
+        for number in 0..5000 {
+            let subject = Subject {
+                token: of(number),
+                counter: of(number),
+                ..subject(Role::User)
+            };
+            guard.refused(&subject, Owner::Client(1), Some([3; 32]), Instant::now());
+        }
+        for _ in 0..2 {
+            file.save(&guard);
+            guard = file.load(PAUSE).unwrap();
+            let is_kept = |token| guard.known.contains_key(&(token, Role::User));
+            assert!(is_kept(subject(Role::User).token) && is_kept(of(4999)));
+            assert!(!is_kept(of(0)));
+        }
     }
 
     #[test]
