@@ -30,7 +30,8 @@ async fn blocking<T: Send + 'static>(
 macro_rules! methods {
     ($($name:ident = $blocking:ident($($request:ident: $Request:ty)?) -> $Answer:ty;)*) => {
         /// Each is the method without `_async`, on a thread of tokio's for blocking work. The request goes on to its end where
-        /// its future is dropped. [`Error::NoRuntime`] outside of a runtime.
+        /// its future is dropped, and a runtime that is dropped waits for it ([`tokio::runtime::Runtime::shutdown_background`] does
+        /// not). [`Error::NoRuntime`] outside of a runtime.
         impl Client {
             $(
                 #[doc = concat!("As [`Client::", stringify!($blocking), "`].")]
