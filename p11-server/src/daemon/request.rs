@@ -113,9 +113,7 @@ impl RequestContext<'_> {
     fn access<'a>(&'a self, grant: &'a dyn Access) -> PeerAccess<'a> {
         PeerAccess {
             grant,
-            may_list_all: self.may_list_all(),
-            user: self.peer.uid,
-            connection: self.connection,
+            context: self,
         }
     }
 }
@@ -123,9 +121,7 @@ impl RequestContext<'_> {
 /// What the policy grants to a peer that waits for its answer.
 struct PeerAccess<'a> {
     grant: &'a dyn Access,
-    may_list_all: bool,
-    user: u32,
-    connection: &'a dyn Waits,
+    context: &'a RequestContext<'a>,
 }
 
 impl Access for PeerAccess<'_> {
@@ -138,14 +134,14 @@ impl Access for PeerAccess<'_> {
     }
 
     fn is_told_all(&self) -> bool {
-        self.may_list_all
+        self.context.may_list_all()
     }
 
     fn user(&self) -> u32 {
-        self.user
+        self.context.peer.uid
     }
 
     fn has_left(&self) -> bool {
-        self.connection.has_left()
+        self.context.connection.has_left()
     }
 }
