@@ -254,7 +254,12 @@ fn a_pin_that_is_not_utf_8_is_refused_and_not_shown() {
         ),
     ] {
         let said = fails_to_start(builder);
-        assert_contains(&said, [&format!("the PIN of {origin} is not UTF-8")]);
+        assert_contains(
+            &said,
+            [&format!(
+                "the PIN of {origin} cannot be used: it is not UTF-8"
+            )],
+        );
         assert!(!said.contains("2915"), "{said}");
     }
 }

@@ -237,7 +237,14 @@ fn a_reload_frees_an_unchanged_pin_once() {
     server.secrets().add(WRONG);
     let ask = || refused(server.client().open(KEY), ErrorCode::PinIncorrect);
     for logins in [1, 2, 2, 2] {
-        ask();
+        let told = ask();
+        if fixture.faults.count(C_Login) == 2 {
+            // The second time the answer that refuses it is of a moment ago.
+            let again = ask();
+            assert_contains(again.message, ["A reload has freed", "next boot"]);
+        } else {
+            assert!(!told.message.contains("next boot"), "{told}");
+        }
         assert_eq!(fixture.faults.count(C_Login), logins);
         server.sighup();
     }
@@ -367,8 +374,15 @@ fn what_says_nothing_of_the_pin_is_told_with_what_to_do() {
     let fixture = Fixture::new(KeyKind::P256);
     fixture.faults.set([on(C_Login).returns(CKR_PIN_LOCKED)]);
     let server = fixture.start();
-    let told = refused(server.client().open(KEY), ErrorCode::PinLocked);
-    assert_contains(&told.message, ["token=device", "unlock it"]);
+    for _ in 0..4 {
+        let told = refused(server.client().open(KEY), ErrorCode::PinLocked);
+        assert_contains(&told.message, ["token=device", "unlock it"]);
+    }
+    // Its flags do not say so. It is asked again after a pause, or at once after a reload.
+    assert_eq!(fixture.faults.count(C_Login), 1);
+    fixture.faults.clear();
+    server.sighup();
+    server.client().open(KEY).unwrap();
 }
 
 #[test]

@@ -53,6 +53,7 @@ impl Logins {
             role: Role::So,
             owner,
             settings: &settings,
+            is_freed: self.guard.lock().is_freed(&subject),
             was_replaced: false,
         };
         let has_none = flags.so_pin_to_be_changed();

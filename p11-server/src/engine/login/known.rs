@@ -16,6 +16,8 @@ pub(super) struct Known {
     /// What it has accepted last.
     pub accepted: Option<Salted>,
     pub unclear: Vec<Unclear>,
+    /// How often it has said that it is locked, and how long nothing is sent.
+    pub locked: Option<(u32, Instant)>,
     /// What is on its way to it: the process may die before the answer.
     pub in_flight: Option<Note>,
 }

@@ -270,10 +270,13 @@ impl Logins {
                 about.failed(error)
             }
             error => {
-                if let Cryptoki::Pkcs11(RvError::PinLocked, _) = error {
-                    note(LoginState::Locked);
+                match error {
+                    Cryptoki::Pkcs11(RvError::PinLocked, _) => {
+                        note(LoginState::Locked);
+                        self.change(|guard| guard.locked(subject, Instant::now()));
+                    }
+                    _ => self.not_looked_at(subject),
                 }
-                self.not_looked_at(subject);
                 about.failed(error)
             }
         }

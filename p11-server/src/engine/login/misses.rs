@@ -33,6 +33,8 @@ struct UserMisses {
     last: Instant,
     /// With which PINs.
     pins: Vec<Salted>,
+    /// Those that were sent to the token.
+    sent: Vec<Salted>,
 }
 
 impl Misses {
@@ -54,6 +56,26 @@ impl Misses {
         (!wait.is_zero()).then_some(wait)
     }
 
+    /// Whether a PIN of this user was sent to the token.
+    pub fn was_sent(&self, user: u32, pin: &Salted) -> bool {
+        let own = self.users.get(&user);
+        own.is_some_and(|own| contains(&own.sent, pin))
+    }
+
+    /// A PIN of a user was sent to the token, and not accepted.
+    pub fn sent(&mut self, user: u32, pin: Salted, now: Instant) {
+        remember(&mut self.of(user, now).sent, pin);
+    }
+
+    fn of(&mut self, user: u32, now: Instant) -> &mut UserMisses {
+        self.users.entry(user).or_insert_with(|| UserMisses {
+            count: 0,
+            last: now,
+            pins: Vec::new(),
+            sent: Vec::new(),
+        })
+    }
+
     /// A user had the right PIN.
     pub fn matched(&mut self, user: u32) {
         self.users.remove(&user);
@@ -64,11 +86,7 @@ impl Misses {
     pub fn missed(&mut self, user: u32, pin: Salted, now: Instant) -> bool {
         self.users.retain(|_, own| now <= own.last + HOUR);
         self.strangers.retain(|then| now < *then + HOUR);
-        let own = self.users.entry(user).or_insert_with(|| UserMisses {
-            count: 0,
-            last: now,
-            pins: Vec::new(),
-        });
+        let own = self.of(user, now);
         if contains(&own.pins, &pin) {
             return false;
         }

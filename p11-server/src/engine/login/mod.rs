@@ -282,12 +282,15 @@ impl Logins {
         owner: Owner,
         settings: &'s Settings,
     ) -> About<'s> {
+        let subject = self.subject(token, role);
+        let is_freed = self.guard.lock().is_freed(&subject);
         About {
             token: token.name().into(),
             in_tpm: token.id().is_tpm(&token.info()),
             role,
             owner,
             settings,
+            is_freed,
             was_replaced: self.was_replaced(token),
         }
     }

@@ -115,11 +115,18 @@ impl PinGuard {
                 false => State::OpenOther,
             };
         }
-        if attempt.tries.locked {
+        let is_locked = known.locked.is_some_and(|(_, until)| attempt.now < until);
+        if attempt.tries.locked || is_locked {
             return State::Locked;
         }
         if attempt.tries.final_try {
             return State::FinalTry;
+        }
+        let is_accepted = known.accepted.as_ref().is_some_and(is);
+        let is_spent = !is_accepted && self.is_spent(subject, known, attempt);
+        // What has become of it is told to who has brought it; to others it is as any other PIN.
+        if is_spent && !self.is_own(subject, attempt) {
+            return State::Spent;
         }
         if attempt
             .pin
@@ -134,10 +141,10 @@ impl PinGuard {
             Some(Again::Never) => return State::UnclearTwice,
             Some(Again::Now) | None => {}
         }
-        if known.accepted.as_ref().is_some_and(is) {
+        if is_accepted {
             return State::Accepted;
         }
-        if self.is_spent(subject, known, attempt) {
+        if is_spent {
             return State::Spent;
         }
         match attempt.owner {
@@ -145,6 +152,15 @@ impl PinGuard {
             _ if attempt.is_retry => State::Reloaded,
             _ => State::New,
         }
+    }
+
+    /// Whether a PIN is the operator's, or its user's that was sent.
+    fn is_own(&self, subject: &Subject, attempt: &Attempt) -> bool {
+        let (Owner::Client(user), Some(pin)) = (attempt.owner, attempt.pin) else {
+            return true;
+        };
+        let misses = self.misses.get(&self.counted_at(subject, attempt.open));
+        misses.is_some_and(|misses| misses.was_sent(user, &pin))
     }
 
     /// Whether this PIN may cause no refusal any more.
@@ -194,6 +210,12 @@ impl PinGuard {
         }
     }
 
+    /// Whether the operator has freed what was refused, and no PIN was accepted since.
+    pub fn is_freed(&self, subject: &Subject) -> bool {
+        let counter = self.counters.get(&subject.counter);
+        counter.is_some_and(|counter| counter.freed)
+    }
+
     /// Whether any token has refused a PIN, or may have.
     pub fn has_refusals(&self) -> bool {
         self.counters.keys().any(|name| self.used(name) > 0)
@@ -241,6 +263,15 @@ impl PinGuard {
         self.known(subject).0.in_flight.take().is_some()
     }
 
+    /// The token says that it is locked, which its flags have not said. It may have been unlocked meanwhile, so it is asked again, with
+    /// pauses.
+    pub fn locked(&mut self, subject: &Subject, now: Instant) {
+        let known = self.known(subject).0;
+        known.in_flight = None;
+        let times = known.locked.map_or(0, |(times, _)| times.saturating_add(1));
+        known.locked = Some((times, now + doubled(ACCEPTED_PAUSE, times)));
+    }
+
     /// The token has accepted a PIN. Answers whether what outlives the process has changed.
     pub fn accepted(&mut self, subject: &Subject, owner: Owner, pin: Option<Salted>) -> bool {
         if let Owner::Client(user) = owner {
@@ -249,6 +280,7 @@ impl PinGuard {
         }
         let (known, counter) = self.known(subject);
         let was_in_flight = known.in_flight.take().is_some();
+        known.locked = None;
         let before = (counter.refusals, counter.freed, known.refused.len());
         counter.freed = false;
         if !subject.in_tpm {
@@ -292,6 +324,7 @@ impl PinGuard {
             let counted = self.counted_at(subject, None);
             let misses = self.misses.entry(counted).or_default();
             misses.missed(user, pin, now);
+            misses.sent(user, pin, now);
         }
     }
 
@@ -320,6 +353,11 @@ impl PinGuard {
             reloaded: false,
             until: now + pause,
         });
+        if let (Owner::Client(user), Some(pin)) = (owner, pin) {
+            let counted = self.counted_at(subject, None);
+            let misses = self.misses.entry(counted).or_default();
+            misses.sent(user, pin, now);
+        }
     }
 
     /// The module was reloaded.
@@ -364,6 +402,9 @@ impl PinGuard {
 
     /// The operator says that the PINs may be tried again, perhaps after setting another one.
     pub fn free(&mut self, has_other_pin: bool) {
+        self.known
+            .values_mut()
+            .for_each(|known| known.locked = None);
         self.clients
             .values_mut()
             .for_each(|since| *since = Since::Before);

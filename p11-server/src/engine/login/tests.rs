@@ -227,3 +227,30 @@ fn a_pin_that_is_accepted_gives_back_the_tries_of_a_card_and_none_of_a_tpm() {
         assert_eq!(guard.decide(&device, &other).0, State::New);
     }
 }
+
+/// Else who tries PINs would find the server's, or another user's, where no other one is sent.
+#[test]
+fn where_no_pin_is_sent_nobody_learns_what_became_of_anothers() {
+    let now = Instant::now();
+    let alices = Some(pin(11));
+    for is_unclear in [false, true] {
+        let mut guard = PinGuard::new(pin(0), PAUSE);
+        guard.refused(&subject(0), Owner::Server, Some(pin(10)), now);
+        match is_unclear {
+            true => guard.unclear(&subject(0), Owner::Client(ALICE), alices, now),
+            false => guard.refused(&subject(0), Owner::Client(ALICE), alices, now),
+        }
+        let mut ask = |user, number| {
+            let attempt = attempt(Owner::Client(user), number, now);
+            guard.decide(&subject(0), &attempt).0
+        };
+        let of_its_own = match is_unclear {
+            true => State::Unclear(PAUSE),
+            false => State::Refused,
+        };
+        assert_eq!(ask(ALICE, 11), of_its_own);
+        for number in [10, 10, 11, 11, 12] {
+            assert_eq!(ask(BOB, number), State::Spent, "{number}");
+        }
+    }
+}

@@ -21,6 +21,8 @@ pub(super) struct About<'a> {
     pub role: Role,
     pub owner: Owner,
     pub settings: &'a Settings,
+    /// Whether the operator's reload has freed what was refused, and no PIN was accepted since.
+    pub is_freed: bool,
     /// Whether the server's PIN for it was changed through us, and is not the configured one.
     pub was_replaced: bool,
 }
@@ -58,7 +60,8 @@ impl About<'_> {
             }
             State::Refused => Error::PinIncorrect(format!(
                 "The specified PIN is incorrect: the token {token} has refused {whose} before, or it was changed from \
-                 that to another one, so it was not sent; {next}"
+                 that to another one, so it was not sent; {next}{}",
+                self.once()
             )),
             State::Unclear(time) => Error::PinGuarded(format!(
                 "the token {token} gave an unclear answer, or none, to {whose} and that may have used up a try; it is \
@@ -67,7 +70,8 @@ impl About<'_> {
             )),
             State::UnclearTwice => Error::PinGuarded(format!(
                 "the token {token} gave two unclear answers, or none, to {whose} and that may have used up two tries, so \
-                 it is not sent again; {next}"
+                 it is not sent again; {next}{}",
+                self.once()
             )),
             State::Spent => self.spent(),
             State::TryUsed => Error::PinRequired {
@@ -115,8 +119,21 @@ impl About<'_> {
             _ => "make sure of the right one".into(),
         };
         Error::PinGuarded(format!(
-            "the token {token} {refused}{shared}; {next} and {reload}"
+            "the token {token} {refused}{shared}; {next} and {reload}{}",
+            self.once()
         ))
+    }
+
+    /// What a reload does not do a second time.
+    fn once(&self) -> &'static str {
+        match self.is_freed {
+            true => {
+                ". A reload has freed unchanged PINs once already: they wait for another one that is accepted, or for the \
+                 next boot; to try them at once, remove refused-pins from the folder of RuntimeDirectory= while the server \
+                 is stopped"
+            }
+            false => "",
+        }
     }
 
     /// The token has refused the PIN just now.
