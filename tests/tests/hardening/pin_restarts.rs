@@ -1,6 +1,6 @@
 //! Logins whose answer tells nothing, or never comes: how many tries they may cost, and who gets in afterwards.
 
-use std::{thread, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, thread, time::Duration};
 
 use nix::{sys::stat::Mode, unistd::mkfifo};
 use p11_client::{
@@ -203,4 +203,19 @@ fn a_file_of_refusals_that_is_none_is_said_and_hangs_nothing() {
     let server = restarted.start();
     assert_contains(server.log(), ["WARN", "refused-pins", "no regular file"]);
     server.client().open(KEY).unwrap().sign().unwrap();
+}
+
+/// Who may write there makes the server forget, or believe, what it likes.
+#[test]
+fn a_folder_of_refusals_that_others_may_write_is_said() {
+    let restarted = Restarted::new(Some(PIN));
+    let folder = restarted.folder.path();
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).unwrap();
+    let line = restarted.start().wait_for_log("refused PINs");
+    let shown = folder.display().to_string();
+    assert_contains(line, [" WARN ", shown.as_str(), "chmod 0700"]);
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
+    let server = restarted.start();
+    server.client().open(KEY).unwrap();
+    assert!(!server.log().contains("refused PINs"));
 }

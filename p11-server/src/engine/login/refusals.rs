@@ -4,11 +4,12 @@
 use std::cmp::Reverse;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
+use nix::unistd::geteuid;
 use tracing::warn;
 
 use super::digests::Salted;
@@ -32,6 +33,7 @@ impl RefusalsFile {
 
     /// What an earlier process has left, `None` where that is nothing. A file that cannot be read is as good as none.
     pub fn load(&self, pause: Duration) -> Option<PinGuard> {
+        self.warn_of_writers();
         let text = match files::read(&self.0, OFlag::O_NOFOLLOW) {
             Ok(text) => String::from_utf8_lossy(&text).into_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
@@ -68,6 +70,22 @@ impl RefusalsFile {
             .open(&new)?;
         file.write_all(text.as_bytes())?;
         fs::rename(new, &self.0)
+    }
+
+    /// Others who may write there have refused PINs forgotten.
+    fn warn_of_writers(&self) {
+        let Some(folder) = self.0.parent() else {
+            return;
+        };
+        let Ok(found) = fs::metadata(folder) else {
+            return;
+        };
+        if found.mode() & 0o022 != 0 || found.uid() != geteuid().as_raw() {
+            warn!(
+                "others may write {}, the folder of refused PINs; chown it to the user of the server, and chmod 0700 it",
+                folder.display()
+            );
+        }
     }
 
     fn warn(&self, what: &str) {
