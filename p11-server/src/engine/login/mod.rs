@@ -13,6 +13,7 @@
 //! | `states` | **the table of states** |
 //! | `attempt` | a PIN that somebody wants to use, on which token |
 //! | `pin_guard` | what is known of PINs, and in which state it puts one |
+//! | `freed` | what lets PINs be sent again |
 //! | `known` | what that is, for a token and for what counts its tries |
 //! | `misses` | wrong PINs of users |
 //! | `refusals` | the file in which refusals, and PINs of which nothing was told, outlive the process |
@@ -22,6 +23,7 @@ mod attempt;
 mod change;
 mod checks;
 mod digests;
+mod freed;
 mod init;
 mod known;
 mod log_in;
