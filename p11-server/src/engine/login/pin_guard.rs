@@ -268,6 +268,10 @@ impl PinGuard {
     pub fn locked(&mut self, subject: &Subject, now: Instant) {
         let known = self.known(subject).0;
         known.in_flight = None;
+        // A TPM in its lockout looks at no PIN, and may have left it a moment later.
+        if subject.in_tpm {
+            return;
+        }
         let times = known.locked.map_or(0, |(times, _)| times.saturating_add(1));
         known.locked = Some((times, now + doubled(ACCEPTED_PAUSE, times)));
     }
