@@ -278,7 +278,8 @@ impl Error {
         message
     }
 
-    /// What is told of it to who may not list all tokens.
+    /// What is told of it to who may not list all tokens: only the daemon knows such users.
+    #[cfg(feature = "daemon")]
     pub(crate) fn without_details(self) -> Error {
         match self {
             Error::ModuleUnavailable { retry_in, .. } => Error::ModuleUnavailable {
