@@ -10,7 +10,7 @@
 //! | `certificate_names` | feature `csr`: what certificates say in words |
 //! | `rustcrypto` | feature `signature`: `KeyWithScheme` and what it signs |
 //! | `key_provider` | [`KeyProvider`]: keys for libraries that take a PEM file only |
-//! | `tls` | [`SigningKey::client_config`], [`RenewingResolver::client_config`] and their twins for servers |
+//! | `tls` | [`SigningKey::client_config`], [`RenewingResolver::client_config`] and the same for servers |
 //! | `renewing_resolver` | [`RenewingResolver`]: follows a certificate file and its key |
 //! | `chain_file` | that file |
 //! | `resolver` | [`Resolver`]: certificate chains and keys, checked to belong together |
@@ -58,10 +58,10 @@
 //! ```text
 //! let runtime = tokio::runtime::Handle::current();
 //! let connect = move || runtime.block_on(connector.connect(name, tcp)); // of tokio-rustls
-//! let stream = timeout(patience, tokio::task::spawn_blocking(connect)).await???;
+//! let stream = timeout(limit, tokio::task::spawn_blocking(connect)).await???;
 //! ```
 //!
-//! and set [`Config::deadline`] and [`Config::retry_for`] to what your peer has patience for. For requests that the program makes
+//! and set [`Config::deadline`] and [`Config::retry_for`] to how long your peer waits. For requests that the program makes
 //! itself the feature `tokio` has `Client::sign_async` and its like.
 //!
 //! A signature that took longer than a second is a warning in the log ([`Config::slow_signature`]), and so is a wait of more

@@ -117,7 +117,7 @@ impl Module {
         let pkcs11 = Pkcs11::new(path).map_err(unusable)?;
         if raw.is_none() {
             info!(
-                "the PKCS#11 module gives each caller an instance of its own, as p11-kit's do, so a \
+                "the PKCS#11 module gives each program an instance of its own, as p11-kit's do, so a \
                  signature takes three calls; load the token's own module for two"
             );
         }

@@ -277,7 +277,7 @@ impl Token {
         None
     }
 
-    /// Sessions of lives that were given up, for the caller to close.
+    /// Sessions of lives that were given up, to be closed.
     fn take_stale(&self) -> Vec<Session> {
         std::mem::take(&mut self.state.lock().stale)
     }

@@ -22,7 +22,7 @@ use super::finding::{Finding, Looked};
 use super::walk::Walk;
 use crate::exit::{Exit, Refusal, this_command};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// For how long a peer that has finished the handshake may still refuse the certificate: in TLS 1.3 it says so afterwards.
 const LAST_WORD: Duration = Duration::from_secs(2);
 /// Debian's and Alpine's, Fedora's.
@@ -130,10 +130,10 @@ fn tcp(peer: &str) -> Result<TcpStream, Finding> {
     let addresses: Vec<_> = peer.to_socket_addrs().map_err(unknown)?.collect();
     let mut last = io::Error::from(ErrorKind::NotFound);
     for address in addresses {
-        match TcpStream::connect_timeout(&address, PATIENCE) {
+        match TcpStream::connect_timeout(&address, TIMEOUT) {
             Ok(tcp) => {
-                let limits = tcp.set_read_timeout(Some(PATIENCE));
-                let limits = limits.and_then(|()| tcp.set_write_timeout(Some(PATIENCE)));
+                let limits = tcp.set_read_timeout(Some(TIMEOUT));
+                let limits = limits.and_then(|()| tcp.set_write_timeout(Some(TIMEOUT)));
                 return limits
                     .map(|()| tcp)
                     .map_err(|error| Finding::failed(error.to_string()));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-const PATIENCE: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// TPM_CAP_TPM_PROPERTIES from TPM_PT_PERMANENT on; all that is asked for lies behind it.
 #[rustfmt::skip]
@@ -66,8 +66,8 @@ fn ask_device(path: &str) -> io::Result<Vec<u8>> {
     let mut device = OpenOptions::new().read(true).write(true).open(path)?;
     device.write_all(&GET_CAPABILITY)?;
     let mut ready = [PollFd::new(device.as_fd(), PollFlags::POLLIN)];
-    let patience = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
-    if poll(&mut ready, patience)? == 0 {
+    let timeout = PollTimeout::try_from(TIMEOUT).unwrap_or(PollTimeout::MAX);
+    if poll(&mut ready, timeout)? == 0 {
         return Err(io::ErrorKind::TimedOut.into());
     }
     let mut answer = vec![0; 4096];
@@ -83,8 +83,8 @@ fn ask_swtpm(place: &str) -> io::Result<Vec<u8>> {
     let port = part("port=").unwrap_or("2321");
     let address = format!("{host}:{port}").to_socket_addrs()?.next();
     let address = address.ok_or(io::ErrorKind::NotFound)?;
-    let mut tpm = TcpStream::connect_timeout(&address, PATIENCE)?;
-    tpm.set_read_timeout(Some(PATIENCE))?;
+    let mut tpm = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    tpm.set_read_timeout(Some(TIMEOUT))?;
     tpm.write_all(&GET_CAPABILITY)?;
     let mut header = [0; 10];
     tpm.read_exact(&mut header)?;
