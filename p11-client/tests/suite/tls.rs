@@ -34,40 +34,17 @@ pub fn handshake(
     schemes: &[SignatureScheme],
     auth: Arc<dyn ResolvesClientCert>,
 ) -> Result<Option<(CertificateDer<'static>, SignatureScheme)>, Error> {
+    let server = TlsServer::offering(version, schemes);
     let provider = Arc::new(ring::default_provider());
-    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let certificate = pair.cert.der().clone();
-    let key = PrivatePkcs8KeyDer::from(pair.signing_key.serialize_der());
-
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate.clone()).unwrap();
-    let client = ClientConfig::builder_with_provider(provider.clone())
+    let client = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[version])
         .unwrap()
-        .with_root_certificates(roots)
+        .with_root_certificates(server.roots())
         .with_client_cert_resolver(auth);
-    let name = ServerName::try_from("localhost").unwrap();
-    let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
-
-    let verifier = Arc::new(Verifier {
-        schemes: schemes.to_vec(),
-        provider: provider.clone(),
-        seen: Mutex::default(),
-    });
-    let server = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[version])
-        .unwrap()
-        .with_client_cert_verifier(verifier.clone())
-        .with_single_cert(vec![certificate], key.into())
-        .unwrap();
-    let mut server = ServerConnection::new(Arc::new(server)).unwrap();
-
-    while client.is_handshaking() || server.is_handshaking() {
-        send(&mut client, &mut server)?;
-        send(&mut server, &mut client)?;
-    }
-    let scheme = *verifier.seen.lock().unwrap();
-    let certificates = server.peer_certificates().unwrap_or_default();
+    let (mut client, mut connection) = server.pair(Arc::new(client));
+    shake_hands(&mut client, &mut connection)?;
+    let scheme = *server.verifier.seen.lock().unwrap();
+    let certificates = connection.peer_certificates().unwrap_or_default();
     Ok(certificates.first().cloned().zip(scheme))
 }
 
@@ -87,10 +64,7 @@ pub fn shown_by(server: ServerConfig, schemes: &[SignatureScheme]) -> Certificat
     let name = ServerName::try_from("localhost").unwrap();
     let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
     let mut server = ServerConnection::new(Arc::new(server)).unwrap();
-    while client.is_handshaking() || server.is_handshaking() {
-        send(&mut client, &mut server).unwrap();
-        send(&mut server, &mut client).unwrap();
-    }
+    shake_hands(&mut client, &mut server).unwrap();
     client.peer_certificates().unwrap()[0].clone()
 }
 
@@ -98,28 +72,35 @@ pub fn shown_by(server: ServerConfig, schemes: &[SignatureScheme]) -> Certificat
 pub struct TlsServer {
     config: Arc<ServerConfig>,
     certificate: CertificateDer<'static>,
+    verifier: Arc<Verifier>,
 }
 
 impl TlsServer {
     pub fn new(version: &'static SupportedProtocolVersion) -> Self {
+        TlsServer::offering(version, &ALL_SCHEMES)
+    }
+
+    /// One that takes these schemes.
+    fn offering(version: &'static SupportedProtocolVersion, schemes: &[SignatureScheme]) -> Self {
         let provider = Arc::new(ring::default_provider());
         let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let certificate = pair.cert.der().clone();
         let key = PrivatePkcs8KeyDer::from(pair.signing_key.serialize_der());
         let verifier = Arc::new(Verifier {
-            schemes: ALL_SCHEMES.to_vec(),
+            schemes: schemes.to_vec(),
             provider: provider.clone(),
             seen: Mutex::default(),
         });
         let config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[version])
             .unwrap()
-            .with_client_cert_verifier(verifier)
+            .with_client_cert_verifier(verifier.clone())
             .with_single_cert(vec![certificate.clone()], key.into())
             .unwrap();
         TlsServer {
             config: Arc::new(config),
             certificate,
+            verifier,
         }
     }
 
@@ -140,15 +121,21 @@ impl TlsServer {
     /// How a client got in, and the certificate that it is known by.
     pub fn connect(&self, client: Arc<ClientConfig>) -> (HandshakeKind, CertificateDer<'static>) {
         let (mut client, mut server) = self.pair(client);
-        while client.is_handshaking() || server.is_handshaking() {
-            send(&mut client, &mut server).unwrap();
-            send(&mut server, &mut client).unwrap();
-        }
+        shake_hands(&mut client, &mut server).unwrap();
         // Tickets of TLS 1.3.
         send(&mut server, &mut client).unwrap();
         let certificates = server.peer_certificates().unwrap();
         (client.handshake_kind().unwrap(), certificates[0].clone())
     }
+}
+
+/// Goes on until both sides are done, or one refuses the other.
+fn shake_hands(client: &mut ClientConnection, server: &mut ServerConnection) -> Result<(), Error> {
+    while client.is_handshaking() || server.is_handshaking() {
+        send(client, server)?;
+        send(server, client)?;
+    }
+    Ok(())
 }
 
 /// Sends what one side has written to the other.

@@ -2,7 +2,7 @@
 
 use p11_tests::fixture::Fixture;
 
-use super::{json, tedge_p11};
+use super::{count, json, tedge_p11};
 
 #[test]
 fn a_key_without_a_valid_certificate_goes_where_yes_is_said() {
@@ -14,24 +14,11 @@ fn a_key_without_a_valid_certificate_goes_where_yes_is_said() {
             "  tedge-p11 delete-key key --yes\n",
         ],
     );
-    assert_eq!(
-        server
-            .client()
-            .list_keys("pkcs11:token=device")
-            .unwrap()
-            .len(),
-        2
-    );
+    assert_eq!(count(&server), 2);
 
     let ended = tedge_p11(&server, &["delete-key", "key", "--yes"]);
     assert_eq!(ended.done(), "pkcs11:token=device;object=key");
-    assert!(
-        server
-            .client()
-            .list_keys("pkcs11:token=device")
-            .unwrap()
-            .is_empty()
-    );
+    assert_eq!(count(&server), 0);
     let ended = tedge_p11(&server, &["delete-key", "key", "--yes"]);
     assert_eq!(ended.done(), "");
     ended.says(&["There is no key \"key\"; nothing was deleted."]);
@@ -54,12 +41,5 @@ fn yes_does_not_answer_for_a_key_whose_certificate_is_valid() {
             "tedge-p11 certificate delete key && tedge-p11 delete-key key --yes\n",
         ],
     );
-    assert_eq!(
-        server
-            .client()
-            .list_keys("pkcs11:token=device")
-            .unwrap()
-            .len(),
-        3
-    );
+    assert_eq!(count(&server), 3);
 }

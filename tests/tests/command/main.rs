@@ -77,6 +77,12 @@ fn at_terminal(server: &Server, arguments: &[&str]) -> Terminal {
     Terminal::start(&command)
 }
 
+/// How many objects are on the token.
+fn count(server: &Server) -> usize {
+    let listed = server.client().list_keys("pkcs11:token=device");
+    listed.unwrap().len()
+}
+
 impl CommandLine {
     fn new(server: &Server, arguments: &[&str]) -> Self {
         let mut outer = without_terminal();

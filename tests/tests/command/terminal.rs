@@ -12,7 +12,7 @@ use p11_tests::{
     terminal::Terminal,
 };
 
-use super::at_terminal;
+use super::{at_terminal, count};
 
 const NEW_PIN: &str = "brand-new-pin";
 const NEW_SO_PIN: &str = "brand-new-officer";
@@ -121,24 +121,10 @@ fn a_key_is_deleted_after_its_name_was_typed() {
         terminal
     };
     ends(delete("yes\r"), 1);
-    assert_eq!(
-        server
-            .client()
-            .list_keys("pkcs11:token=device")
-            .unwrap()
-            .len(),
-        3
-    );
+    assert_eq!(count(&server), 3);
     ends(delete("key\r"), 0);
     // The certificate stays.
-    assert_eq!(
-        server
-            .client()
-            .list_keys("pkcs11:token=device")
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!(count(&server), 1);
 }
 
 #[test]
