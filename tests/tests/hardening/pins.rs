@@ -175,6 +175,29 @@ fn a_new_token_is_not_touched_at_the_final_try_nor_with_pins_that_it_does_not_ta
 }
 
 #[test]
+fn a_new_token_that_says_that_its_pin_is_locked_or_wrong_is_left_alone() {
+    for (answer, code) in [
+        (CKR_PIN_LOCKED, ErrorCode::PinLocked),
+        (CKR_PIN_INCORRECT, ErrorCode::PinIncorrect),
+    ] {
+        let fixture = Fixture::new(KeyKind::P256);
+        let server = fixture.start();
+        fixture.faults.set([on(C_InitToken).returns(answer)]);
+        let client = server.client();
+        for _ in 0..3 {
+            let told = refused(client.init_token(InitToken::new("new")), code);
+            let is_locked = told.message.contains("is locked now");
+            assert!(
+                !is_locked,
+                "SoftHSM says so of each blank slot: {}",
+                told.message
+            );
+        }
+        assert_eq!(fixture.faults.count(C_InitToken), 1);
+    }
+}
+
+#[test]
 fn a_default_pin_makes_no_token_and_a_new_token_is_its_makers() {
     let fixture = Fixture::new(KeyKind::P256);
     let server = fixture.server().start();

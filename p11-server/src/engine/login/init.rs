@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use cryptoki::error::Error as Cryptoki;
+use cryptoki::error::{Error as Cryptoki, RvError};
 use p11_proto::Pin;
 
 use super::attempt::{Attempt, Subject};
@@ -78,7 +78,7 @@ impl Logins {
                 Err(texts::of_new_pin(rv, &flags, Role::So, &about.token))
             }
             Err(error) => {
-                let left = || guard.token_flags(&slot.place).ok();
+                let left = || guard.token_flags(&slot.place).ok().filter(|_| !is_softhsms);
                 Err(self.init_failed(&subject, &attempt, &about, left, error))
             }
         }
@@ -101,7 +101,12 @@ impl Logins {
                 about.refused(rv, left().as_ref())
             }
             error => {
-                self.not_looked_at(subject);
+                match error {
+                    Cryptoki::Pkcs11(RvError::PinLocked, _) => {
+                        self.change(|guard| guard.locked(subject, Instant::now()));
+                    }
+                    _ => self.not_looked_at(subject),
+                }
                 about.failed(error)
             }
         }
