@@ -11,7 +11,7 @@ use p11_client::{
 };
 use p11_fault_module::{
     Faults,
-    Function::{C_Login, C_Sign, C_SignInit},
+    Function::{C_GetSlotList, C_Login, C_Sign, C_SignInit},
     Pin, Rule,
     cryptoki_sys::*,
     on, token,
@@ -264,6 +264,25 @@ fn hung_calls_are_told_with_token_and_seconds() {
         }
         fixture.faults.clear();
     });
+}
+
+#[test]
+fn slots_that_cannot_be_listed_are_trouble_until_they_can() {
+    let fixture = Fixture::new(KeyKind::P256);
+    let server = fixture.start();
+    let client = server.client();
+    for _ in 0..2 {
+        assert!(!client.list_tokens().is_empty());
+        assert!(client.status().available);
+        let fails = on(C_GetSlotList).returns(CKR_DEVICE_ERROR);
+        fixture.faults.set([fails]);
+        refused(client.list_keys("pkcs11:token=device"), ErrorCode::Module);
+        let status = client.status();
+        assert!(!status.available);
+        let trouble = status.trouble.unwrap();
+        assert_contains(trouble, ["C_GetSlotList returned CKR_DEVICE_ERROR"]);
+        fixture.faults.clear();
+    }
 }
 
 #[test]

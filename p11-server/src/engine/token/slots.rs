@@ -169,6 +169,10 @@ impl Registry {
             slots.tokens = state.tokens(&slots.all);
             Arc::new(slots)
         });
+        // While the module is down, it says so itself.
+        if let Err(error @ Error::Module { .. }) = &result {
+            state.trouble = Some(error.to_string());
+        }
         state.done = number;
         state.result = Some(result);
     }
